@@ -1,0 +1,49 @@
+"""What may be written to a log, and how often."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from logging import Logger
+
+_SALT = os.urandom(16)
+
+
+def fingerprint(identity: str) -> str:
+    """Return eight hexadecimal digits that stand for an id or token in a log.
+
+    The salt is the process's own, so that a log gives nothing to test a guessed id against.
+    """
+    data = identity.encode("utf-8", "surrogatepass")
+    return hashlib.blake2s(data, key=_SALT, digest_size=4).hexdigest()
+
+
+class ThrottledLog:
+    """Logs a warning at most once in ``interval`` seconds, with the count of those left out."""
+
+    def __init__(
+        self,
+        logger: Logger,
+        interval: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._interval = interval
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = float("-inf")
+        self._left_out = 0
+
+    def warning(self, message: str, *args: object) -> None:
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                self._left_out += 1
+                return
+            left_out, self._left_out = self._left_out, 0
+            self._next = now + self._interval
+        suffix = f" ({left_out} more since the last such line)" if left_out else ""
+        self._logger.warning(message + suffix, *args)

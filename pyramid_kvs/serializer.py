@@ -1,0 +1,256 @@
+"""Codecs by name: how values become bytes, and back.
+
+A codec is an object with ``dumps(value)`` and ``loads(data)``. ``dumps`` returns ``str`` or
+``bytes``; ``loads`` takes either and raises :class:`~pyramid_kvs.exceptions.CodecError` for what
+it cannot read. A codec sees no store, and a driver sees no value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from .exceptions import CodecError
+
+__all__ = ["Codec", "Data", "names", "register", "serializer"]
+
+log = logging.getLogger(__name__)
+
+Data: TypeAlias = "str | bytes"
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """What turns a value into stored data and back."""
+
+    def dumps(self, value: Any) -> Data: ...
+
+    def loads(self, data: Any) -> Any: ...
+
+
+def as_bytes(data: Data) -> bytes:
+    """Return stored data as the bytes that go over the wire."""
+    return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+
+
+class JSONCodec:
+    """JSON as ``json.dumps`` writes it by default: ASCII-escaped, ``", "`` and ``": "``.
+
+    The standard library reads it too: the faster parsers turn integers above 64 bits into
+    floats and refuse NaN, both of which ``json.dumps`` writes.
+    """
+
+    _encode = staticmethod(json.JSONEncoder().encode)
+    _decode = staticmethod(json.JSONDecoder().decode)
+
+    def dumps(self, value: Any) -> str:
+        return self._encode(value)
+
+    def loads(self, data: Data) -> Any:
+        try:
+            return self._decode(data if isinstance(data, str) else data.decode())
+        except (ValueError, RecursionError) as error:
+            raise CodecError(f"stored data is not JSON: {type(error).__name__}") from error
+
+
+class PickleCodec:
+    """Pickles, signed with HMAC-SHA-256 where there are secrets.
+
+    :param secrets: newest first; the first signs, every one verifies.
+    :param unsigned: whether unsigned pickles load although there are secrets.
+    """
+
+    _MAGIC = b"\x01kvs-signed:"
+
+    def __init__(self, secrets: Sequence[str] = (), unsigned: bool = False) -> None:
+        self._secrets = [secret.encode() for secret in secrets]
+        self._unsigned = unsigned or not secrets
+
+    def dumps(self, value: Any) -> bytes:
+        payload = pickle.dumps(value)
+        if not self._secrets:
+            return payload
+        return self._MAGIC + self._sign(self._secrets[0], payload) + payload
+
+    def loads(self, data: Data) -> Any:
+        payload = self._verified(data.encode("latin-1") if isinstance(data, str) else data)
+        try:
+            return pickle.loads(payload)
+        except Exception as error:  # a pickle can raise whatever its classes raise
+            raise CodecError(f"stored data does not unpickle: {type(error).__name__}") from error
+
+    @staticmethod
+    def _sign(secret: bytes, payload: bytes) -> bytes:
+        return hmac.digest(secret, payload, hashlib.sha256)
+
+    def _verified(self, data: bytes) -> bytes:
+        if not data.startswith(self._MAGIC):
+            if self._unsigned:
+                return data
+            raise CodecError("stored pickle is not signed, and a secret is configured")
+        start = len(self._MAGIC) + 32
+        signature, payload = data[len(self._MAGIC) : start], data[start:]
+        for secret in self._secrets:
+            if hmac.compare_digest(signature, self._sign(secret, payload)):
+                return payload
+        raise CodecError("stored pickle carries a signature that no configured secret made")
+
+
+class StorableCodec:
+    """Perl's Storable: writes network images, reads every form.
+
+    :param encoding: of strings that Perl does not flag as UTF-8; see ``storable.thaw``.
+    """
+
+    def __init__(self, encoding: str | None = "utf-8") -> None:
+        self._encoding = encoding
+
+    def dumps(self, value: Any) -> bytes:
+        from .storable import nfreeze
+
+        return nfreeze(value)
+
+    def loads(self, data: Data) -> Any:
+        from .storable import thaw
+
+        return thaw(as_bytes(data), encoding=self._encoding)
+
+
+class FallbackCodec:
+    """Writes with one codec; reads with it, and with a second one what the first cannot read."""
+
+    def __init__(self, codec: Codec, fallback: Codec, fallback_name: str) -> None:
+        self.dumps = codec.dumps
+        self._loads = codec.loads
+        self._fallback = fallback
+        self._name = fallback_name
+        self._lock = threading.Lock()
+        self._logged = False
+
+    def loads(self, data: Data) -> Any:
+        try:
+            return self._loads(data)
+        except CodecError as error:
+            try:
+                value = self._fallback.loads(data)
+            except CodecError:
+                raise error from None
+        self._log_once()
+        return value
+
+    def _log_once(self) -> None:
+        with self._lock:
+            if self._logged:
+                return
+            self._logged = True
+        log.warning(
+            "a stored value was read with the fallback codec %r; remove fallback_codec "
+            "when no such values are left",
+            self._name,
+        )
+
+
+class CheckedCodec:
+    """A codec of somebody else's, whose every failure to read becomes a ``CodecError``."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.dumps = codec.dumps
+        self._loads = codec.loads
+
+    def loads(self, data: Data) -> Any:
+        try:
+            return self._loads(data)
+        except CodecError:
+            raise
+        except Exception as error:
+            raise CodecError(f"stored data does not decode: {type(error).__name__}") from error
+
+
+_BUILT_IN: dict[str, Codec] = {
+    "json": JSONCodec(),
+    "pickle": PickleCodec(),
+    "storable": StorableCodec(),
+}
+_registered: dict[str, Codec] = {}
+
+
+def register(name: str, codec: Codec) -> None:
+    """Make a codec known under a name, in this process.
+
+    :param codec: an object with ``dumps(value)`` and ``loads(data)``; a module will do.
+    :raises TypeError: it has no such methods.
+    """
+    _registered[name] = checked(codec)
+
+
+def checked(codec: object) -> Codec:
+    """Return a codec whose ``loads`` raises nothing but ``CodecError``.
+
+    :raises TypeError: the object has no ``dumps`` and ``loads``.
+    """
+    if isinstance(codec, (*map(type, _BUILT_IN.values()), FallbackCodec, CheckedCodec)):
+        return codec
+    if not isinstance(codec, Codec):
+        raise TypeError(f"a codec has dumps(value) and loads(data); {codec!r} has not")
+    return CheckedCodec(codec)
+
+
+def names(extra: Mapping[str, Codec] | None = None) -> list[str]:
+    """Return the names of all known codecs, sorted."""
+    return sorted({*_BUILT_IN, *_registered, *(extra or ())})
+
+
+def serializer(name: str, extra: Mapping[str, Codec] | None = None) -> Codec:
+    """Return the codec of that name.
+
+    :param extra: codecs that count before the process's own, by name.
+    :raises LookupError: no codec has the name; the message lists those that there are.
+    """
+    for known in (extra or {}, _registered, _BUILT_IN):
+        if name in known:
+            return checked(known[name])
+    raise LookupError(f"unknown codec {name!r} (known: {', '.join(names(extra))})")
+
+
+def build(
+    name: str,
+    *,
+    fallback: str | None = None,
+    secrets: Sequence[str] = (),
+    encoding: str | None = "utf-8",
+    extra: Mapping[str, Codec] | None = None,
+) -> Codec:
+    """Return a codec with its options: the one that the settings of a feature describe.
+
+    :param fallback: name of a codec for what the first one cannot read.
+    :param secrets: sign pickles, newest first.
+    :param encoding: of Perl's unflagged strings.
+    """
+    codec = _with_options(name, secrets, False, encoding, extra)
+    if fallback is None:
+        return codec
+    return FallbackCodec(
+        codec, _with_options(fallback, secrets, True, encoding, extra), fallback
+    )
+
+
+def _with_options(
+    name: str,
+    secrets: Sequence[str],
+    unsigned: bool,
+    encoding: str | None,
+    extra: Mapping[str, Codec] | None,
+) -> Codec:
+    codec = serializer(name, extra)
+    made: dict[type, Callable[[], Codec]] = {
+        PickleCodec: lambda: PickleCodec(secrets, unsigned),
+        StorableCodec: lambda: StorableCodec(encoding),
+    }
+    make = made.get(type(codec))
+    return make() if make else codec

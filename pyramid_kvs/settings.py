@@ -1,0 +1,320 @@
+"""The ``kvs.*`` settings: JSON text or objects, checked against one table.
+
+A failure is a ``ConfigurationError`` that names the setting, the key, what was found, what is
+allowed, and the closest match. Secrets, passwords and credentials in URLs are not shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pyramid.exceptions import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+REQUIRED: Any = object()
+Check = Callable[[Any], Any]
+
+
+class Refused(ValueError):
+    """Raised by a check; its text says what is allowed."""
+
+
+class Option(NamedTuple):
+    """One key of a setting: its check, its default, and whether messages may show its value."""
+
+    check: Check
+    default: Any = REQUIRED
+    secret: bool = False
+
+
+# -- checks ----------------------------------------------------------------------------------
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Refused("a text that is not empty")
+    return value
+
+
+def any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused("a text")
+    return value
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Refused("true or false")
+    return value
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Refused("an object, for example {}")
+    return dict(value)
+
+
+def seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused("a number of seconds above 0")
+    if not (value > 0 and math.isfinite(value)):
+        raise Refused("a number of seconds above 0")
+    return value
+
+
+def whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Refused("a whole number from 1")
+    return value
+
+
+def secrets(value: Any) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, Sequence) or not listed:
+        raise Refused("a text, or a list of texts, newest first")
+    if not all(isinstance(item, str) and item for item in listed):
+        raise Refused("a text, or a list of texts, newest first")
+    return list(listed)
+
+
+def names(value: Any) -> str | list[str]:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, Sequence) and value and all(isinstance(v, str) and v for v in value):
+        return list(value)
+    raise Refused("a name, or a list of names")
+
+
+def one_of(*allowed: Any) -> Check:
+    def check(value: Any) -> Any:
+        for choice in allowed:
+            if type(value) is type(choice) and value == choice:
+                return value
+        raise Refused(f"one of {', '.join(json.dumps(choice) for choice in allowed)}" + _hint(value, allowed))
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    def check_or_none(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return check(value)
+        except Refused as error:
+            raise Refused(f"{error}, or null") from None
+
+    return check_or_none
+
+
+# -- the table -------------------------------------------------------------------------------
+
+STORE: dict[str, Option] = {
+    "kvs": Option(text, None),
+    "type": Option(text, None),
+    "kvs_kwargs": Option(mapping, {}, secret=True),
+    "codec": Option(text, "json"),
+    "fallback_codec": Option(optional(text), None),
+    "secret": Option(optional(secrets), None, secret=True),
+    "ttl": Option(optional(seconds), 300),
+}
+
+#: Every setting, with its keys. ``kvs`` and ``type`` are one key; ``read`` requires either.
+TABLE: dict[str, dict[str, Option]] = {
+    "kvs.cache": {
+        **STORE,
+        "key_prefix": Option(any_text, "cache::"),
+        "on_error": Option(one_of("miss", "raise"), "miss"),
+    },
+    "kvs.session": {
+        **STORE,
+        "key_prefix": Option(any_text, "session::"),
+        "key_name": Option(names, "session_id"),
+        "session_type": Option(one_of("cookie", "header"), "cookie"),
+        "cookie_httponly": Option(flag, True),
+        "cookie_samesite": Option(optional(one_of("Lax", "Strict", "None")), "Lax"),
+        "cookie_secure": Option(optional(flag), None),
+        "cookie_path": Option(text, "/"),
+        "cookie_domain": Option(optional(text), None),
+        "cookie_max_age": Option(optional(seconds), None),
+    },
+    "kvs.ratelimit": {
+        "window": Option(seconds, 1),
+        "limit": Option(whole_number, 15),
+        "key_suffix": Option(any_text, "::ratelimit"),
+        "unknown": Option(one_of("address", "session", "allow"), "address"),
+        "kvs": Option(text, None),
+        "type": Option(text, None),
+        "kvs_kwargs": Option(mapping, {}, secret=True),
+        "key_prefix": Option(any_text, "ratelimit::"),
+    },
+    "kvs.perlsess": {
+        **STORE,
+        "codec": Option(text, "storable"),
+        "key_prefix": Option(any_text, "perlsess::"),
+        "cookie_name": Option(text, "session_id"),
+        "encoding": Option(optional(text), "utf-8"),
+    },
+}
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def is_set(settings: Mapping[str, Any], name: str) -> bool:
+    """Return whether a setting is there; an empty one or ``null`` is as if absent."""
+    value = settings.get(name)
+    if isinstance(value, str):
+        return value.strip() not in ("", "null")
+    return value is not None
+
+
+def parse(name: str, value: Any) -> Any:
+    """Return the object of a setting: of JSON text, or a copy of what was set from Python.
+
+    :raises ConfigurationError: the text is not JSON, or has a key twice.
+    """
+    if not isinstance(value, str):
+        return _copied(value)
+    try:
+        return json.loads(value, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(
+            f"{name}: not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
+            + _json_hint(value)
+        ) from None
+    except (Refused, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not valid JSON: {error}") from None
+
+
+def read(name: str, value: Any) -> dict[str, Any]:
+    """Return the checked options of a setting, defaults filled in.
+
+    :param name: of the setting, as in :data:`TABLE`.
+    :param value: JSON text or an object.
+    :raises ConfigurationError: see the module.
+    """
+    return check_options(name, parse(name, value), TABLE[name])
+
+
+def check_options(name: str, value: Any, table: Mapping[str, Option]) -> dict[str, Any]:
+    """Return ``value``, an object, checked against the rows of a table."""
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f'{name}: found {show(value)}, expected an object, for example {{"kvs": "memory"}}'
+        )
+    for key in value:
+        if key not in table:
+            raise ConfigurationError(
+                f"{name}: unknown key {key!r} (known: {', '.join(sorted(table))}"
+                f"{_hint(key, table)})"
+            )
+    options = {key: _checked(name, key, option, value) for key, option in table.items()}
+    return _one_driver_key(name, options) if "type" in table else options
+
+
+def _checked(name: str, key: str, option: Option, value: Mapping[str, Any]) -> Any:
+    if key not in value:
+        if option.default is REQUIRED:
+            raise ConfigurationError(f"{name}: {key!r} is missing")
+        return _copied(option.default)
+    try:
+        return option.check(value[key])
+    except Refused as error:
+        found = "a value that is not shown" if option.secret else show(value[key])
+        raise ConfigurationError(f"{name}: {key}: found {found}, expected {error}") from None
+
+
+def _copied(value: Any) -> Any:
+    """Copy the containers only: an SSL context among ``kvs_kwargs`` has no copy."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return value
+
+
+def _one_driver_key(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    kvs, alias = options["kvs"], options.pop("type")
+    if kvs is not None and alias is not None and kvs != alias:
+        raise ConfigurationError(
+            f"{name}: 'kvs' is {kvs!r} and 'type' is {alias!r}; they mean the same: keep one"
+        )
+    options["kvs"] = kvs if kvs is not None else alias
+    return options
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Refuse a ``kvs.*`` setting that looks like a misspelt one; warn about any other.
+
+    :raises ConfigurationError: the name is close to that of a setting.
+    """
+    for name in settings:
+        if not name.startswith("kvs.") or name in TABLE:
+            continue
+        close = difflib.get_close_matches(name, TABLE, 1, 0.75)
+        if close:
+            raise ConfigurationError(
+                f"unknown setting {name!r} (known: {', '.join(sorted(TABLE))}; "
+                f"did you mean {close[0]!r}?)"
+            )
+        log.warning("setting %r means nothing to pyramid_kvs", name)
+
+
+# -- messages --------------------------------------------------------------------------------
+
+_SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def show(value: Any) -> str:
+    """Return a value as a message may show it: short, without passwords, secrets or tokens."""
+    shown = json.dumps(_redacted(value), default=repr, ensure_ascii=False)
+    return shown if len(shown) <= 120 else shown[:117] + "..."
+
+
+def without_credentials(message: str) -> str:
+    """Return a text with the user and password of every URL in it masked."""
+    return _URL_CREDENTIALS.sub("***@", message)
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            str(key): "***" if _SECRET_KEY.search(str(key)) else _redacted(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item) for item in value]
+    return without_credentials(value) if isinstance(value, str) else value
+
+
+def _hint(found: Any, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(str(found), [str(item) for item in known], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _json_hint(value: str) -> str:
+    if "'" in value and '"' not in value:
+        return " (JSON texts stand in double quotes)"
+    if re.search(r",\s*[}\]]", value):
+        return " (JSON allows no comma before a closing bracket)"
+    if re.search(r"\b(True|False|None)\b", value):
+        return " (JSON writes true, false and null)"
+    return ""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Refused(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found
