@@ -1,0 +1,614 @@
+"""Start real servers for the tests, on free ports, and stop them by their own pid.
+
+In a test, ask for a fixture of ``conftest.py``; a server starts when the first test wants it:
+
+``redis_server``, ``memcached_server``, ``postgres_server``
+    Shared by all tests of the run (of the worker, under pytest-xdist) and emptied before each test that asks for it.
+    Leave them running: no stop, kill or pause.
+``redis_session``, ``memcached_session``, ``postgres_session``
+    The same servers, never emptied: for fixtures of a wider scope and for hypothesis. Use keys of your own.
+``own_redis``, ``own_memcached``, ``own_postgres``
+    Factories of started servers that belong to one test, which may kill, pause or configure them:
+    ``own_redis("--maxmemory", "2mb", requirepass="s3cret")``, ``own_memcached("-I", "2m")``, ``own_memcached(unix=True)``,
+    ``own_postgres(max_connections="12")``.
+
+Every server has ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and ``directory``; ``start()``, ``stop()``, ``kill()`` (SIGKILL),
+``pause()`` (SIGSTOP, a server that hangs), ``resume()`` (SIGCONT) and ``restart()``, all on the same port. Start and stop
+return when it is done. Outside of fixtures: ``with RedisServer() as server: ...``.
+
+``RedisServer``
+    ``command("SET", key, value)`` by redis-py; ``client`` is that client. ``reset_calls()``, then ``calls()`` gives ``{"get": 1, "client|setinfo": 2}``,
+    without its own calls: connect first, reset, act, then compare. A restart loses the data.
+``MemcachedServer``
+    ``talk(b"get a\\r\\n")`` gives the server's reply to raw bytes; ``stats()`` its counters. With ``unix=True`` it listens on ``socket_path`` only.
+``PostgresServer``
+    ``url`` and ``dsn(dbname)`` (TCP), ``socket_url`` (unix socket); ``execute(sql, params, dbname=...)`` gives the rows;
+    ``create_database()`` the name of a new, empty database. The user is ``postgres``, and no password is asked. A restart keeps the data.
+
+``need("perl")`` gives the path of a program, ``need_perl("CGI::Session")`` that of a perl with these modules.
+What is missing skips the test with a reason, or fails it where ``CI`` is set.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 60.0
+PACKAGES = {
+    "redis-server": "redis-server",
+    "memcached": "memcached",
+    "postgres": "postgresql",
+    "initdb": "postgresql",
+    "perl": "perl",
+}
+PERL_PACKAGES = {
+    "Apache::Session": "libapache-session-perl",
+    "CGI::Session": "libcgi-session-perl",
+    "CHI": "libchi-perl",
+    "Cache::Memcached": "libcache-memcached-perl",
+    "Cache::Memcached::Fast": "libcache-memcached-fast-perl",
+    "DateTime": "libdatetime-perl",
+    "Redis": "libredis-perl",
+    "Set::Object": "libset-object-perl",
+}
+EMPTY_DATABASE = """
+DO $$
+DECLARE name text;
+BEGIN
+    PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', name);
+    END LOOP;
+    CREATE SCHEMA public;
+END $$
+"""
+
+
+class NotStarted(RuntimeError):
+    """A server ended, or did not answer in time, instead of starting."""
+
+
+class PortTaken(NotStarted):
+    """Another process was quicker to take the port."""
+
+
+# -- what is installed ------------------------------------------------------------------------------------------------
+
+
+def need(program: str) -> str:
+    """Return the path of a program that a test needs; skip the test where it is missing, fail it in CI."""
+    path = find(program)
+    return path or missing(f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}")
+
+
+def need_perl(*modules: str) -> str:
+    """Return the path of perl where these modules load; skip the test otherwise, fail it in CI."""
+    perl = need("perl")
+    for module in modules:
+        if subprocess.run([perl, f"-M{module}", "-e", "1"], capture_output=True, check=False).returncode:
+            package = PERL_PACKAGES.get(module, f"lib{module.lower().replace('::', '-')}-perl")
+            missing(f"the perl module {module} is not installed: apt-get install {package}")
+    return perl
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the running test, or fail it where ``CI`` promises that everything is installed."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def find(program: str) -> str | None:
+    """Look for a program in PATH, where Debian puts daemons and where it puts PostgreSQL's, the newest first."""
+    postgres = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -float(path.split("/")[4]))
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", *postgres]
+    return shutil.which(program, path=os.pathsep.join(folders))
+
+
+# -- processes and ports ----------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on, below those that the kernel hands to outgoing connections.
+
+    From 32768 on, any client on the machine may be given the port while our server is down for a restart.
+    """
+    for port in random.SystemRandom().sample(range(15000, 32000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise NotStarted("no free port between 15000 and 32000")
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Ask again and again until the condition holds; raise ``TimeoutError`` if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.01)
+
+
+def process_state(pid: int) -> str:
+    """Return the state letter of a process (``T`` stopped, ``Z`` zombie), or an empty text when it is gone."""
+    return _stat(pid)[0]
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the direct children of a process."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [child for child in pids if _stat(child)[1] == str(pid)]
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return "", ""
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, parent
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _scratch() -> Path:
+    """Make a directory whose path is short enough for unix sockets and open to other users on its way down."""
+    base = "/tmp" if os.access("/tmp", os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="kvs-test-", dir=base))
+
+
+class Server:
+    """A server process in a directory of its own. Subclasses say how it starts and how to ask whether it is ready."""
+
+    program: ClassVar[str]
+    stop_signal: ClassVar[int] = signal.SIGTERM
+    host: ClassVar[str] = LOOPBACK
+
+    def __init__(self, *extra: str) -> None:
+        self.extra = extra
+        self.path = need(self.program)
+        self.port = free_port()
+        self.directory = _scratch()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._was_ready = False
+
+    # what a subclass says
+
+    def account(self) -> str | None:
+        """Name the user that root must run the server as."""
+        return None
+
+    def arguments(self) -> list[str]:
+        """Return the arguments that make the server listen on ``host`` and ``port``."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Tell whether this very process answers; any exception is a no."""
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        """Say where clients find the server."""
+        raise NotImplementedError
+
+    # life
+
+    def start(self) -> Self:
+        """Start and wait until the server answers; a port lost to somebody else is replaced on the first start only."""
+        for attempt in itertools.count(1):
+            try:
+                return self._start_once()
+            except PortTaken:
+                if attempt == 20:
+                    raise
+                self._make_way()
+        raise AssertionError
+
+    def stop(self) -> None:
+        """End the server in its own way, also when it is paused; kill it if it does not."""
+        if self._process is None:
+            return
+        self.resume()
+        _send(self.pid, self.stop_signal)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server and its children by SIGKILL, as a crash would."""
+        if self._process is None:
+            return
+        pids = self._signal_tree(signal.SIGSTOP)
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        for pid in pids:
+            wait_until(lambda pid=pid: process_state(pid) in ("", "Z"), f"end of process {pid}")
+
+    def pause(self) -> None:
+        """Stop the server and its children where they are: it takes connections, but never answers."""
+        for pid in self._signal_tree(signal.SIGSTOP):
+            wait_until(lambda pid=pid: process_state(pid) in ("T", "Z", ""), f"pause of process {pid}")
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._signal_tree(signal.SIGCONT)
+
+    def restart(self) -> Self:
+        """Stop and start on the same port."""
+        self.stop()
+        return self.start()
+
+    def close(self) -> None:
+        """Stop for good and remove the directory."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # state
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise RuntimeError(f"{self.program} is not running")
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """Tell whether the process is there, be it paused."""
+        return self._process is not None and self._process.poll() is None
+
+    def ensure(self) -> Self:
+        """Bring a shared server back that a test left paused or dead."""
+        if not self.is_running():
+            self._process = None
+            return self.start()
+        self.resume()
+        return self
+
+    @property
+    def socket_path(self) -> str:
+        """The unix socket that the server listens on."""
+        return str(self.directory / "socket")
+
+    @property
+    def log(self) -> str:
+        """What the server printed so far."""
+        path = self.directory / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # how
+
+    def _start_once(self) -> Self:
+        if self._process is not None:
+            raise RuntimeError(f"{self.program} runs already")
+        self._process = self._launch([self.path, *self.arguments(), *self.extra])
+        try:
+            wait_until(self._started, f"start of {self.program}")
+        except BaseException:
+            self.kill()
+            raise
+        self._was_ready = True
+        return self
+
+    def _launch(self, command: list[str], log: str = "log") -> subprocess.Popen[bytes]:
+        # The kernel kills the server when the thread that started it ends, even by SIGKILL. Not by preexec_fn: that forks
+        # a test run that has threads. setpriv comes after the change of user, which would clear the setting.
+        guard = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
+        with open(self.directory / log, "ab") as output:
+            return subprocess.Popen(
+                [*guard, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(self.directory)},
+                start_new_session=True,
+                **self._account(),
+            )
+
+    def _account(self) -> dict[str, Any]:
+        """Return the arguments for Popen that leave root's account for one that the server accepts."""
+        name = self.account()
+        if name is None or os.geteuid() != 0:
+            return {}
+        entry = pwd.getpwnam(name)
+        os.chown(self.directory, entry.pw_uid, entry.pw_gid)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def _started(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            kind = PortTaken if re.search(r"already in use|failed to listen", self.log, re.I) else NotStarted
+            raise kind(f"{self.program} ended with status {self._process.returncode}:\n{self.log[-2000:]}")
+        try:
+            return self.is_ready()
+        except Exception:
+            return False
+
+    def _make_way(self) -> None:
+        (self.directory / "log").unlink(missing_ok=True)
+        if self._was_ready:
+            time.sleep(0.25)
+        else:
+            self.port = free_port()
+
+    def _signal_tree(self, number: int) -> list[int]:
+        """Send a signal to the server, then to its children: in this order it cannot start new ones meanwhile."""
+        if not self.is_running():
+            return []
+        _send(self.pid, number)
+        pids = children(self.pid)
+        for pid in pids:
+            _send(pid, number)
+        return [self.pid, *pids]
+
+
+class RedisServer(Server):
+    """A redis-server without persistence, on a TCP port and a unix socket."""
+
+    program = "redis-server"
+
+    def __init__(self, *extra: str, requirepass: str = "", maxmemory: str = "") -> None:
+        """Prepare a server; ``extra`` are more arguments of redis-server."""
+        super().__init__(*extra)
+        self.requirepass = requirepass
+        self.maxmemory = maxmemory
+        self._client: redis.Redis | None = None
+
+    def arguments(self) -> list[str]:
+        options = {
+            "--bind": self.host,
+            "--port": str(self.port),
+            "--unixsocket": self.socket_path,
+            "--dir": str(self.directory),
+            "--save": "",
+            "--appendonly": "no",
+            "--daemonize": "no",
+        }
+        if self.requirepass:
+            options["--requirepass"] = self.requirepass
+        if self.maxmemory:
+            options["--maxmemory"] = self.maxmemory
+        return [word for option in options.items() for word in option]
+
+    def is_ready(self) -> bool:
+        return int(self.command("INFO", "server")["process_id"]) == self.pid
+
+    @property
+    def url(self) -> str:
+        credentials = f":{self.requirepass}@" if self.requirepass else ""
+        return f"redis://{credentials}{self.host}:{self.port}/0"
+
+    @property
+    def client(self) -> Any:
+        """A redis-py client by the unix socket, which gives bytes."""
+        if self._client is None:
+            self._client = redis.Redis(
+                unix_socket_path=self.socket_path,
+                password=self.requirepass or None,
+                socket_timeout=10,
+                retry=Retry(NoBackoff(), 0),
+            )
+        return self._client
+
+    def command(self, *args: Any) -> Any:
+        """Run any command and return what redis-py makes of the reply."""
+        return self.client.execute_command(*args)
+
+    def calls(self) -> dict[str, int]:
+        """Return how often each command ran since ``reset_calls()``, by its name in lower case."""
+        stats = self.command("INFO", "commandstats")
+        counts = {name.removeprefix("cmdstat_"): int(entry["calls"]) for name, entry in stats.items()}
+        return {name: count for name, count in counts.items() if name not in ("info", "config|resetstat")}
+
+    def reset_calls(self) -> None:
+        """Start counting anew."""
+        self.command("CONFIG", "RESETSTAT")
+
+    def clear(self) -> None:
+        """Remove all keys, scripts and counts."""
+        self.command("FLUSHALL")
+        self.command("SCRIPT", "FLUSH")
+        self.reset_calls()
+
+    def kill(self) -> None:
+        super().kill()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+class MemcachedServer(Server):
+    """A memcached on a TCP port, or with ``unix=True`` on a unix socket only."""
+
+    program = "memcached"
+    stop_signal = signal.SIGKILL  # after SIGTERM it takes a second, and there is nothing that it could save
+
+    def __init__(self, *extra: str, unix: bool = False) -> None:
+        """Prepare a server; ``extra`` are more arguments of memcached."""
+        super().__init__(*extra)
+        self.unix = unix
+
+    def account(self) -> str:
+        return "nobody"
+
+    def arguments(self) -> list[str]:
+        return ["-s", self.socket_path] if self.unix else ["-l", self.host, "-p", str(self.port), "-U", "0"]
+
+    def is_ready(self) -> bool:
+        return int(self.stats(timeout=1)["pid"]) == self.pid
+
+    @property
+    def url(self) -> str:
+        """The server as clients of memcached write it."""
+        return f"unix:{self.socket_path}" if self.unix else f"{self.host}:{self.port}"
+
+    def talk(self, data: bytes, timeout: float = 10) -> bytes:
+        """Send bytes as they are and return all that the server answers; they must be whole commands."""
+        with self._connect(timeout) as connection:
+            connection.sendall(data + b"version\r\n")
+            reply = b""
+            while not (end := re.search(rb"VERSION [\d.]+\S*\r\n\Z", reply)):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    return reply
+                reply += chunk
+        return reply[: end.start()]
+
+    def stats(self, group: str = "", timeout: float = 10) -> dict[str, str]:
+        """Return the server's counters, such as ``cmd_get``, as text."""
+        lines = self.talk(f"stats {group}".strip().encode() + b"\r\n", timeout).decode().splitlines()
+        return {name: value for _, name, value in (line.split(" ", 2) for line in lines[:-1])}
+
+    def clear(self) -> None:
+        """Remove all items."""
+        self.talk(b"flush_all\r\n")
+
+    def _connect(self, timeout: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX if self.unix else socket.AF_INET)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(self.socket_path if self.unix else (self.host, self.port))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class PostgresServer(Server):
+    """A PostgreSQL cluster of its own, on a TCP port and a unix socket, without care for a loss of power."""
+
+    program = "postgres"
+    stop_signal = signal.SIGINT
+    dbname: ClassVar[str] = "kvs"
+    speed: ClassVar[dict[str, str]] = {
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "max_connections": "50",
+        "shared_buffers": "32MB",
+    }
+
+    def __init__(self, *extra: str, **options: str) -> None:
+        """Prepare a cluster; ``options`` are settings of postgresql.conf, ``extra`` more arguments of postgres."""
+        self.initdb = need("initdb")
+        super().__init__(*extra)
+        self.options = {**self.speed, **options}
+        self._databases = itertools.count(1)
+
+    def account(self) -> str:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        return "postgres" if "postgres" in names else "nobody"
+
+    @property
+    def data(self) -> Path:
+        """The cluster's directory, with postgresql.conf and pg_hba.conf."""
+        return self.directory / "data"
+
+    def start(self) -> Self:
+        if not self.data.exists():
+            self._create_cluster()
+        super().start()
+        if not self.execute("SELECT 1 FROM pg_database WHERE datname = %s", (self.dbname,), dbname="postgres"):
+            self.create_database(self.dbname)
+        return self
+
+    def arguments(self) -> list[str]:
+        options = {"listen_addresses": self.host, "unix_socket_directories": str(self.directory), **self.options}
+        settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        return ["-D", str(self.data), "-p", str(self.port), *settings]
+
+    def is_ready(self) -> bool:
+        return self.execute("SELECT 1", dbname="postgres") == [(1,)]
+
+    @property
+    def socket_path(self) -> str:
+        return str(self.directory / f".s.PGSQL.{self.port}")
+
+    @property
+    def url(self) -> str:
+        return self.url_of(self.dbname)
+
+    def url_of(self, dbname: str) -> str:
+        """Return the URL of another database of this server."""
+        return f"postgresql://postgres@{self.host}:{self.port}/{dbname}"
+
+    @property
+    def socket_url(self) -> str:
+        """The same database by the unix socket."""
+        return f"postgresql://postgres@/{self.dbname}?host={self.directory}&port={self.port}"
+
+    def dsn(self, dbname: str | None = None) -> str:
+        """Return the keywords of libpq for a database."""
+        return f"host={self.host} port={self.port} user=postgres dbname={dbname or self.dbname}"
+
+    def execute(self, sql: str, params: Any = None, *, dbname: str | None = None) -> list[tuple[Any, ...]]:
+        """Run statements on a connection of their own, outside of a transaction, and return the last one's rows."""
+        psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
+        address = f"host={self.directory} port={self.port} user=postgres dbname={dbname or self.dbname}"
+        with psycopg.connect(address, autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(sql, params)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, name: str | None = None) -> str:
+        """Create an empty database and return its name."""
+        name = name or f"{self.dbname}_{next(self._databases)}"
+        self.execute(f'CREATE DATABASE "{name}"', dbname="postgres")
+        return name
+
+    def clear(self) -> None:
+        """Empty the database ``dbname``: every schema goes, with the sessions that would be in the way."""
+        self.execute(EMPTY_DATABASE)
+
+    def _create_cluster(self) -> None:
+        words = [self.initdb, "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        process = self._launch([*words, "--locale=C", "--no-instructions"], log="initdb.log")
+        if process.wait(PATIENCE * 2):
+            raise NotStarted((self.directory / "initdb.log").read_text(errors="replace")[-2000:])
