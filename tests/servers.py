@@ -3,34 +3,41 @@
 In a test, ask for a fixture of ``conftest.py``; a server starts when the first test wants it:
 
 ``redis_server``, ``memcached_server``, ``postgres_server``
-    Shared by all tests of the run (of the worker, under pytest-xdist) and emptied before each test that asks for it.
-    Leave them running: no stop, kill or pause.
+    Shared by all tests of the run (of the worker, under pytest-xdist) and emptied before each test
+    that asks for it. Leave them running: no stop, kill or pause.
 ``redis_session``, ``memcached_session``, ``postgres_session``
-    The same servers, never emptied: for fixtures of a wider scope and for hypothesis. Use keys of your own.
+    The same servers, never emptied: for fixtures of a wider scope and for hypothesis. Use keys
+    (``create_database()``) of your own.
 ``own_redis``, ``own_memcached``, ``own_postgres``
     Factories of started servers that belong to one test, which may kill, pause or configure them:
-    ``own_redis("--maxmemory", "2mb", requirepass="s3cret")``, ``own_memcached("-I", "2m")``, ``own_memcached(unix=True)``,
+    ``own_redis("--maxclients", "9", requirepass="s3cret", maxmemory="3mb")``,
+    ``own_memcached("-I", "2m")``, ``own_memcached(unix=True)``,
     ``own_postgres(max_connections="12")``.
 
-Every server has ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and ``directory``; ``start()``, ``stop()``, ``kill()`` (SIGKILL),
-``pause()`` (SIGSTOP, a server that hangs), ``resume()`` (SIGCONT) and ``restart()``, all on the same port. Start and stop
-return when it is done. Outside of fixtures: ``with RedisServer() as server: ...``.
+Every server has ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and ``directory``;
+``start()``, ``stop()``, ``kill()`` (SIGKILL), ``pause()`` (SIGSTOP, a server that hangs),
+``resume()`` (SIGCONT) and ``restart()``, all on the same port, each of which returns when it is
+done. Outside of fixtures: ``with RedisServer() as server: ...``.
 
 ``RedisServer``
-    ``command("SET", key, value)`` by redis-py; ``client`` is that client. ``reset_calls()``, then ``calls()`` gives ``{"get": 1, "client|setinfo": 2}``,
-    without its own calls: connect first, reset, act, then compare. A restart loses the data.
+    ``command("SET", key, value)`` by redis-py; ``client`` is that client. ``reset_calls()``, then
+    ``calls()`` gives ``{"get": 1, "client|setinfo": 2}`` without its own: connect first, reset,
+    act, then compare. A restart loses the data.
 ``MemcachedServer``
-    ``talk(b"get a\\r\\n")`` gives the server's reply to raw bytes; ``stats()`` its counters. With ``unix=True`` it listens on ``socket_path`` only.
+    ``talk(b"get a\\r\\n")`` gives the server's reply to raw bytes; ``stats()`` its counters. With
+    ``unix=True`` it listens on ``socket_path`` only.
 ``PostgresServer``
-    ``url`` and ``dsn(dbname)`` (TCP), ``socket_url`` (unix socket); ``execute(sql, params, dbname=...)`` gives the rows;
-    ``create_database()`` the name of a new, empty database. The user is ``postgres``, and no password is asked. A restart keeps the data.
+    ``url`` and ``dsn(dbname)`` (TCP), ``socket_url`` (unix socket); ``execute(sql, params,
+    dbname=...)`` gives the rows; ``create_database()`` the name of a new, empty database. The user
+    is ``postgres``, and no password is asked. A restart keeps the data.
 
-``need("perl")`` gives the path of a program, ``need_perl("CGI::Session")`` that of a perl with these modules.
-What is missing skips the test with a reason, or fails it where ``CI`` is set.
+``need("perl")`` gives the path of a program, ``need_perl("CGI::Session")`` that of a perl with
+these modules. What is missing skips the test with a reason, or fails it where ``CI`` is set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
@@ -80,7 +87,9 @@ DECLARE name text;
 BEGIN
     PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid();
-    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_'
+        AND nspname <> 'information_schema'
+    LOOP
         EXECUTE format('DROP SCHEMA %I CASCADE', name);
     END LOOP;
     CREATE SCHEMA public;
@@ -96,20 +105,24 @@ class PortTaken(NotStarted):
     """Another process was quicker to take the port."""
 
 
-# -- what is installed ------------------------------------------------------------------------------------------------
+# -- what is installed ---------------------------------------------------------
 
 
 def need(program: str) -> str:
-    """Return the path of a program that a test needs; skip the test where it is missing, fail it in CI."""
+    """Return the path of a program; where it is missing, skip the test or, in CI, fail it."""
     path = find(program)
-    return path or missing(f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}")
+    return path or missing(
+        f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}"
+    )
 
 
 def need_perl(*modules: str) -> str:
     """Return the path of perl where these modules load; skip the test otherwise, fail it in CI."""
     perl = need("perl")
     for module in modules:
-        if subprocess.run([perl, f"-M{module}", "-e", "1"], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            [perl, f"-M{module}", "-e", "1"], capture_output=True, check=False
+        ).returncode:
             package = PERL_PACKAGES.get(module, f"lib{module.lower().replace('::', '-')}-perl")
             missing(f"the perl module {module} is not installed: apt-get install {package}")
     return perl
@@ -123,19 +136,22 @@ def missing(reason: str) -> NoReturn:
 
 
 def find(program: str) -> str | None:
-    """Look for a program in PATH, where Debian puts daemons and where it puts PostgreSQL's, the newest first."""
-    postgres = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -float(path.split("/")[4]))
+    """Look for a program in PATH and where Debian puts daemons and PostgreSQL, newest first."""
+    postgres = sorted(
+        glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -float(path.split("/")[4])
+    )
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", *postgres]
     return shutil.which(program, path=os.pathsep.join(folders))
 
 
-# -- processes and ports ----------------------------------------------------------------------------------------------
+# -- processes and ports -------------------------------------------------------
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, below those that the kernel hands to outgoing connections.
+    """Find a port that nobody listens on.
 
-    From 32768 on, any client on the machine may be given the port while our server is down for a restart.
+    From 32768 on, the kernel may give the port to any outgoing connection on the machine while our
+    server is down for a restart.
     """
     for port in random.SystemRandom().sample(range(15000, 32000), 200):
         with socket.socket() as probe:
@@ -157,7 +173,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
 
 
 def process_state(pid: int) -> str:
-    """Return the state letter of a process (``T`` stopped, ``Z`` zombie), or an empty text when it is gone."""
+    """Return the state letter of a process (``T`` stopped, ``Z`` zombie); empty: it is gone."""
     return _stat(pid)[0]
 
 
@@ -177,20 +193,18 @@ def _stat(pid: int) -> tuple[str, str]:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _scratch() -> Path:
-    """Make a directory whose path is short enough for unix sockets and open to other users on its way down."""
+    """Make a directory short enough for unix sockets, which other users can reach."""
     base = "/tmp" if os.access("/tmp", os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="kvs-test-", dir=base))
 
 
 class Server:
-    """A server process in a directory of its own. Subclasses say how it starts and how to ask whether it is ready."""
+    """A server process in a directory of its own; subclasses say how it starts and answers."""
 
     program: ClassVar[str]
     stop_signal: ClassVar[int] = signal.SIGTERM
@@ -226,7 +240,7 @@ class Server:
     # life
 
     def start(self) -> Self:
-        """Start and wait until the server answers; a port lost to somebody else is replaced on the first start only."""
+        """Start and wait until the server answers; the first start may replace a lost port."""
         for attempt in itertools.count(1):
             try:
                 return self._start_once()
@@ -242,10 +256,8 @@ class Server:
             return
         self.resume()
         _send(self.pid, self.stop_signal)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
 
     def kill(self) -> None:
@@ -261,9 +273,11 @@ class Server:
             wait_until(lambda pid=pid: process_state(pid) in ("", "Z"), f"end of process {pid}")
 
     def pause(self) -> None:
-        """Stop the server and its children where they are: it takes connections, but never answers."""
+        """Freeze the server and its children: it takes connections, but never answers."""
         for pid in self._signal_tree(signal.SIGSTOP):
-            wait_until(lambda pid=pid: process_state(pid) in ("T", "Z", ""), f"pause of process {pid}")
+            wait_until(
+                lambda pid=pid: process_state(pid) in ("T", "Z", ""), f"pause of process {pid}"
+            )
 
     def resume(self) -> None:
         """Let a paused server go on."""
@@ -336,9 +350,12 @@ class Server:
         return self
 
     def _launch(self, command: list[str], log: str = "log") -> subprocess.Popen[bytes]:
-        # The kernel kills the server when the thread that started it ends, even by SIGKILL. Not by preexec_fn: that forks
-        # a test run that has threads. setpriv comes after the change of user, which would clear the setting.
-        guard = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
+        # The kernel kills the server when the thread that started it ends, even by SIGKILL. Not by
+        # preexec_fn: that forks a test run that has threads. And only after the change of user,
+        # which clears the setting.
+        guard = (
+            [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
+        )
         with open(self.directory / log, "ab") as output:
             return subprocess.Popen(
                 [*guard, *command],
@@ -346,13 +363,17 @@ class Server:
                 stdout=output,
                 stderr=output,
                 cwd=self.directory,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(self.directory)},
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "LC_ALL": "C",
+                    "HOME": str(self.directory),
+                },
                 start_new_session=True,
                 **self._account(),
             )
 
     def _account(self) -> dict[str, Any]:
-        """Return the arguments for Popen that leave root's account for one that the server accepts."""
+        """Return the arguments for Popen that leave root's account for the server's."""
         name = self.account()
         if name is None or os.geteuid() != 0:
             return {}
@@ -363,8 +384,14 @@ class Server:
     def _started(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            kind = PortTaken if re.search(r"already in use|failed to listen", self.log, re.I) else NotStarted
-            raise kind(f"{self.program} ended with status {self._process.returncode}:\n{self.log[-2000:]}")
+            kind = (
+                PortTaken
+                if re.search(r"already in use|failed to listen", self.log, re.I)
+                else NotStarted
+            )
+            raise kind(
+                f"{self.program} ended with status {self._process.returncode}:\n{self.log[-2000:]}"
+            )
         try:
             return self.is_ready()
         except Exception:
@@ -378,7 +405,7 @@ class Server:
             self.port = free_port()
 
     def _signal_tree(self, number: int) -> list[int]:
-        """Send a signal to the server, then to its children: in this order it cannot start new ones meanwhile."""
+        """Send a signal to the server, then to its children, of which it cannot start more then."""
         if not self.is_running():
             return []
         _send(self.pid, number)
@@ -443,8 +470,14 @@ class RedisServer(Server):
     def calls(self) -> dict[str, int]:
         """Return how often each command ran since ``reset_calls()``, by its name in lower case."""
         stats = self.command("INFO", "commandstats")
-        counts = {name.removeprefix("cmdstat_"): int(entry["calls"]) for name, entry in stats.items()}
-        return {name: count for name, count in counts.items() if name not in ("info", "config|resetstat")}
+        counts = {
+            name.removeprefix("cmdstat_"): int(entry["calls"]) for name, entry in stats.items()
+        }
+        return {
+            name: count
+            for name, count in counts.items()
+            if name not in ("info", "config|resetstat")
+        }
 
     def reset_calls(self) -> None:
         """Start counting anew."""
@@ -467,7 +500,9 @@ class MemcachedServer(Server):
     """A memcached on a TCP port, or with ``unix=True`` on a unix socket only."""
 
     program = "memcached"
-    stop_signal = signal.SIGKILL  # after SIGTERM it takes a second, and there is nothing that it could save
+    stop_signal = (
+        signal.SIGKILL
+    )  # after SIGTERM it takes a second, and there is nothing that it could save
 
     def __init__(self, *extra: str, unix: bool = False) -> None:
         """Prepare a server; ``extra`` are more arguments of memcached."""
@@ -478,7 +513,11 @@ class MemcachedServer(Server):
         return "nobody"
 
     def arguments(self) -> list[str]:
-        return ["-s", self.socket_path] if self.unix else ["-l", self.host, "-p", str(self.port), "-U", "0"]
+        return (
+            ["-s", self.socket_path]
+            if self.unix
+            else ["-l", self.host, "-p", str(self.port), "-U", "0"]
+        )
 
     def is_ready(self) -> bool:
         return int(self.stats(timeout=1)["pid"]) == self.pid
@@ -489,7 +528,7 @@ class MemcachedServer(Server):
         return f"unix:{self.socket_path}" if self.unix else f"{self.host}:{self.port}"
 
     def talk(self, data: bytes, timeout: float = 10) -> bytes:
-        """Send bytes as they are and return all that the server answers; they must be whole commands."""
+        """Send whole commands as they are and return all that the server answers."""
         with self._connect(timeout) as connection:
             connection.sendall(data + b"version\r\n")
             reply = b""
@@ -502,7 +541,9 @@ class MemcachedServer(Server):
 
     def stats(self, group: str = "", timeout: float = 10) -> dict[str, str]:
         """Return the server's counters, such as ``cmd_get``, as text."""
-        lines = self.talk(f"stats {group}".strip().encode() + b"\r\n", timeout).decode().splitlines()
+        lines = (
+            self.talk(f"stats {group}".strip().encode() + b"\r\n", timeout).decode().splitlines()
+        )
         return {name: value for _, name, value in (line.split(" ", 2) for line in lines[:-1])}
 
     def clear(self) -> None:
@@ -521,7 +562,7 @@ class MemcachedServer(Server):
 
 
 class PostgresServer(Server):
-    """A PostgreSQL cluster of its own, on a TCP port and a unix socket, without care for a loss of power."""
+    """A PostgreSQL cluster on a TCP port and a unix socket, without care for a loss of power."""
 
     program = "postgres"
     stop_signal = signal.SIGINT
@@ -535,7 +576,7 @@ class PostgresServer(Server):
     }
 
     def __init__(self, *extra: str, **options: str) -> None:
-        """Prepare a cluster; ``options`` are settings of postgresql.conf, ``extra`` more arguments of postgres."""
+        """Prepare a cluster; ``options`` are settings of postgresql.conf."""
         self.initdb = need("initdb")
         super().__init__(*extra)
         self.options = {**self.speed, **options}
@@ -554,12 +595,18 @@ class PostgresServer(Server):
         if not self.data.exists():
             self._create_cluster()
         super().start()
-        if not self.execute("SELECT 1 FROM pg_database WHERE datname = %s", (self.dbname,), dbname="postgres"):
+        if not self.execute(
+            "SELECT 1 FROM pg_database WHERE datname = %s", (self.dbname,), dbname="postgres"
+        ):
             self.create_database(self.dbname)
         return self
 
     def arguments(self) -> list[str]:
-        options = {"listen_addresses": self.host, "unix_socket_directories": str(self.directory), **self.options}
+        options = {
+            "listen_addresses": self.host,
+            "unix_socket_directories": str(self.directory),
+            **self.options,
+        }
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return ["-D", str(self.data), "-p", str(self.port), *settings]
 
@@ -587,10 +634,16 @@ class PostgresServer(Server):
         """Return the keywords of libpq for a database."""
         return f"host={self.host} port={self.port} user=postgres dbname={dbname or self.dbname}"
 
-    def execute(self, sql: str, params: Any = None, *, dbname: str | None = None) -> list[tuple[Any, ...]]:
-        """Run statements on a connection of their own, outside of a transaction, and return the last one's rows."""
-        psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
-        address = f"host={self.directory} port={self.port} user=postgres dbname={dbname or self.dbname}"
+    def execute(
+        self, sql: str, params: Any = None, *, dbname: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run statements on a new connection with autocommit; return the last one's rows."""
+        psycopg = pytest.importorskip(
+            "psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'"
+        )
+        address = (
+            f"host={self.directory} port={self.port} user=postgres dbname={dbname or self.dbname}"
+        )
         with psycopg.connect(address, autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(sql, params)
             while cursor.nextset():
@@ -604,11 +657,22 @@ class PostgresServer(Server):
         return name
 
     def clear(self) -> None:
-        """Empty the database ``dbname``: every schema goes, with the sessions that would be in the way."""
+        """Empty the database ``dbname`` and end all other sessions on it."""
         self.execute(EMPTY_DATABASE)
 
     def _create_cluster(self) -> None:
-        words = [self.initdb, "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        words = [
+            self.initdb,
+            "-D",
+            str(self.data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]
         process = self._launch([*words, "--locale=C", "--no-instructions"], log="initdb.log")
         if process.wait(PATIENCE * 2):
             raise NotStarted((self.directory / "initdb.log").read_text(errors="replace")[-2000:])

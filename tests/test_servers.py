@@ -1,4 +1,4 @@
-"""The test servers themselves: they start, hang, die and come back as asked, and leave nothing behind."""
+"""The test servers themselves: they start, hang, die, come back, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import pytest
 import redis
 
 from tests import servers
-from tests.servers import MemcachedServer, PostgresServer, RedisServer, Server, children, process_state, wait_until
+from tests.servers import (
+    MemcachedServer,
+    PostgresServer,
+    RedisServer,
+    Server,
+    children,
+    process_state,
+    wait_until,
+)
 
 ROOT = Path(__file__).parent.parent
 KINDS = [RedisServer, MemcachedServer, PostgresServer]
@@ -86,8 +94,15 @@ def test_paused_postgres_stops_its_sessions_too() -> None:
 @every_kind
 def test_killed_test_run_takes_its_servers_along(kind: type[Server]) -> None:
     """SIGKILL leaves the fixtures no time to stop anything: the kernel does."""
-    program = f"from tests.servers import *; s = {kind.__name__}().start(); print(s.pid, s.directory, flush=True); input()"
-    run = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    start = f"from tests.servers import *; server = {kind.__name__}().start()"
+    program = f"{start}; print(server.pid, server.directory, flush=True); input()"
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert run.stdout is not None
     pid, directory = run.stdout.readline().split()
     assert not is_gone(int(pid))
@@ -108,7 +123,10 @@ def test_taken_port_is_replaced(kind: type[Server]) -> None:
 
 
 def test_server_that_refuses_its_options_says_why() -> None:
-    with pytest.raises(servers.NotStarted, match="no-such-option"), RedisServer("--no-such-option", "1"):
+    with (
+        pytest.raises(servers.NotStarted, match="no-such-option"),
+        RedisServer("--no-such-option", "1"),
+    ):
         pass
 
 
@@ -142,11 +160,16 @@ def test_memcached_on_a_unix_socket() -> None:
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_shared_servers_are_empty(
-    turn: int, redis_server: RedisServer, memcached_server: MemcachedServer, postgres_server: PostgresServer
+    turn: int,
+    redis_server: RedisServer,
+    memcached_server: MemcachedServer,
+    postgres_server: PostgresServer,
 ) -> None:
     assert redis_server.command("DBSIZE") == 0
     assert memcached_server.talk(b"get left\r\n") == b"END\r\n"
-    assert postgres_server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+    assert postgres_server.execute(
+        "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    ) == [(0,)]
     redis_server.command("SET", "left", turn)
     memcached_server.talk(b"set left 0 0 1\r\n1\r\n")
     postgres_server.execute("CREATE TABLE left_over (id int)")
@@ -167,12 +190,17 @@ def test_postgres_urls(postgres_server: PostgresServer) -> None:
     psycopg = pytest.importorskip("psycopg")
     for address in (postgres_server.url, postgres_server.socket_url, postgres_server.dsn()):
         with psycopg.connect(address) as connection:
-            assert connection.execute("SELECT current_database(), current_user").fetchone() == ("kvs", "postgres")
+            assert connection.execute("SELECT current_database(), current_user").fetchone() == (
+                "kvs",
+                "postgres",
+            )
 
 
 def test_missing_program_skips_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="no-such is not installed: apt-get install no-such"):
+    with pytest.raises(
+        pytest.skip.Exception, match="no-such is not installed: apt-get install no-such"
+    ):
         servers.need("no-such")
 
 
