@@ -1,0 +1,27 @@
+"""Import every module of the installed package; one may ask for an optional library that is not there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import pyramid_kvs
+
+OPTIONAL = {"kinto", "psycopg", "psycopg_pool", "pyramid_debugtoolbar"}
+
+
+def main() -> str | int:
+    """Return what does not import, or 0."""
+    problems = []
+    for module in pkgutil.walk_packages(pyramid_kvs.__path__, "pyramid_kvs.", onerror=lambda _: None):
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            if str(error.name).partition(".")[0] not in OPTIONAL:
+                problems.append(f"{module.name}: {error!r}")
+    return "\n".join(problems) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
