@@ -1,4 +1,4 @@
-"""Import every module of the installed package; one may ask for an optional library that is not there."""
+"""Import every module of the installed package; only optional libraries may be missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ OPTIONAL = {"kinto", "psycopg", "psycopg_pool", "pyramid_debugtoolbar"}
 def main() -> str | int:
     """Return what does not import, or 0."""
     problems = []
-    for module in pkgutil.walk_packages(pyramid_kvs.__path__, "pyramid_kvs.", onerror=lambda _: None):
+    for module in pkgutil.walk_packages(
+        pyramid_kvs.__path__, "pyramid_kvs.", onerror=lambda _: None
+    ):
         try:
             importlib.import_module(module.name)
         except ImportError as error:

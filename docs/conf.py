@@ -1,0 +1,33 @@
+"""Sphinx settings; the build needs no network, so that there is no intersphinx."""
+
+from __future__ import annotations
+
+import configparser
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+_metadata = configparser.ConfigParser()
+_metadata.read(ROOT / "setup.cfg", encoding="utf-8")
+
+project = _metadata["metadata"]["name"]
+author = _metadata["metadata"]["author"]
+release = version = _metadata["metadata"]["version"]
+project_copyright = f"2026, {author}"
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "demo"]
+html_theme = "alabaster"
+html_theme_options = {"description": _metadata["metadata"]["description"]}
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["kinto"]
+
+nitpicky = True
+# Names of other projects, and names that annotations use but no page describes.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(collections|datetime|json|logging|os|pathlib|re|typing|types|uuid)\b.*"),
+    (r"py:.*", r"(hmac|kinto|memcache|psycopg|psycopg_pool|pyramid|redis|webob|zope)\b.*"),
+    (r"py:.*", r"(pyramid_kvs\.)?([a-z_]+\.)*[A-Z]"),
+]

@@ -1,0 +1,119 @@
+"""What is written holds: directives are directives, and the examples parse and start."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pyramid.config import Configurator
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *ROOT.glob("*.rst"),
+    *(page for page in ROOT.glob("docs/**/*.rst") if "_build" not in page.parts),
+]
+MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
+ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
+BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)$")
+
+
+class Block(NamedTuple):
+    """One example: where it stands, in which language, and its text."""
+
+    place: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the code blocks of a page; one with ``:class: sketch`` is not meant to run."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if head := BLOCK.match(line):
+            body = list(_indented(lines[number + 1 :], len(head["indent"])))
+            options = [text for text in body if re.match(r"\s+:[\w-]+:", text)]
+            if not any(text.split() == [":class:", "sketch"] for text in options):
+                text = textwrap.dedent("\n".join(body[len(options) :]))
+                yield Block(f"{page.relative_to(ROOT)}:{number + 1}", head["language"], text)
+
+
+def _indented(lines: list[str], indent: int) -> Iterator[str]:
+    for line in lines:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            return
+        yield line
+
+
+EXAMPLES = [block for page in sorted(PAGES) for block in blocks(page)]
+
+
+def examples(*languages: str) -> pytest.MarkDecorator:
+    found = [block for block in EXAMPLES if block.language in languages]
+    return pytest.mark.parametrize("block", found, ids=[block.place for block in found])
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of every docstring of a module."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
+
+
+def test_the_lint_finds_a_directive_with_one_colon() -> None:
+    assert ONE_COLON.search("text\n\n  .. note: is not shown\n")
+    assert not ONE_COLON.search(".. note:: is shown\n.. _target:\n.. a comment: with a colon\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_directives_of_a_page_have_two_colons(page: Path) -> None:
+    """Docutils takes ``.. note:`` for a comment, and drops it without a word."""
+    assert ONE_COLON.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_directives_of_docstrings_have_two_colons() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in MODULES
+        for line, text in docstrings(path)
+        if ONE_COLON.search(text)
+    ]
+    assert found == []
+
+
+@examples("python", "json")
+def test_example_parses(block: Block) -> None:
+    parse = ast.parse if block.language == "python" else json.loads
+    parse(block.text)
+
+
+@examples("ini")
+def test_ini_example_starts_an_application(block: Block) -> None:
+    """Stores need not run: an application starts without them."""
+    settings = kvs_settings(block.text)
+    if not settings:
+        pytest.skip("it sets nothing of pyramid_kvs")
+    if "kvs.ratelimit" in settings:
+        settings.setdefault("kvs.session", '{"kvs": "memory"}')
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_kvs")
+
+
+def kvs_settings(text: str) -> dict[str, str]:
+    """Return the ``kvs.*`` settings of an ini file's application, or of a part of one."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(text if re.search(r"^\[", text, re.MULTILINE) else f"[app:main]\n{text}")
+    sections = [name for name in parser.sections() if name.startswith("app:")]
+    return {
+        name: value
+        for section in sections
+        for name, value in parser[section].items()
+        if name.startswith("kvs.")
+    }
