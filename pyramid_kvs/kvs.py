@@ -189,9 +189,7 @@ class KVS:
             return self.raw_delete(key) is not None
         return self.raw_expire(key, ttl)
 
-    def update(
-        self, key: str, change: Callable[[Any], T], ttl: float | None = None
-    ) -> T:
+    def update(self, key: str, change: Callable[[Any], T], ttl: float | None = None) -> T:
         """Change a value by an atomic read-modify-write; return the new value.
 
         :param change: gets the value or ``None``, returns the new one; ``None`` removes the
@@ -366,6 +364,13 @@ class KVS:
         """Return prefix + key, as bytes."""
         return self.key_prefix + encode_key(key)
 
+    def encode(self, value: Any) -> Data:
+        """Return the data to store for a value.
+
+        :raises TypeError: the codec cannot write it.
+        """
+        return self._dumps(value)
+
     def decode(self, data: Data) -> Any:
         """Return the value of stored data; a counter's digits are a number in every codec.
 
@@ -413,6 +418,12 @@ def decode_key(full_key: bytes) -> str:
     return full_key.decode("utf-8", "surrogatepass")
 
 
+def key_pattern(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a ``get_keys`` pattern: ``*`` and ``?`` are special."""
+    parts = {"*": ".*", "?": "."}
+    return re.compile("".join(parts.get(c) or re.escape(c) for c in pattern), re.DOTALL)
+
+
 def pause(attempt: int) -> None:
     """Wait a random moment after a conflict, longer with each attempt, at most 20 ms."""
     if attempt > 0:
@@ -426,11 +437,11 @@ def _adapt_old_hooks(cls: type[KVS]) -> None:
     """Give 1.0's ``delete(key)`` and ``incr(key)`` the results and arguments of today."""
     defined = vars(cls)
     if "delete" in defined and cls.raw_delete is KVS.raw_delete:
-        cls._remove = _old_remove(defined["delete"])  # type: ignore[method-assign]
-        cls.delete = KVS.delete  # type: ignore[method-assign]
+        setattr(cls, "_remove", _old_remove(defined["delete"]))
+        setattr(cls, "delete", KVS.delete)
     if "incr" in defined and not _accepts(defined["incr"], "ttl"):
-        cls.raw_incr = _old_incr(defined["incr"], cls.raw_incr)  # type: ignore[method-assign]
-        cls.incr = KVS.incr  # type: ignore[method-assign]
+        setattr(cls, "raw_incr", _old_incr(defined["incr"], cls.raw_incr))
+        setattr(cls, "incr", KVS.incr)
 
 
 def _accepts(function: Callable[..., Any], name: str) -> bool:
@@ -499,9 +510,7 @@ def driver_names(extra: Mapping[str, object] | None = None) -> list[str]:
     return sorted({*_BUILT_IN, *_registered, *plugins, *(extra or ())})
 
 
-def driver_class(
-    name: str, extra: Mapping[str, type[KVS] | str] | None = None
-) -> type[KVS]:
+def driver_class(name: str, extra: Mapping[str, type[KVS] | str] | None = None) -> type[KVS]:
     """Return the class of the named driver, importing it on first use.
 
     :param extra: drivers that count before the process's own, by name.
@@ -542,6 +551,5 @@ def _load(name: str, dotted: str) -> Any:
     except ModuleNotFoundError as error:
         package = _INSTALL.get(name, error.name)
         raise DriverNotInstalled(
-            f"the {name} driver needs {error.name!r}, which is not installed: "
-            f"pip install {package}"
+            f"the {name} driver needs {error.name!r}, which is not installed: pip install {package}"
         ) from error

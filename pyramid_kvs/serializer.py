@@ -73,7 +73,7 @@ class PickleCodec:
         self._unsigned = unsigned or not secrets
 
     def dumps(self, value: Any) -> bytes:
-        payload = pickle.dumps(value)
+        payload: bytes = pickle.dumps(value)
         if not self._secrets:
             return payload
         return self._MAGIC + self._sign(self._secrets[0], payload) + payload
@@ -194,7 +194,7 @@ def checked(codec: object) -> Codec:
 
     :raises TypeError: the object has no ``dumps`` and ``loads``.
     """
-    if isinstance(codec, (*map(type, _BUILT_IN.values()), FallbackCodec, CheckedCodec)):
+    if isinstance(codec, (JSONCodec, PickleCodec, StorableCodec, FallbackCodec, CheckedCodec)):
         return codec
     if not isinstance(codec, Codec):
         raise TypeError(f"a codec has dumps(value) and loads(data); {codec!r} has not")
@@ -235,9 +235,7 @@ def build(
     codec = _with_options(name, secrets, False, encoding, extra)
     if fallback is None:
         return codec
-    return FallbackCodec(
-        codec, _with_options(fallback, secrets, True, encoding, extra), fallback
-    )
+    return FallbackCodec(codec, _with_options(fallback, secrets, True, encoding, extra), fallback)
 
 
 def _with_options(

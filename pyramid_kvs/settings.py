@@ -97,7 +97,9 @@ def one_of(*allowed: Any) -> Check:
         for choice in allowed:
             if type(value) is type(choice) and value == choice:
                 return value
-        raise Refused(f"one of {', '.join(json.dumps(choice) for choice in allowed)}" + _hint(value, allowed))
+        raise Refused(
+            f"one of {', '.join(json.dumps(choice) for choice in allowed)}" + _hint(value, allowed)
+        )
 
     return check
 

@@ -1,0 +1,55 @@
+"""Cache, sessions, rate limit and Perl sessions for Pyramid, on key-value stores.
+
+``pyramid.includes = pyramid_kvs`` switches it on; each feature exists if its setting does:
+``kvs.cache``, ``kvs.session``, ``kvs.ratelimit``, ``kvs.perlsess``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from pyramid.config import Configurator
+
+__version__ = "2.0.0"
+
+__all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_ratelimit"]
+
+
+def includeme(config: Configurator) -> None:
+    """Add the directives, the view for a store that is away, and the features that are set."""
+    from .components import add_kvs_codec, add_kvs_driver
+    from .settings import check_names
+
+    check_names(config.registry.settings)
+    config.add_directive("add_kvs_driver", add_kvs_driver)
+    config.add_directive("add_kvs_codec", add_kvs_codec)
+    config.include(".responses")
+    config.include(".cache")
+    for feature in ("session", "ratelimit", "perlsess"):  # being built
+        if importlib.util.find_spec(f"pyramid_kvs.{feature}"):
+            config.include(f".{feature}")
+
+
+def subscribe_cache(event: Any) -> None:
+    """Put ``cache`` on the request of an event, for one that does not pass through the router."""
+    from .cache import subscribe
+
+    subscribe(event)
+
+
+def subscribe_perlsess(event: Any) -> None:
+    """Put ``perlsess`` on the request of an event, as :func:`subscribe_cache` does."""
+    from .perlsess import subscribe_perlsess as subscribe
+
+    subscribe(event)
+
+
+def subscribe_ratelimit(event: Any) -> None:
+    """Count the request of an event, and add the headers by a response callback.
+
+    :raises pyramid_kvs.ratelimit.RateLimitError: it is over the limit.
+    """
+    from .ratelimit import subscribe_ratelimit as subscribe
+
+    subscribe(event)

@@ -1,0 +1,262 @@
+"""``request.cache``: the application's cache, shared by all its requests."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pyramid.config import Configurator
+
+from . import settings
+from .components import ORDER_FEATURES, Components, build_driver, components
+from .exceptions import CodecError, KVSUnavailable
+from .kvs import KVS, Data
+from .logs import ThrottledLog
+
+__all__ = ["ApplicationCache"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+NAME = "kvs.cache"
+_MISSING = object()
+
+
+class _Creation:
+    """A value in the making; ``data`` is what the thread that made it stored."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.waited = False
+        self.data: Data | None = None
+
+
+class ApplicationCache:
+    """A mapping-like view of a store; ``client`` is the driver.
+
+    A value that does not decode is missing, with one warning that names its key. While the
+    store is away, ``on_error`` decides: ``"miss"``, reads find nothing and writes and deletes
+    are dropped, logged once a minute, while ``add``, ``incr`` and ``decr`` raise, as their
+    callers count on the answer; ``"raise"``, everything raises ``KVSUnavailable``.
+    """
+
+    def __init__(self, client: KVS, on_error: str = "miss") -> None:
+        self.client = client
+        self._raises = on_error == "raise"
+        self._away = ThrottledLog(log)
+        self._creating: dict[str, _Creation] = {}
+        self._creating_lock = threading.Lock()
+
+    # -- a mapping ------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        return self.get(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        try:
+            existed = self.client.raw_delete(key) is not None
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return
+        if not existed:
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._read(key, _MISSING) is not _MISSING
+
+    def get(self, key: str | None, default: Any = None) -> Any:
+        """Return the value, or ``default`` when the key is missing or ``None``."""
+        return default if key is None else self._read(key, default)
+
+    def set(self, key: str, value: Any, ttl: float | None = None) -> None:
+        """Store a value for ``ttl`` seconds (``None``: the setting's)."""
+        try:
+            self.client.set(key, value, ttl)
+        except KVSUnavailable as error:
+            self._dropped(error)
+
+    def pop(self, key: str, default: Any = None) -> Any:
+        """Remove a key; return the value that was there, or ``default``."""
+        value = self.delete(key)
+        return default if value is None else value
+
+    def list_keys(self, pattern: str = "*") -> list[str]:
+        """Return the keys that match; only ``*`` and ``?`` are special."""
+        try:
+            return self.client.get_keys(pattern)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return []
+
+    # -- more -----------------------------------------------------------------------------
+
+    def add(self, key: str, value: Any, ttl: float | None = None) -> bool:
+        """Store a value if the key is absent; return whether it did."""
+        return self.client.add(key, value, ttl)
+
+    def delete(self, key: str) -> Any:
+        """Remove a key; return the value that was there, or ``None``."""
+        try:
+            return self.client.delete(key)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return None
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those keys that are there, in one round trip."""
+        wanted = list(keys)
+        try:
+            found = self.client.raw_get_many(wanted) if wanted else {}
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return {}
+        values = ((key, self._decoded(key, data, _MISSING)) for key, data in found.items())
+        return {key: value for key, value in values if value is not _MISSING}
+
+    def set_many(self, mapping: Mapping[str, Any], ttl: float | None = None) -> None:
+        """Store several values, in one round trip."""
+        try:
+            self.client.set_many(mapping, ttl)
+        except KVSUnavailable as error:
+            self._dropped(error)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove several keys, in one round trip."""
+        try:
+            self.client.delete_many(keys)
+        except KVSUnavailable as error:
+            self._dropped(error)
+
+    def incr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
+        """Add to a counter; see :meth:`pyramid_kvs.kvs.KVS.incr`."""
+        return self.client.incr(key, delta, ttl)
+
+    def decr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
+        """Subtract from a counter."""
+        return self.client.decr(key, delta, ttl)
+
+    def ttl(self, key: str) -> float:
+        """Return the seconds left; negative when the key is missing or never expires."""
+        try:
+            return self.client.ttl_of(key)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return -1.0
+
+    def expire(self, key: str, ttl: float | None) -> bool:
+        """Give a key a new ttl; 0 or less removes it; return whether the key was there."""
+        try:
+            return self.client.expire(key, ttl)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return False
+
+    def flush(self) -> None:
+        """Remove all keys of this cache, and no others."""
+        try:
+            self.client.flush()
+        except KVSUnavailable as error:
+            self._dropped(error)
+
+    def get_or_create(self, key: str, creator: Callable[[], T], ttl: float | None = None) -> T:
+        """Return the value, or make, store and return it.
+
+        :param creator: takes no argument. It runs once at a time for a key in one process:
+            threads that ask meanwhile wait and get what it made, unless it raised; then the
+            next of them tries. ``None`` from it is returned, and stored as any value.
+        """
+        value = self._read(key, _MISSING)
+        if value is _MISSING:
+            with self._creation(key) as creation:
+                if creation.data is not None:
+                    return self.client.decode(creation.data)  # type: ignore[no-any-return]
+                value = self._read(key, _MISSING) if creation.waited else _MISSING
+                if value is _MISSING:
+                    value = creator()
+                    creation.data = self.client.encode(value)
+                    self.set(key, value, ttl)
+        return value  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _creation(self, key: str) -> Iterator[_Creation]:
+        """Hold the one creation of a key that is under way in this process."""
+        with self._creating_lock:
+            creation = self._creating.setdefault(key, _Creation())
+            creation.users += 1
+        try:
+            creation.waited = not creation.lock.acquire(blocking=False)
+            if creation.waited:
+                creation.lock.acquire()
+            try:
+                yield creation
+            finally:
+                creation.lock.release()
+        finally:
+            with self._creating_lock:
+                creation.users -= 1
+                if not creation.users:
+                    del self._creating[key]
+
+    # -- failures -------------------------------------------------------------------------
+
+    def _read(self, key: str, default: Any) -> Any:
+        try:
+            data = self.client.raw_get(key)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return default
+        return default if data is None else self._decoded(key, data, default)
+
+    def _decoded(self, key: str, data: Any, default: Any) -> Any:
+        try:
+            return self.client.decode(data)
+        except CodecError as error:
+            log.warning("cache key %r: %s; it counts as missing", key, error)
+            return default
+
+    def _dropped(self, error: KVSUnavailable) -> None:
+        if self._raises:
+            raise error
+        self._away.warning("the cache's store is away, requests go on without it: %s", error)
+
+
+class _CacheAttribute:
+    """What ``add_request_method`` asks for the attribute of each request: the shared cache.
+
+    An object with ``__get__`` costs a request one call; a property of Pyramid's costs it a
+    class of its own.
+    """
+
+    def __init__(self, parts: Components) -> None:
+        self._parts = parts
+
+    def __get__(self, request: object, kind: type | None = None) -> ApplicationCache | None:
+        return self._parts.cache
+
+
+def includeme(config: Configurator) -> None:
+    """Put ``cache`` on every request, if the setting ``kvs.cache`` is there."""
+    if not settings.is_set(config.registry.settings, NAME):
+        return
+    parts = components(config.registry)
+    introspectable = config.introspectable("kvs features", NAME, NAME, "kvs feature")
+
+    def register() -> None:
+        options = settings.read(NAME, config.registry.settings[NAME])
+        parts.cache = ApplicationCache(build_driver(NAME, options, parts), options["on_error"])
+        introspectable.update(driver=options["kvs"], key_prefix=options["key_prefix"])
+
+    config.action(("kvs", NAME), register, introspectables=(introspectable,), order=ORDER_FEATURES)
+    config.add_request_method(_CacheAttribute(parts), "cache")
+
+
+def subscribe(event: Any) -> None:
+    """Put ``cache`` on the request of an event; see :func:`pyramid_kvs.subscribe_cache`."""
+    event.request.cache = components(event.request.registry).cache

@@ -1,0 +1,79 @@
+"""For test suites: ``pyramid.includes = pyramid_kvs.testing`` adds the ``mock`` driver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, ClassVar
+
+from pyramid.config import Configurator
+
+from .kvs import KVS, Data, decode_key, key_pattern, register
+
+__all__ = ["MockCache"]
+
+
+class MockCache(KVS):
+    """A driver whose whole store is one dictionary that a test may read, fill or replace.
+
+    It defines as little as a driver may, so that it also shows what :class:`KVS` adds.
+    """
+
+    #: Full key -> stored data (``str`` for json); shared by all ``mock`` drivers of the process.
+    #: What a test puts here by hand never expires.
+    cached_data: ClassVar[dict[bytes, Data]] = {}
+
+    #: The ttl of the latest write, in seconds.
+    last_ttl: ClassVar[float | None] = None
+
+    _deadlines: ClassVar[dict[bytes, tuple[Data, float]]] = {}
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+
+    def _create_client(self, **kwargs: Any) -> None:
+        self._default_lock = MockCache._lock
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        full_key = self._get_key(key)
+        data = MockCache.cached_data.get(full_key)
+        if data is None or self._left(full_key, data) == 0:
+            return default
+        return data
+
+    def raw_set(self, key: str, value: Data, ttl: float | None) -> None:
+        full_key = self._get_key(key)
+        with MockCache._lock:
+            MockCache.cached_data[full_key] = value
+            MockCache._deadlines.pop(full_key, None)
+            if ttl is not None:
+                MockCache._deadlines[full_key] = (value, time.monotonic() + ttl)
+            MockCache.last_ttl = ttl
+
+    def _remove(self, key: str) -> None:
+        MockCache.cached_data.pop(self._get_key(key), None)
+
+    def raw_ttl(self, key: str) -> float:
+        full_key = self._get_key(key)
+        data = MockCache.cached_data.get(full_key)
+        return -1.0 if data is None else self._left(full_key, data) or -1.0
+
+    def _left(self, full_key: bytes, data: Data) -> float:
+        """Return the seconds left: negative without expiry, 0 when expired."""
+        written, deadline = MockCache._deadlines.get(full_key, (None, 0.0))
+        if written is not data:  # put there by hand since, or without a ttl
+            return -1.0
+        return max(0.0, deadline - time.monotonic())
+
+    def get_keys(self, pattern: str = "*") -> list[str]:
+        matches = key_pattern(pattern).fullmatch
+        full_keys = [key for key in MockCache.cached_data if key.startswith(self.key_prefix)]
+        keys = [decode_key(key[len(self.key_prefix) :]) for key in full_keys]
+        return [key for key in keys if matches(key) and self.raw_get(key) is not None]
+
+
+register("mock", MockCache)
+
+
+def includeme(config: Configurator) -> None:
+    """Add the ``mock`` driver to the application, and everything of ``pyramid_kvs``."""
+    config.include("pyramid_kvs")
+    config.add_kvs_driver("mock", MockCache)
