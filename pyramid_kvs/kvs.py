@@ -231,7 +231,7 @@ class KVS:
         """Return whether the store answers; never raises."""
         try:
             self.raw_get("__kvs_ping")
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever a client raises: it does not answer)
             return False
         return True
 
@@ -436,12 +436,13 @@ def pause(attempt: int) -> None:
 def _adapt_old_hooks(cls: type[KVS]) -> None:
     """Give 1.0's ``delete(key)`` and ``incr(key)`` the results and arguments of today."""
     defined = vars(cls)
+    adapted: dict[str, Any] = {}
     if "delete" in defined and cls.raw_delete is KVS.raw_delete:
-        setattr(cls, "_remove", _old_remove(defined["delete"]))
-        setattr(cls, "delete", KVS.delete)
+        adapted.update(_remove=_old_remove(defined["delete"]), delete=KVS.delete)
     if "incr" in defined and not _accepts(defined["incr"], "ttl"):
-        setattr(cls, "raw_incr", _old_incr(defined["incr"], cls.raw_incr))
-        setattr(cls, "incr", KVS.incr)
+        adapted.update(raw_incr=_old_incr(defined["incr"], cls.raw_incr), incr=KVS.incr)
+    for name, value in adapted.items():
+        setattr(cls, name, value)
 
 
 def _accepts(function: Callable[..., Any], name: str) -> bool:

@@ -46,4 +46,4 @@ class ThrottledLog:
             left_out, self._left_out = self._left_out, 0
             self._next = now + self._interval
         suffix = f" ({left_out} more since the last such line)" if left_out else ""
-        self._logger.warning(message + suffix, *args)
+        self._logger.warning(f"{message}%s", *args, suffix)  # noqa: G004 (a constant)

@@ -1,4 +1,4 @@
-"""The ``memory`` driver: this process's own memory, bounded in bytes, least recently used out first.
+"""The ``memory`` driver: this process's own memory, bounded in bytes, evicted by latest use.
 
 The standard library's ``OrderedDict`` does what is needed in one C call per step. cachetools'
 ``TLRUCache`` was measured against it: a pure Python linked list and a heap take some ten times
@@ -53,7 +53,7 @@ class MemoryStore:
         entry = self.entries.get(key)
         if entry is None or entry[1] <= monotonic():
             return None
-        try:
+        try:  # noqa: SIM105 (suppress() takes as long as all the rest)
             self.entries.move_to_end(key)
         except KeyError:  # removed by another thread since
             pass

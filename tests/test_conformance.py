@@ -1,0 +1,38 @@
+"""Every driver on the one conformance suite, on real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyramid_kvs.testing import MockCache
+from tests.conformance import Conformance, SharedConformance
+from tests.servers import MemcachedServer, RedisServer
+
+
+class TestMemory(Conformance):
+    @pytest.fixture
+    def store(self) -> tuple[str, dict[str, Any]]:
+        return "memory", {"name": "conformance"}
+
+
+class TestMock(Conformance):
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+        monkeypatch.setattr(MockCache, "cached_data", {})
+        return "mock", {}
+
+
+class TestRedis(SharedConformance):
+    @pytest.fixture
+    def store(self, redis_server: RedisServer) -> tuple[str, dict[str, Any]]:
+        return "redis", {"host": redis_server.host, "port": redis_server.port}
+
+
+class TestMemcache(SharedConformance):
+    lists_keys = False
+
+    @pytest.fixture
+    def store(self, memcached_server: MemcachedServer) -> tuple[str, dict[str, Any]]:
+        return "memcache", {"servers": [f"{memcached_server.host}:{memcached_server.port}"]}
