@@ -30,11 +30,11 @@ KEPT_FROM_1_0 = [
 #: Lowest first. A module imports from its own layer, without a cycle, and from lower ones.
 LAYERS = [
     ["exceptions", "logs"],
-    ["_storable_*", "storable", "tagged_json", "serializer", "limits"],
+    ["_storable_*", "storable", "tagged_json", "serializer", "limits", "perl_formats"],
     ["kvs"],
     ["drivers", "drivers.*"],
     ["settings"],
-    ["components"],
+    ["components", "responses"],
     ["cache", "session", "ratelimit", "perlsess"],
     ["", "testing", "kinto", "kinto.*", "scripts", "scripts.*", "debugtoolbar", "debugtoolbar.*"],
 ]
