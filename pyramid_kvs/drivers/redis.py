@@ -1,0 +1,591 @@
+"""The redis driver: redis-py's connections, without the layers of its client.
+
+redis-py connects, authenticates, speaks TLS and parses replies. Its pool, its retries and its
+command dispatch cost more than the network, so commands are packed here and sent on connections
+from a pool of our own. Redis 6.2 or newer (GETEX, GETDEL).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as NoConnection
+from redis.retry import Retry
+
+from ..exceptions import KVSError, KVSNotSupported, KVSUnavailable, ValueTooLarge
+from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
+from .pool import Pool
+
+__all__ = ["RedisKVS", "Script", "pack"]
+
+CONNECTIONS = 1000
+MOST_CONNECTIONS = 10_000
+TIMEOUT = 0.5
+
+#: A connection that lay free for longer (seconds) is looked at before it is used.
+IDLE = 0.1
+
+#: Redis takes times up to 2**63 ms after 1970; this is 3 million years.
+LONGEST_MS = 10**17
+
+#: So many keys go with one command; so many commands, or bytes, with one send.
+BATCH = 5000
+BATCH_BYTES = 2**24
+
+#: What ``proto-max-bulk-len`` is at least, and where nobody changed it.
+LEAST_BULK_LIMIT = 2**20
+USUAL_BULK_LIMIT = 2**29
+
+Reply = Any
+T = TypeVar("T")
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+class Script:
+    """A Lua script, called by its hash; the source travels only when the server lacks it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip().encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+def pack(*words: bytes) -> bytes:
+    """Return a command as it goes over the wire: each word with its length before it."""
+    packed = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+    return b"*%d\r\n%b" % (len(packed), b"".join(packed))
+
+
+def encoded(data: Data) -> bytes:
+    return data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+
+
+def milliseconds(ttl: float) -> int:
+    """Return a ttl in the unit of redis, at least 1."""
+    return math.ceil(min(ttl * 1000, LONGEST_MS))
+
+
+def batches(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def sends(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Group packed commands into what goes with one send."""
+    group: list[bytes] = []
+    size = 0
+    for command in commands:
+        if group and (len(group) == BATCH or size + len(command) > BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(command)
+        size += len(command)
+    if group:
+        yield group
+
+
+# A Lua number holds 53 bits: beyond them the exact count is what stands at the key.
+INCR = Script("""
+local count = redis.call('INCRBY', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+if count > 9007199254740991 or count < -9007199254740991 then
+    return redis.call('GET', KEYS[1])
+end
+return count
+""")
+
+# ARGV: '1' for data ('' removes), milliseconds ('' for ever), data, what must stand there (left
+# out: nothing may).
+SWAP = Script("""
+local current = redis.call('GET', KEYS[1])
+if current ~= (ARGV[4] or false) then
+    return {current}
+end
+if ARGV[1] == '' then
+    redis.call('DEL', KEYS[1])
+elseif ARGV[2] == '' then
+    redis.call('SET', KEYS[1], ARGV[3])
+else
+    redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+end
+return 1
+""")
+
+
+# -- the client ------------------------------------------------------------------------------
+
+
+def new_client(url: str | None = None, **kwargs: Any) -> redis.Redis:
+    """Return redis-py's client, which is not connected, with the time-outs and retries of ours.
+
+    Left to itself redis-py waits and retries differently in each version, and in ``Redis`` and
+    ``Redis.from_url``.
+
+    :raises ValueError: a URL or a value that could not serve; or ``TypeError``.
+    """
+    if kwargs.get("single_connection_client"):
+        raise TypeError("'single_connection_client' is not supported: the driver has its pool")
+    try:
+        client = _client(url, kwargs)
+        _check_options(client.connection_pool.connection_kwargs)
+        new_connection(client.connection_pool)
+    except RedisError as error:
+        raise ValueError(str(error)) from error
+    return client
+
+
+def _client(url: str | None, kwargs: Mapping[str, Any]) -> redis.Redis:
+    if kwargs.get("connection_pool") is not None:
+        return redis.Redis(**kwargs)
+    options: dict[str, Any] = {
+        "socket_connect_timeout": TIMEOUT,
+        "socket_timeout": TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "max_connections": CONNECTIONS,
+        **kwargs,
+    }
+    make = redis.Redis if url is None else partial(redis.Redis.from_url, _checked_url(url))
+    client: redis.Redis = make(**options)
+    # redis.Redis does not hand it to unix sockets, whose connect() waits for a hung server too.
+    client.connection_pool.connection_kwargs.setdefault(
+        "socket_connect_timeout", options["socket_connect_timeout"]
+    )
+    return client
+
+
+def new_connection(pool: Any) -> Any:
+    """Return a connection as redis-py's pool would make it, not connected."""
+    connection = pool.connection_class(**pool.connection_kwargs)
+    if "socket_timeout" in pool.connection_kwargs:
+        # redis-py 5.0 loses it on the way to a unix socket
+        connection.socket_timeout = pool.connection_kwargs["socket_timeout"]
+    return connection
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018
+    except ValueError:
+        # its message may quote a piece of the password
+        raise ValueError(
+            "url: cannot be read; special characters in a password are percent-encoded"
+        ) from None
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        # redis-py would use database 0
+        raise ValueError("url: after the port stands the number of the database, such as /0")
+    return url
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        timeout = options.get(name)
+        if timeout is not None and not (_is_number(timeout) and timeout > 0):
+            raise ValueError(f"{name} is {timeout!r}, expected seconds above 0, or null")
+    _check_whole("port", options.get("port", 6379), 1, 65535)
+    _check_whole("db", options.get("db") or 0, 0, 2**31)
+    host = options.get("host", "")
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r}, expected a text")
+    host.encode("idna")
+    if not isinstance(options.get("retry"), (Retry, type(None))):
+        raise TypeError("retry is expected to be a redis.retry.Retry")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    try:
+        fits = not isinstance(value, (bool, float)) and least <= int(value) <= most
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {value!r}, expected a whole number from {least} to {most}")
+
+
+# -- connections -----------------------------------------------------------------------------
+
+
+class RedisConnection:
+    """One of redis-py's connections, connected, with what the pool asks of it."""
+
+    __slots__ = ("_connection", "read", "send", "used_at")
+
+    def __init__(self, connection: Any) -> None:
+        connection.connect()
+        self._connection = connection
+        self.send = connection.send_packed_command
+        self.read = connection.read_response
+        self.used_at = math.inf
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was opened by the call that has it."""
+        return self.used_at == math.inf
+
+    def is_alive(self) -> bool:
+        """Return whether the server has neither closed it nor sent anything unasked.
+
+        :raises TimeoutError: redis-py's: ``health_check_interval`` was over, and no answer came.
+        """
+        try:
+            if self._connection.can_read(0):
+                return False
+            self._connection.check_health()
+        except (NoConnection, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+def _read_reply(connection: RedisConnection) -> Reply:
+    return connection.read(True)
+
+
+def _read_replies(connection: RedisConnection, count: int) -> list[Reply]:
+    """Read all replies, then raise the first error among them."""
+    replies: list[Reply] = []
+    errors: list[ResponseError] = []
+    for _ in range(count):
+        try:
+            replies.append(connection.read(True))
+        except ResponseError as error:  # noqa: PERF203
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return replies
+
+
+# -- errors ----------------------------------------------------------------------------------
+
+_FOR_NOW = re.compile(
+    r"\b(READONLY|LOADING|BUSY|MASTERDOWN|OOM|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|CLUSTERDOWN"
+    r"|TRYAGAIN)\b|max number of clients"
+)
+_REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_NO_NUMBER = re.compile(r"not an integer or out of range")
+
+
+def _reason(error: Exception) -> str:
+    """Return what the server said, without keys and values."""
+    return re.split(r", with args|\.? *script: ", str(error), maxsplit=1)[0]
+
+
+def _as_kvs_error(error: Exception, where: str) -> KVSError:
+    reason = _reason(error)
+    message = f"redis at {where}: {reason}"
+    if "unknown command" in reason:
+        error.args = (reason,)  # the rest quotes the key
+        return KVSNotSupported(f"{message}; the driver needs Redis 6.2 or newer")
+    if not isinstance(error, ResponseError) or isinstance(error, _REFUSED_FOR_NOW):
+        return KVSUnavailable(message)
+    if _FOR_NOW.search(reason):
+        return KVSUnavailable(message)
+    if _NO_NUMBER.search(reason):
+        return KVSError(f"redis at {where}: the count is no whole number, or too large")
+    return KVSError(message)
+
+
+def _spoils_connection(error: ResponseError) -> bool:
+    """Return whether to connect anew: to the new master, or since the server hung up."""
+    return isinstance(error, ReadOnlyError) or "Protocol error" in str(error)
+
+
+# -- the driver ------------------------------------------------------------------------------
+
+
+class RedisKVS(KVS):
+    """Keys in redis; ``kvs_kwargs`` are those of ``redis.Redis``, and ``url``."""
+
+    def _create_client(self, **kwargs: Any) -> redis.Redis:
+        client = new_client(**kwargs)
+        pool = client.connection_pool
+        options = pool.connection_kwargs
+        self._where = options.get("path") or (
+            f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        )
+        size = min(pool.max_connections, MOST_CONNECTIONS)
+        self._pool = Pool(lambda: RedisConnection(new_connection(pool)), size)
+        return client
+
+    # -- one exchange -----------------------------------------------------------------------
+
+    def call(self, packed: bytes, again: bool = False) -> Reply:
+        """Send one packed command and return its reply; texts are bytes.
+
+        :param again: it may run twice: send it once more where a free connection was dead.
+        :raises KVSUnavailable: no reply, or a refusal for now.
+        :raises KVSError: another refusal.
+        """
+        return self._exchange(packed, again, _read_reply)
+
+    def call_many(self, commands: list[bytes], again: bool = False) -> list[Reply]:
+        """Send packed commands in one go and return their replies, all read before an error."""
+
+        def read(connection: RedisConnection) -> list[Reply]:
+            return _read_replies(connection, len(commands))
+
+        replies: list[Reply] = self._exchange(b"".join(commands), again, read)
+        return replies
+
+    def run_script(self, script: Script, keys: list[bytes], args: list[bytes]) -> Reply:
+        """Run a Lua script and return its reply; a server that lacks it gets its source.
+
+        :param keys: full keys.
+        """
+        words = (b"%d" % len(keys), *keys, *args)
+        try:
+            return self.call(pack(b"EVALSHA", script.sha, *words))
+        except KVSError as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+        return self.call(pack(b"EVAL", script.source, *words))
+
+    def _exchange(
+        self, packed: bytes, again: bool, read: Callable[[RedisConnection], Reply]
+    ) -> Reply:
+        try:
+            connection = self._take()
+            try:
+                return self._attempt(connection, packed, read)
+            except NoConnection:
+                if connection.is_new:
+                    raise
+                self._pool.close()
+                if not again:
+                    raise
+            return self._attempt(self._pool.take_new(), packed, read)
+        except (RedisError, OSError) as error:
+            self._check_size(error, len(packed))
+            raise _as_kvs_error(error, self._where) from error
+
+    def _attempt(
+        self,
+        connection: RedisConnection,
+        packed: bytes,
+        read: Callable[[RedisConnection], Reply],
+    ) -> Reply:
+        try:
+            connection.send((packed,), False)
+            reply = read(connection)
+        except ResponseError as error:
+            self._take_back(connection, error)
+            raise
+        except BaseException:
+            self._pool.drop(connection)
+            raise
+        # Not within the try: given and then dropped, a connection would have two users.
+        self._pool.give(connection)
+        return reply
+
+    def _take_back(self, connection: RedisConnection, error: ResponseError) -> None:
+        if _spoils_connection(error):
+            self._pool.drop(connection)
+            self._pool.close()
+        else:
+            self._pool.give(connection)
+
+    def _take(self) -> RedisConnection:
+        connection = self._pool.take()
+        if time.monotonic() - connection.used_at < IDLE:
+            return connection
+        try:
+            if connection.is_alive():
+                return connection
+        except BaseException:
+            self._pool.drop(connection)
+            raise
+        self._pool.drop(connection)
+        return self._pool.take_new()
+
+    def _check_size(self, error: Exception, size: int) -> None:
+        """Ask how long a value may be where the server hung up on a long one.
+
+        :raises ValueTooLarge: that was the reason.
+        """
+        hung_up = isinstance(error, (NoConnection, ResponseError))
+        if size <= LEAST_BULK_LIMIT or not hung_up:
+            return
+        limit = self._bulk_limit()
+        if size > limit:
+            raise ValueTooLarge(f"a value of {size} bytes, where redis takes {limit}") from error
+
+    def _bulk_limit(self) -> int:
+        try:
+            return int(self.call(pack(b"CONFIG", b"GET", b"proto-max-bulk-len"), True)[1])
+        except (KVSError, IndexError):
+            return USUAL_BULK_LIMIT
+
+    # -- values -----------------------------------------------------------------------------
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        full_key = self._get_key(key)
+        packed = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(full_key), full_key)
+        data = self._exchange(packed, True, _read_reply)
+        return default if data is None else data
+
+    def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
+        self._exchange(self._set_command(key, value, ttl), True, _read_reply)
+
+    def _set_command(self, key: str, data: Data, ttl: float | None, *options: bytes) -> bytes:
+        words = [b"SET", self._get_key(key), encoded(data), *options]
+        return pack(*words) if ttl is None else pack(*words, b"PX", b"%d" % milliseconds(ttl))
+
+    def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
+        return self.call(self._set_command(key, data, ttl, b"NX")) is not None
+
+    def raw_delete(self, key: str) -> Data | None:
+        data: bytes | None = self.call(pack(b"GETDEL", self._get_key(key)))
+        return data
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        found: dict[str, Data] = {}
+        for batch in batches(keys):
+            replies = self.call(pack(b"MGET", *map(self._get_key, batch)), again=True)
+            found.update(
+                (k, data) for k, data in zip(batch, replies, strict=True) if data is not None
+            )
+        return found
+
+    def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
+        commands = (self._set_command(key, data, ttl) for key, data in mapping.items())
+        for group in sends(commands):
+            self.call_many(group, again=True)
+
+    def raw_delete_many(self, keys: list[str]) -> None:
+        self._remove_all([self._get_key(key) for key in keys])
+
+    def _remove_all(self, full_keys: list[bytes]) -> None:
+        for batch in batches(full_keys):
+            self.call(pack(b"UNLINK", *batch), again=True)
+
+    def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
+        full_key, by = self._get_key(key), b"%d" % delta
+        if ttl is None:
+            return int(self.call(pack(b"INCRBY", full_key, by)))
+        return int(self.run_script(INCR, [full_key], [by, b"%d" % milliseconds(ttl)]))
+
+    def raw_ttl(self, key: str) -> float:
+        left: int = self.call(pack(b"PTTL", self._get_key(key)), again=True)
+        return left / 1000 if left >= 0 else float(left)
+
+    def raw_expire(self, key: str, ttl: float | None) -> bool:
+        full_key = self._get_key(key)
+        if ttl is not None:
+            packed = pack(b"PEXPIRE", full_key, b"%d" % milliseconds(ttl))
+            return bool(self.call(packed, again=True))
+        commands = [pack(b"PERSIST", full_key), pack(b"EXISTS", full_key)]
+        return bool(self.call_many(commands, again=True)[1])
+
+    def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
+        if renew is None:
+            data = self.raw_get(key)
+        else:
+            words = (b"GETEX", self._get_key(key), b"PX", b"%d" % milliseconds(renew))
+            data = self.call(pack(*words), again=True)
+        return None if data is None else Stored(data)
+
+    def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
+        return {key: Stored(data) for key, data in self.raw_get_many(keys).items()}
+
+    def raw_swap(
+        self,
+        key: str,
+        old: Stored | None,
+        data: Data | None,
+        ttl: float | None,
+        flags: int | None = None,
+    ) -> Swap:
+        args = [
+            b"" if data is None else b"1",
+            b"" if ttl is None else b"%d" % milliseconds(ttl),
+            b"" if data is None else encoded(data),
+        ]
+        if old is not None:
+            args.append(encoded(old.data))
+        reply = self.run_script(SWAP, [self._get_key(key)], args)
+        if reply == 1:
+            return DONE
+        return Swap(False, None if reply[0] is None else Stored(reply[0]))
+
+    # -- the store --------------------------------------------------------------------------
+
+    def get_keys(self, pattern: str = "*") -> list[str]:
+        """Return the keys that match, by SCAN; keys that are not UTF-8 are left out."""
+        start, matches = len(self.key_prefix), key_pattern(pattern).fullmatch
+        found: dict[str, None] = {}
+        for full_keys in self._scan(self.key_prefix, pattern):
+            keys = (_text(full_key[start:]) for full_key in full_keys)
+            found.update((key, None) for key in keys if key is not None and matches(key))
+        return list(found)
+
+    def flush(self) -> None:
+        for full_keys in self._scan(self.key_prefix, "*"):
+            self._remove_all(full_keys)
+
+    def _scan(self, prefix: bytes, pattern: str) -> Iterator[list[bytes]]:
+        match = _literal(prefix) + _coarse(pattern)
+        cursor = b"0"
+        while True:
+            words = (b"SCAN", cursor, b"MATCH", match, b"COUNT", b"1000")
+            cursor, full_keys = self.call(pack(*words), again=True)
+            yield full_keys
+            if cursor == b"0":
+                return
+
+    def ping(self) -> bool:
+        try:
+            self.call(pack(b"PING"), again=True)
+        except KVSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._pool.close()
+        self._client.close()
+
+
+def _literal(text: bytes) -> bytes:
+    """Return a pattern of redis that only matches the text."""
+    return re.sub(rb"([*?\[\]\\^])", rb"\\\1", text)
+
+
+def _coarse(pattern: str) -> bytes:
+    """Return a pattern of redis that matches at least what ours does.
+
+    In redis ``?`` is one byte, and ours one character; many ``*`` take it exponential time.
+    """
+    return b"*".join(_literal(encode_key(part)) for part in re.split(r"[*?]+", pattern))
+
+
+def _text(key: bytes) -> str | None:
+    try:
+        return decode_key(key)
+    except UnicodeDecodeError:
+        return None
