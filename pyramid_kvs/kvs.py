@@ -15,11 +15,12 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, TypeVar
 
 from .exceptions import CodecError, KVSConflict, KVSError, KVSNotSupported
+from .limits import Hit, LimitCheck
 from .serializer import Codec, Data, checked, serializer
 
 __all__ = ["KVS", "Data", "Stored", "Swap", "driver_class", "driver_names", "register"]
@@ -357,6 +358,31 @@ class KVS:
             else:
                 self.raw_set(key, data, ttl)
             return DONE
+
+    def raw_swap_many(
+        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
+    ) -> list[Swap]:
+        """Run several swaps, each by itself: (key, old, data, ttl); one round trip if it can be."""
+        return [self.raw_swap(*swap) for swap in swaps]
+
+    def raw_load_session(
+        self, session_key: str | None, renew: float | None, keys: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        """Load a session, and renew its ttl, with some other keys; one round trip if it can be."""
+        session = None if session_key is None else self.raw_load(session_key, renew)
+        return session, self.raw_load_many(keys) if keys else {}
+
+    def raw_hit(
+        self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+    ) -> Hit:
+        """Count one request against several limits: all of them let it in, or none counts it.
+
+        :param session_key: the session whose being known decides where a check counts.
+        :param renew: a new ttl for that session, if it is known.
+        """
+        from .limit_swaps import hit
+
+        return hit(self, checks, session_key, renew)
 
     # -- for drivers ----------------------------------------------------------------------
 

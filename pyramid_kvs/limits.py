@@ -1,0 +1,184 @@
+"""How requests are counted: three strategies, each a pure function from state to state.
+
+Times are whole milliseconds, so that every store computes alike. The redis driver runs the same
+three in Lua (``drivers/redis_limits.py``); a change here is a change there, and a test compares
+the two.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .kvs import Stored
+
+#: A leak of floating point, which must not cost a request its place in a full bucket.
+EPSILON = 1e-6
+
+
+class Rule(NamedTuple):
+    """What is allowed: ``limit`` units in ``window_ms``, at most ``burst`` of them at once."""
+
+    strategy: str
+    limit: int
+    window_ms: int
+    burst: int
+    cost: int = 1  # below zero: units given back; zero: a look
+
+
+class LimitCheck(NamedTuple):
+    """One limit for one request: which counter it goes to, the session being known or not.
+
+    A key of ``None``: the request is not limited.
+    """
+
+    rule: Rule
+    key: str | None
+    unknown_key: str | None
+
+
+class LimitResult(NamedTuple):
+    """What one limit says to a request; only what all of its limits allow is counted."""
+
+    allowed: bool
+    remaining: int
+    reset_ms: int  # until more remains than now
+    retry_ms: int  # until the same request would be allowed
+
+
+class Hit(NamedTuple):
+    """The results in the order of the checks (``None``: not limited), and the session."""
+
+    results: list[LimitResult | None]
+    session: Stored | None
+
+    @property
+    def allowed(self) -> bool:
+        return all(result is None or result.allowed for result in self.results)
+
+
+class Count(NamedTuple):
+    """A result, the state to store where it is allowed, and how long the state matters."""
+
+    result: LimitResult
+    state: str
+    lives_ms: int
+
+
+def count(state: str | None, now_ms: int, rule: Rule) -> Count:
+    """Count one request by the strategy of its rule.
+
+    :param state: what an earlier count gave; anything else is as if nothing was counted.
+    """
+    return STRATEGIES[rule.strategy](state, now_ms, rule)
+
+
+def fixed_window(state: str | None, now: int, rule: Rule) -> Count:
+    """Count in a window that begins with its first request. State: ``f:count:end``."""
+    counted, end = _numbers(_FIXED, state) or (0, now + rule.window_ms)
+    if end <= now:
+        counted, end = 0, now + rule.window_ms
+    left = min(end - now, rule.window_ms)  # the clock may have gone back, the window shrunk
+    used = max(0, counted + rule.cost)
+    if rule.cost > 0 and used > rule.limit:
+        return _denied(rule.limit - counted, left, left)
+    remaining = max(0, rule.limit - used)
+    return Count(LimitResult(True, remaining, left, 0), f"f:{used}:{now + left}", left)
+
+
+def sliding_window(state: str | None, now: int, rule: Rule) -> Count:
+    """Count in a window, and the window before it by the part that still overlaps.
+
+    Windows begin with the first request, so that a burst never straddles two of them. State:
+    ``s:start:current:previous``.
+    """
+    window = rule.window_ms
+    start, current, previous = _windows(state, now, window)
+    elapsed = now - start
+    used = current + _ceil(previous * (window - elapsed), window)
+    if rule.cost > 0 and used + rule.cost > rule.limit:
+        remaining = max(0, rule.limit - used)
+        reset = _until_room(rule.limit - remaining - 1, window, elapsed, current, previous)
+        retry = _until_room(rule.limit - rule.cost, window, elapsed, current, previous)
+        return _denied(remaining, reset, retry)
+    current = max(0, current + rule.cost)
+    remaining = max(0, min(rule.limit, rule.limit - used - rule.cost))
+    reset = _until_room(rule.limit - remaining - 1, window, elapsed, current, previous)
+    state = f"s:{start}:{current}:{previous}"
+    return Count(LimitResult(True, remaining, reset, 0), state, 2 * window - elapsed)
+
+
+def _windows(state: str | None, now: int, window: int) -> tuple[int, int, int]:
+    start, current, previous = _numbers(_SLIDING, state) or (now, 0, 0)
+    start = min(start, now)
+    if now - start >= 2 * window:
+        return now, 0, 0
+    if now - start >= window:
+        return start + window, 0, current
+    return start, current, previous
+
+
+def _until_room(room: int, window: int, elapsed: int, current: int, previous: int) -> int:
+    """Return the milliseconds until at most ``room`` units count."""
+    if room >= current + previous:
+        return 0
+    if room >= current:
+        return max(0, window - elapsed - (room - current) * window // previous)
+    return window - elapsed + window - room * window // current
+
+
+def gcra(state: str | None, now: int, rule: Rule) -> Count:
+    """Count in a bucket that leaks evenly: the generic cell rate algorithm.
+
+    State: ``g:level:time``, the bucket's level in units at a time; the arrival time of the
+    algorithm's other formulation is ``time + level * window / limit``.
+    """
+    level, at = _level(state) or (0.0, now)
+    level = max(0.0, level - max(0, now - at) * rule.limit / rule.window_ms)
+    unit = rule.window_ms / rule.limit
+    used = max(0.0, level + rule.cost)
+    if rule.cost > 0 and used > rule.burst + EPSILON:
+        remaining = max(0, math.floor(rule.burst - level + EPSILON))
+        reset = math.ceil((level - (rule.burst - remaining - 1)) * unit)
+        return _denied(remaining, max(0, reset), math.ceil((used - rule.burst) * unit))
+    remaining = max(0, math.floor(rule.burst - used + EPSILON))
+    reset = math.ceil((used - max(0, rule.burst - remaining - 1)) * unit)
+    state = f"g:{used:.17g}:{now}"
+    result = LimitResult(True, remaining, max(0, reset), 0)
+    return Count(result, state, max(1, math.ceil(used * unit)))
+
+
+def _denied(remaining: int, reset: int, retry: int) -> Count:
+    return Count(LimitResult(False, max(0, remaining), reset, max(reset, retry)), "", 0)
+
+
+def _ceil(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)
+
+
+_FIXED = re.compile(r"f:(\d{1,15}):(\d{1,15})", re.ASCII)
+_SLIDING = re.compile(r"s:(\d{1,15}):(\d{1,15}):(\d{1,15})", re.ASCII)
+_GCRA = re.compile(r"g:(\d[\d.e+-]{0,30}):(\d{1,15})", re.ASCII)
+
+
+def _numbers(pattern: re.Pattern[str], state: str | None) -> tuple[int, ...] | None:
+    match = pattern.fullmatch(state or "")
+    return tuple(map(int, match.groups())) if match else None
+
+
+def _level(state: str | None) -> tuple[float, int] | None:
+    match = _GCRA.fullmatch(state or "")
+    try:
+        return (float(match[1]), int(match[2])) if match else None
+    except ValueError:
+        return None
+
+
+STRATEGIES: dict[str, Callable[[str | None, int, Rule], Count]] = {
+    "fixed-window": fixed_window,
+    "sliding-window": sliding_window,
+    "gcra": gcra,
+}
