@@ -30,8 +30,8 @@ KEPT_FROM_1_0 = [
 #: Lowest first. A module imports from its own layer, without a cycle, and from lower ones.
 LAYERS = [
     ["exceptions", "logs"],
-    ["_storable_*", "storable", "tagged_json", "serializer", "limits", "perl_formats"],
-    ["kvs"],
+    ["_storable_*", "storable", "tagged_json", "serializer", "limits", "perl_*"],
+    ["kvs", "limit_swaps"],
     ["drivers", "drivers.*"],
     ["settings"],
     ["components", "responses"],
@@ -40,10 +40,10 @@ LAYERS = [
 ]
 KNOWS_PYRAMID = LAYERS.index(["settings"])
 CLIENT_LIBRARIES = {
-    "redis": ["drivers.redis"],
-    "memcache": ["drivers.memcache"],
-    "psycopg": ["drivers.postgresql"],
-    "psycopg_pool": ["drivers.postgresql"],
+    "redis": ["drivers.redis*"],
+    "memcache": ["drivers.memcache*"],
+    "psycopg": ["drivers.postgresql*", "drivers.libpq"],
+    "psycopg_pool": ["drivers.postgresql*"],
     "kinto": ["kinto", "kinto.*"],
     "pyramid_debugtoolbar": ["debugtoolbar", "debugtoolbar.*"],
 }

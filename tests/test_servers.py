@@ -94,6 +94,7 @@ def test_paused_postgres_stops_its_sessions_too() -> None:
 @every_kind
 def test_killed_test_run_takes_its_servers_along(kind: type[Server]) -> None:
     """SIGKILL leaves the fixtures no time to stop anything: the kernel does."""
+    servers.need(kind.program)
     start = f"from tests.servers import *; server = {kind.__name__}().start()"
     program = f"{start}; print(server.pid, server.directory, flush=True); input()"
     run = subprocess.Popen(
