@@ -28,24 +28,25 @@ KEPT_FROM_1_0 = [
 ]
 
 #: Lowest first. A module imports from its own layer, without a cycle, and from lower ones.
-LAYERS = [
-    ["exceptions", "logs"],
-    ["_storable_*", "storable", "tagged_json", "serializer", "limits", "perl_*"],
-    ["kvs", "limit_swaps"],
-    ["drivers", "drivers.*"],
-    ["settings"],
-    ["components", "responses"],
-    ["cache", "session", "ratelimit", "perlsess"],
-    ["", "testing", "kinto", "kinto.*", "scripts", "scripts.*", "debugtoolbar", "debugtoolbar.*"],
-]
-KNOWS_PYRAMID = LAYERS.index(["settings"])
+#: One that is not listed belongs to the features.
+LAYERS = {
+    "ground": ["exceptions", "logs"],
+    "data": ["_storable_*", "storable", "tagged_json", "serializer", "limits", "perl_*"],
+    "contract": ["kvs", "limit_swaps"],
+    "drivers": ["drivers", "drivers.*"],
+    "settings": ["settings"],
+    "assembly": ["components", "responses"],
+    "features": ["cache", "session", "ratelimit", "perlsess"],
+    "switches": ["", "testing", "kinto", "kinto.*", "scripts", "scripts.*", "debugtoolbar*"],
+}
+HEIGHTS = {name: height for height, name in enumerate(LAYERS)}
 CLIENT_LIBRARIES = {
     "redis": ["drivers.redis*"],
     "memcache": ["drivers.memcache*"],
     "psycopg": ["drivers.postgresql*", "drivers.libpq"],
     "psycopg_pool": ["drivers.postgresql*"],
     "kinto": ["kinto", "kinto.*"],
-    "pyramid_debugtoolbar": ["debugtoolbar", "debugtoolbar.*"],
+    "pyramid_debugtoolbar": ["debugtoolbar*"],
 }
 
 
@@ -112,12 +113,10 @@ def all_imports() -> list[Import]:
     return [found for name, path in modules().items() for found in imports(name, path)]
 
 
-def layer(module: str) -> int:
-    """Return the height of a module; a new one must be put into the table above."""
-    for height, patterns in enumerate(LAYERS):
-        if matches(module, patterns):
-            return height
-    raise AssertionError(f"pyramid_kvs.{module} is in no layer: add it to LAYERS")
+def height(module: str) -> int:
+    """Return how high a module stands in the table above."""
+    names = [name for name, patterns in LAYERS.items() if matches(module, patterns)]
+    return HEIGHTS[names[0] if names else "features"]
 
 
 def matches(module: str, patterns: list[str]) -> bool:
@@ -150,7 +149,7 @@ def test_top_level() -> None:
 
 
 def test_imports_go_downwards() -> None:
-    upwards = [found for found in own_imports() if layer(found.module) < layer(found.target)]
+    upwards = [found for found in own_imports() if height(found.module) < height(found.target)]
     assert upwards == []
 
 
@@ -165,7 +164,7 @@ def test_only_the_upper_half_knows_pyramid() -> None:
     frameworks = ("pyramid", "webob", "zope")
     found = [item for item in all_imports() if item.target.split(".")[0] in frameworks]
     assert found
-    assert [item for item in found if layer(item.module) < KNOWS_PYRAMID] == []
+    assert [item for item in found if height(item.module) < HEIGHTS["settings"]] == []
 
 
 def test_client_libraries_stay_in_their_driver() -> None:
