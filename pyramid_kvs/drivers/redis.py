@@ -11,13 +11,10 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
@@ -28,17 +25,15 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as NoConnection
-from redis.retry import Retry
 
 from ..exceptions import KVSError, KVSNotSupported, KVSUnavailable, ValueTooLarge
 from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
+from ..limits import Hit, LimitCheck
 from .pool import Pool
+from .redis_client import RedisConnection, new_client, new_connection
+from .redis_limits import SOURCE, pack_hit, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
-
-CONNECTIONS = 1000
-MOST_CONNECTIONS = 10_000
-TIMEOUT = 0.5
 
 #: A connection that lay free for longer (seconds) is looked at before it is used.
 IDLE = 0.1
@@ -132,136 +127,10 @@ end
 return 1
 """)
 
-
-# -- the client ------------------------------------------------------------------------------
-
-
-def new_client(url: str | None = None, **kwargs: Any) -> redis.Redis:
-    """Return redis-py's client, which is not connected, with the time-outs and retries of ours.
-
-    Left to itself redis-py waits and retries differently in each version, and in ``Redis`` and
-    ``Redis.from_url``.
-
-    :raises ValueError: a URL or a value that could not serve; or ``TypeError``.
-    """
-    if kwargs.get("single_connection_client"):
-        raise TypeError("'single_connection_client' is not supported: the driver has its pool")
-    try:
-        client = _client(url, kwargs)
-        _check_options(client.connection_pool.connection_kwargs)
-        new_connection(client.connection_pool)
-    except RedisError as error:
-        raise ValueError(str(error)) from error
-    return client
+HIT = Script(SOURCE)
 
 
-def _client(url: str | None, kwargs: Mapping[str, Any]) -> redis.Redis:
-    if kwargs.get("connection_pool") is not None:
-        return redis.Redis(**kwargs)
-    options: dict[str, Any] = {
-        "socket_connect_timeout": TIMEOUT,
-        "socket_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "max_connections": CONNECTIONS,
-        **kwargs,
-    }
-    make = redis.Redis if url is None else partial(redis.Redis.from_url, _checked_url(url))
-    client: redis.Redis = make(**options)
-    # redis.Redis does not hand it to unix sockets, whose connect() waits for a hung server too.
-    client.connection_pool.connection_kwargs.setdefault(
-        "socket_connect_timeout", options["socket_connect_timeout"]
-    )
-    return client
-
-
-def new_connection(pool: Any) -> Any:
-    """Return a connection as redis-py's pool would make it, not connected."""
-    connection = pool.connection_class(**pool.connection_kwargs)
-    if "socket_timeout" in pool.connection_kwargs:
-        # redis-py 5.0 loses it on the way to a unix socket
-        connection.socket_timeout = pool.connection_kwargs["socket_timeout"]
-    return connection
-
-
-def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018
-    except ValueError:
-        # its message may quote a piece of the password
-        raise ValueError(
-            "url: cannot be read; special characters in a password are percent-encoded"
-        ) from None
-    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):
-        # redis-py would use database 0
-        raise ValueError("url: after the port stands the number of the database, such as /0")
-    return url
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name in ("socket_timeout", "socket_connect_timeout"):
-        timeout = options.get(name)
-        if timeout is not None and not (_is_number(timeout) and timeout > 0):
-            raise ValueError(f"{name} is {timeout!r}, expected seconds above 0, or null")
-    _check_whole("port", options.get("port", 6379), 1, 65535)
-    _check_whole("db", options.get("db") or 0, 0, 2**31)
-    host = options.get("host", "")
-    if not isinstance(host, str):
-        raise TypeError(f"host is {host!r}, expected a text")
-    host.encode("idna")
-    if not isinstance(options.get("retry"), (Retry, type(None))):
-        raise TypeError("retry is expected to be a redis.retry.Retry")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    try:
-        fits = not isinstance(value, (bool, float)) and least <= int(value) <= most
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} is {value!r}, expected a whole number from {least} to {most}")
-
-
-# -- connections -----------------------------------------------------------------------------
-
-
-class RedisConnection:
-    """One of redis-py's connections, connected, with what the pool asks of it."""
-
-    __slots__ = ("_connection", "read", "send", "used_at")
-
-    def __init__(self, connection: Any) -> None:
-        connection.connect()
-        self._connection = connection
-        self.send = connection.send_packed_command
-        self.read = connection.read_response
-        self.used_at = math.inf
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it was opened by the call that has it."""
-        return self.used_at == math.inf
-
-    def is_alive(self) -> bool:
-        """Return whether the server has neither closed it nor sent anything unasked.
-
-        :raises TimeoutError: redis-py's: ``health_check_interval`` was over, and no answer came.
-        """
-        try:
-            if self._connection.can_read(0):
-                return False
-            self._connection.check_health()
-        except (NoConnection, OSError):
-            return False
-        return True
-
-    def close(self) -> None:
-        self._connection.disconnect()
+# -- replies -------------------------------------------------------------------------------
 
 
 def _read_reply(connection: RedisConnection) -> Reply:
@@ -330,8 +199,7 @@ class RedisKVS(KVS):
         self._where = options.get("path") or (
             f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
         )
-        size = min(pool.max_connections, MOST_CONNECTIONS)
-        self._pool = Pool(lambda: RedisConnection(new_connection(pool)), size)
+        self._pool = Pool(lambda: RedisConnection(new_connection(pool)), pool.max_connections)
         return client
 
     # -- one exchange -----------------------------------------------------------------------
@@ -382,8 +250,25 @@ class RedisKVS(KVS):
                     raise
             return self._attempt(self._pool.take_new(), packed, read)
         except (RedisError, OSError) as error:
-            self._check_size(error, len(packed))
-            raise _as_kvs_error(error, self._where) from error
+            if again and self._retry is not None:
+                return self._exchange_again(error, packed, read)
+            raise self._translated(error, len(packed)) from error
+
+    def _exchange_again(
+        self, error: Exception, packed: bytes, read: Callable[[RedisConnection], Reply]
+    ) -> Reply:
+        """Go on after the first failure as ``kvs_kwargs`` say."""
+        failures = [error]
+
+        def ask() -> Reply:
+            if failures:
+                raise failures.pop()
+            return self._attempt(self._pool.take(), packed, read)
+
+        try:
+            return self._retry.call_with_retry(ask, lambda _: None)
+        except (RedisError, OSError) as last:
+            raise self._translated(last, len(packed)) from last
 
     def _attempt(
         self,
@@ -424,17 +309,16 @@ class RedisKVS(KVS):
         self._pool.drop(connection)
         return self._pool.take_new()
 
-    def _check_size(self, error: Exception, size: int) -> None:
-        """Ask how long a value may be where the server hung up on a long one.
+    def _translated(self, error: Exception, size: int) -> KVSError:
+        """Return our error for redis-py's.
 
-        :raises ValueTooLarge: that was the reason.
+        :param size: of what was sent; redis hangs up on a value that is too long for it.
         """
-        hung_up = isinstance(error, (NoConnection, ResponseError))
-        if size <= LEAST_BULK_LIMIT or not hung_up:
-            return
-        limit = self._bulk_limit()
-        if size > limit:
-            raise ValueTooLarge(f"a value of {size} bytes, where redis takes {limit}") from error
+        if size > LEAST_BULK_LIMIT and isinstance(error, (NoConnection, ResponseError)):
+            limit = self._bulk_limit()
+            if size > limit:
+                return ValueTooLarge(f"{size} bytes, of which redis takes {limit} in a value")
+        return _as_kvs_error(error, self._where)
 
     def _bulk_limit(self) -> int:
         try:
@@ -533,6 +417,13 @@ class RedisKVS(KVS):
         if reply == 1:
             return DONE
         return Swap(False, None if reply[0] is None else Stored(reply[0]))
+
+    def raw_hit(
+        self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+    ) -> Hit:
+        renew_ms = None if renew is None else milliseconds(renew)
+        keys, args = pack_hit(checks, session_key, renew_ms, self._get_key)
+        return unpack_hit(self.run_script(HIT, keys, args))
 
     # -- the store --------------------------------------------------------------------------
 
