@@ -576,6 +576,8 @@ def _load(name: str, dotted: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("pyramid_kvs"):
+            raise
         package = _INSTALL.get(name, error.name)
         raise DriverNotInstalled(
             f"the {name} driver needs {error.name!r}, which is not installed: pip install {package}"

@@ -567,7 +567,7 @@ class Conformance:
         for _ in range(5):
             kvs.set("key", "value")
             deleted: list[Any] = []
-            in_threads(6, lambda: deleted.append(kvs.delete("key")))
+            in_threads(6, lambda deleted=deleted: deleted.append(kvs.delete("key")))
             assert sorted(deleted, key=str) == [None] * 5 + ["value"]
 
     # -- a model --------------------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""Codecs, and that nothing stored runs code unless the application said pickle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyramid_kvs import serializer as codecs
+from pyramid_kvs.exceptions import CodecError, KVSError
+from pyramid_kvs.kvs import KVS
+from pyramid_kvs.serializer import build, register, serializer
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists))
+def test_json_is_json_dumps(value: Any) -> None:
+    data = serializer("json").dumps(value)
+    assert data == json.dumps(value)
+    assert serializer("json").loads(data) == value
+    assert serializer("json").loads(data.encode()) == value
+
+
+@pytest.mark.parametrize("data", ["", "{", b"\xff", b"\x80\x04K\x01.", "[" * 100_000, "1" * 5000])
+def test_what_is_not_json_is_a_codec_error(data: Any) -> None:
+    with pytest.raises(CodecError) as info:
+        serializer("json").loads(data)
+    assert isinstance(info.value, KVSError)
+    assert isinstance(info.value, ValueError)
+    assert len(str(info.value)) < 100
+
+
+def test_unknown_codec() -> None:
+    with pytest.raises(LookupError, match=r"unknown codec 'jason' \(known: json, pickle, storable"):
+        serializer("jason")
+
+
+def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "_registered", {})
+
+    class Fails:
+        def dumps(self, value: Any) -> str:
+            return "x"
+
+        def loads(self, data: Any) -> Any:
+            raise KeyError(data)
+
+    register("fails", Fails())
+    with pytest.raises(CodecError):
+        serializer("fails").loads("x")
+    with pytest.raises(TypeError, match="dumps"):
+        register("none", object())  # type: ignore[arg-type]
+    register("module", json)
+    assert serializer("module").loads("[1]") == [1]
+
+
+# -- pickle ----------------------------------------------------------------------------------
+
+
+def test_no_codec_but_pickle_unpickles(tmp_path: Path) -> None:
+    bomb = pickle.dumps(Bomb(tmp_path / "boom"))
+    for codec in (serializer("json"), serializer("storable"), build("json", fallback="storable")):
+        with pytest.raises(CodecError):
+            codec.loads(bomb)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_signed_pickles() -> None:
+    old, new = build("pickle", secrets=["old"]), build("pickle", secrets=["new", "old"])
+    value = {1: b"\xff", "x": (1, {2})}
+    assert new.loads(old.dumps(value)) == value
+    assert new.loads(new.dumps(value)) == value
+    with pytest.raises(CodecError, match="no configured secret"):
+        old.loads(new.dumps(value))
+
+
+def test_unsigned_and_forged_pickles_do_not_load(tmp_path: Path) -> None:
+    codec = build("pickle", secrets=["secret"])
+    bomb = pickle.dumps(Bomb(tmp_path / "boom"))
+    signed = bytes(codec.dumps("value"))  # type: ignore[arg-type]
+    forged = signed[: -len(pickle.dumps("value"))] + bomb
+    for data in (bomb, forged, signed[:20], signed[:-1]):
+        with pytest.raises(CodecError):
+            codec.loads(data)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_forged_pickle_is_no_fallback_either(tmp_path: Path) -> None:
+    signed = bytes(build("pickle", secrets=["secret"]).dumps("value"))  # type: ignore[arg-type]
+    forged = signed[: -len(pickle.dumps("value"))] + pickle.dumps(Bomb(tmp_path / "boom"))
+    with pytest.raises(CodecError):
+        build("pickle", fallback="pickle", secrets=["secret"]).loads(forged)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_unsigned_pickles_load_where_the_fallback_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    codec = build("pickle", fallback="pickle", secrets=["secret"])
+    with caplog.at_level(logging.WARNING):
+        assert codec.loads(pickle.dumps([1])) == [1]
+        assert codec.loads(pickle.dumps([2])) == [2]
+        assert codec.loads(codec.dumps([3])) == [3]
+    assert caplog.text.count("fallback codec 'pickle'") == 1
+
+
+def test_fallback_reads_what_json_cannot(caplog: pytest.LogCaptureFixture) -> None:
+    codec = build("json", fallback="pickle")
+    assert codec.loads('{"a": 1}') == {"a": 1}
+    assert caplog.text == ""
+    assert codec.loads(pickle.dumps({"a": (1,)})) == {"a": (1,)}
+    assert codec.dumps({"a": 1}) == '{"a": 1}'
+    with pytest.raises(CodecError, match="not JSON"):
+        codec.loads(b"\0neither")
+
+
+@pytest.mark.parametrize("codec", ["json", "storable"])
+def test_a_pickle_in_the_store_is_a_miss(
+    codec: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kvs = KVS("memory", codec=codec)
+    kvs.raw_set("key", pickle.dumps(Bomb(tmp_path / "boom")), 60)
+    with pytest.raises(CodecError):
+        kvs.get("key")
+    with pytest.raises(CodecError):
+        kvs.update("key", lambda old: 1)
+    assert kvs.delete("key") is None
+    assert not (tmp_path / "boom").exists()
