@@ -1,0 +1,604 @@
+"""The memcache driver: python-memcached's settings, keys and flags, on connections of our own.
+
+``memcache.Client`` checks ``kvs_kwargs`` and says which server has which key, so that workers
+with 1.0 find the same keys. It is never asked for a value: it would unpickle one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import memcache
+
+from ..exceptions import (
+    CodecError,
+    KVSConflict,
+    KVSError,
+    KVSNotSupported,
+    KVSUnavailable,
+    ValueTooLarge,
+)
+from ..kvs import DONE, KVS, Data, Stored, Swap, pause
+from ..serializer import as_bytes
+from .memcache_protocol import LARGEST_ITEM, NotConnected, Reply, Server
+
+__all__ = ["MemcacheKVS"]
+
+R = TypeVar("R")
+
+#: What memcached takes for a relative time; a larger one is a date.
+LONGEST_RELATIVE = 30 * 86400
+LATEST_DATE = 2**31 - 1
+LARGEST_TTL = 1e10
+
+INTEGER, LONG, COMPRESSED, TEXT = 2, 4, 8, 16
+LARGEST_INFLATED = 64 << 20
+
+#: Keys that are sent as they are: no spaces or control characters, and no mapped key.
+MAPPED = b"kvs:sha256:"
+PLAIN_KEY = re.compile(rb"(?!kvs:sha256:)[\x21-\x7e\x80-\xff]{1,250}")
+
+#: Begins data with a deadline of its own. No JSON text, pickle or Storable image begins so.
+MAGIC = b"\x01kvs-until:"
+WRAPPED = re.compile(rb"\x01kvs-until:([0-9]{1,11}\.[0-9]{6})?:")
+
+#: python-memcached's ``decr`` leaves spaces where digits were.
+PADDED = re.compile(rb"([0-9]+) +")
+
+#: A batch of reads stays below what the sockets hold while nobody reads the replies.
+BATCH_BYTES = 16 << 10
+BATCH_DATA = 1 << 20
+BATCH_COUNT = 1000
+
+
+class Item(NamedTuple):
+    """What memcached holds at a key, be its deadline over or not."""
+
+    data: bytes
+    flags: int
+    cas: bytes
+    ttl: int
+    deadline: float | None
+
+    def is_over(self) -> bool:
+        return self.deadline is not None and self.deadline <= time.time()
+
+
+class MemcacheKVS(KVS):
+    """Keys on one or several memcached servers, version 1.6 or newer.
+
+    ``kvs_kwargs`` are those of ``memcache.Client``; ``servers`` is required. And these:
+
+    ``socket_timeout``, ``socket_connect_timeout``
+        Seconds to wait for an answer and for a connection, 0.5 each.
+    ``rehash``
+        True: the keys of a server that does not answer move to the others.
+    ``dead_retry``
+        Seconds for which a server that failed is not asked again; 0, or 2 with ``rehash``.
+    ``max_connections``
+        To each server from each process, 100.
+    """
+
+    def _create_client(  # type: ignore[override]
+        self,
+        servers: Any,
+        rehash: bool = False,
+        socket_timeout: float = 0.5,
+        socket_connect_timeout: float | None = None,
+        dead_retry: float | None = None,
+        max_connections: int = 100,
+        **kwargs: Any,
+    ) -> Any:
+        connect = socket_timeout if socket_connect_timeout is None else socket_connect_timeout
+        retry = dead_retry or (2.0 if rehash else 0.0)
+        _check_numbers(socket_timeout, connect, max_connections, retry)
+        client = memcache.Client(_servers(servers), socket_timeout=socket_timeout, **kwargs)
+        self._encoder: Callable[[bytes], bytes] | None = kwargs.get("key_encoder")
+        self._largest = kwargs.get("server_max_value_length") or LARGEST_ITEM
+        self._rehash = rehash
+        self._servers = [
+            Server(host, connect, socket_timeout, max_connections, retry)
+            for host in client.servers
+        ]
+        by_host = dict(zip(client.servers, self._servers, strict=True))
+        self._buckets = [by_host[host] for host in client.buckets]
+        self._only = self._servers[0] if len(self._servers) == 1 else None
+        return client
+
+    # -- the store ------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Remove all items of all servers, which is refused to a driver with a prefix."""
+        if self.key_prefix:
+            raise KVSNotSupported("memcached can remove all keys, not those under a prefix")
+        for server in self._servers:
+            server.ask(b"flush_all\r\n", repeatable=True)
+
+    def ping(self) -> bool:
+        """Return whether every server answers; never raises."""
+        try:
+            return all(server.ask(b"mn\r\n", True).words == [b"MN"] for server in self._servers)
+        except Exception:  # noqa: BLE001 - whatever keeps it from answering is the answer
+            return False
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    # -- one key --------------------------------------------------------------------------
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        full_key = self._full_key(key)
+        reply = self._ask(full_key, b"mg %b v f\r\n" % full_key, repeatable=True)
+        data = _readable(reply) if reply.words[0] == b"VA" else None
+        return default if data is None else data
+
+    def raw_set(self, key: str, value: Data, ttl: float | None) -> None:
+        full_key = self._full_key(key)
+        reply = self._ask(full_key, self._set_command(full_key, value, ttl), repeatable=True)
+        _check_stored(reply)
+
+    def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
+        return self._add(self._full_key(key), data, ttl)
+
+    def raw_delete(self, key: str) -> bytes | None:
+        full_key = self._full_key(key)
+        for _ in self._attempts():
+            item = self._item(full_key)
+            if item is None:
+                return None
+            code = self._ask(full_key, b"md %b C%b\r\n" % (full_key, item.cas)).words[0]
+            if code == b"NF":
+                return None
+            if code == b"HD":
+                return None if item.is_over() else _inflated_or_raw(item)
+        raise self._conflict()
+
+    def raw_ttl(self, key: str) -> float:
+        item = self._item(self._full_key(key))
+        if item is None or item.is_over():
+            return -2.0
+        return float(item.ttl) if item.deadline is None else item.deadline - time.time()
+
+    def raw_expire(self, key: str, ttl: float | None) -> bool:
+        full_key = self._full_key(key)
+        touch = b"" if _has_fraction(ttl) else b" T%d" % _exptime(ttl)
+        for _ in self._attempts():
+            item = self._item(full_key, touch)
+            if item is None or item.is_over():
+                return False
+            if touch and item.deadline is None:
+                return True
+            if self._replace(full_key, item.data, ttl, item.flags, item.cas):
+                return True
+        raise self._conflict()
+
+    # -- several keys ---------------------------------------------------------------------
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        found = ((key, _readable(reply)) for key, reply in self._read_many(keys, b"v f"))
+        return {key: data for key, data in found if data is not None}
+
+    def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
+        found = ((key, _stored(reply)) for key, reply in self._read_many(keys, b"v f c"))
+        return {key: stored for key, stored in found if stored is not None}
+
+    def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
+        commands = {
+            full_key: self._set_command(full_key, data, ttl)
+            for full_key, data in ((self._full_key(key), data) for key, data in mapping.items())
+        }
+        for _, reply in self._ask_many(commands, BATCH_DATA):
+            _check_stored(reply)
+
+    def raw_delete_many(self, keys: list[str]) -> None:
+        commands = {key: b"md %b\r\n" % key for key in map(self._full_key, keys)}
+        self._ask_many(commands, BATCH_BYTES)
+
+    def _read_many(self, keys: list[str], flags: bytes) -> Iterator[tuple[str, Reply]]:
+        by_full_key = {self._full_key(key): key for key in keys}
+        commands = {full_key: b"mg %b %b\r\n" % (full_key, flags) for full_key in by_full_key}
+        for full_key, reply in self._ask_many(commands, BATCH_BYTES):
+            if reply.words[0] == b"VA":
+                yield by_full_key[full_key], reply
+
+    # -- compare and set ------------------------------------------------------------------
+
+    def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
+        """Return the data as they are stored, with flags; see :meth:`KVS.raw_load`."""
+        full_key = self._full_key(key)
+        if renew is None:
+            command = b"mg %b v f c\r\n" % full_key
+        elif _has_fraction(renew):
+            return self.raw_load(key) if self.raw_expire(key, renew) else None
+        else:
+            command = b"mg %b v f c T%d\r\n" % (full_key, _exptime(renew))
+        reply = self._ask(full_key, command, repeatable=True)
+        if reply.words[0] != b"VA":
+            return None
+        if renew is not None and reply.data.startswith(MAGIC):
+            return self.raw_load(key) if self.raw_expire(key, renew) else None
+        return _stored(reply)
+
+    def raw_swap(
+        self,
+        key: str,
+        old: Stored | None,
+        data: Data | None,
+        ttl: float | None,
+        flags: int | None = None,
+    ) -> Swap:
+        full_key = self._full_key(key)
+        if old is None:
+            done = data is not None and self._add(full_key, data, ttl, flags)
+        elif data is None:
+            done = self._remove_loaded(full_key, old.token)
+        else:
+            done = self._replace(full_key, data, ttl, flags, old.token)
+        if done:
+            return DONE
+        current = self.raw_load(key)
+        return Swap(old is None and data is None and current is None, current)
+
+    def _add(
+        self, full_key: bytes, data: Data, ttl: float | None, flags: int | None = None
+    ) -> bool:
+        command = self._set_command(full_key, data, ttl, flags, b" ME")
+        for _ in self._attempts():
+            if self._ask(full_key, command).words[0] == b"HD":
+                return True
+            item = self._item(full_key)
+            if item is not None:
+                return item.is_over() and self._replace(full_key, data, ttl, flags, item.cas)
+        raise self._conflict()
+
+    def _replace(
+        self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, cas: bytes
+    ) -> bool:
+        command = self._set_command(full_key, data, ttl, flags, b" C%b" % cas)
+        return self._ask(full_key, command).words[0] == b"HD"
+
+    def _remove_loaded(self, full_key: bytes, cas: bytes) -> bool:
+        return self._ask(full_key, b"md %b C%b\r\n" % (full_key, cas)).words[0] == b"HD"
+
+    def _item(self, full_key: bytes, touch: bytes = b"") -> Item | None:
+        command = b"mg %b v f c t%b\r\n" % (full_key, touch)
+        reply = self._ask(full_key, command, repeatable=True)
+        return _item(reply) if reply.words[0] == b"VA" else None
+
+    # -- counters -------------------------------------------------------------------------
+
+    def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
+        full_key = self._full_key(key)
+        if 0 <= delta < 2**63 and not _has_fraction(ttl):
+            count = self._incr_digits(full_key, delta, ttl)
+            if count is not None and count < delta:  # memcached went round at 2**64
+                return self.raw_incr(key, 2**64, ttl)
+            if count is not None:
+                return count
+        for _ in self._attempts():
+            count = self._incr_item(full_key, self._item(full_key), delta, ttl)
+            if count is not None:
+                return count
+        raise self._conflict()
+
+    def _incr_digits(self, full_key: bytes, delta: int, ttl: float | None) -> int | None:
+        """Count by memcached's own arithmetic, in one round trip; ``None``: not possible."""
+        command = b"ma %b v t N%d J%d D%d\r\n" % (full_key, _exptime(ttl), delta, delta)
+        reply = self._ask(full_key, command)
+        if reply.words[0] != b"VA":
+            return None
+        count = int(reply.data)
+        if ttl is not None and reply.words[2] == b"t-1":
+            self._ask(full_key, b"mg %b T%d\r\n" % (full_key, _exptime(ttl)), repeatable=True)
+        return count
+
+    def _incr_item(
+        self, full_key: bytes, item: Item | None, delta: int, ttl: float | None
+    ) -> int | None:
+        """Count by one compare-and-set; ``None``: somebody else was quicker."""
+        if item is None:
+            return delta if self._add(full_key, str(delta), ttl, 0) else None
+        if item.is_over():
+            done = self._replace(full_key, str(delta), ttl, 0, item.cas)
+            return delta if done else None
+        old = self._count(item.data)
+        count = old + delta
+        if _counts_in_place(item, count, ttl):
+            sign, step = (b"D", -delta) if delta < 0 else (b"I", delta)
+            command = b"ma %b C%b M%b D%d\r\n" % (full_key, item.cas, sign, step)
+            done = self._ask(full_key, command).words[0] == b"HD"
+        else:
+            command = self._set_counter(full_key, item, count, ttl)
+            done = self._ask(full_key, command).words[0] == b"HD"
+        return count if done else None
+
+    def _set_counter(
+        self, full_key: bytes, item: Item, count: int, ttl: float | None
+    ) -> bytes:
+        """Return the command that keeps the counter's clock: by a deadline, if there is one.
+
+        Not by the seconds that memcached says are left: it counts in ticks, and each count
+        just after a tick would add a second.
+        """
+        deadline = item.deadline
+        if deadline is None and item.ttl >= 0:
+            deadline = time.time() + item.ttl
+        if deadline is None:
+            return self._set_command(full_key, str(count), ttl, item.flags, b" C%b" % item.cas)
+        data, exptime = _wrapped(b"%d" % count, deadline)
+        return _set_command(full_key, data, exptime, item.flags, b" C%b" % item.cas)
+
+    # -- commands and servers -------------------------------------------------------------
+
+    def _full_key(self, key: str) -> bytes:
+        full_key = self._get_key(key)
+        if self._encoder is not None:
+            full_key = self._encoder(full_key)
+        if PLAIN_KEY.fullmatch(full_key):
+            return full_key
+        return MAPPED + hashlib.sha256(full_key).hexdigest().encode()
+
+    def _set_command(
+        self,
+        full_key: bytes,
+        data: Data,
+        ttl: float | None,
+        flags: int | None = None,
+        mode: bytes = b"",
+    ) -> bytes:
+        if flags is None:
+            flags = TEXT if isinstance(data, str) else 0
+        stored, exptime = _lasting(as_bytes(data), ttl)
+        if len(stored) > self._largest:
+            raise ValueTooLarge(f"a value of {len(stored)} bytes; {self._largest} are allowed")
+        return _set_command(full_key, stored, exptime, flags, mode)
+
+    def _ask(self, full_key: bytes, command: bytes, repeatable: bool = False) -> Reply:
+        if self._rehash:
+            return self._moving(
+                lambda: self._server(full_key).ask(command, repeatable), repeatable
+            )
+        return self._server(full_key).ask(command, repeatable)
+
+    def _ask_many(
+        self, commands: Mapping[bytes, bytes], size: int
+    ) -> list[tuple[bytes, Reply]]:
+        """Send commands by full key, in batches; return the replies by full key.
+
+        :raises KVSError: the server refused one; the others were done.
+        """
+        if self._rehash:
+            replies = self._moving(lambda: list(self._ask_each(commands, size)), True)
+        else:
+            replies = list(self._ask_each(commands, size))
+        for full_key, reply in replies:
+            if reply.words[0] == b"SERVER_ERROR":
+                raise self._server(full_key).refusal(reply)
+        return replies
+
+    def _ask_each(
+        self, commands: Mapping[bytes, bytes], size: int
+    ) -> Iterator[tuple[bytes, Reply]]:
+        for server, full_keys in self._by_server(commands).items():
+            for batch in _batches(full_keys, commands, size):
+                replies = server.ask_all([commands[full_key] for full_key in batch])
+                yield from zip(batch, replies, strict=True)
+
+    def _by_server(self, full_keys: Iterable[bytes]) -> dict[Server, list[bytes]]:
+        groups: dict[Server, list[bytes]] = {}
+        for full_key in full_keys:
+            groups.setdefault(self._server(full_key), []).append(full_key)
+        return groups
+
+    def _server(self, full_key: bytes) -> Server:
+        """Return the server that python-memcached would choose."""
+        if self._only is not None:
+            return self._only
+        number: int = memcache.serverHashFunction(full_key)
+        server = self._buckets[number % len(self._buckets)]
+        if self._rehash and server.is_down():
+            return self._next_server(number)
+        return server
+
+    def _next_server(self, number: int) -> Server:
+        for attempt in range(memcache.Client._SERVER_RETRIES):
+            server = self._buckets[number % len(self._buckets)]
+            if not server.is_down():
+                return server
+            number = memcache.serverHashFunction(f"{number}{attempt}".encode())
+        raise KVSUnavailable("none of the memcached servers answered a moment ago")
+
+    def _moving(
+        self, call: Callable[[], R], repeatable: bool, tries: int = 0, started: float = 0
+    ) -> R:
+        """Call again after a server failed, which by then counts as down."""
+        started = started or time.monotonic()
+        try:
+            return call()
+        except KVSUnavailable as error:
+            if not (repeatable or isinstance(error, NotConnected)):
+                raise
+            if tries == len(self._servers) or time.monotonic() - started > 0.45:
+                raise
+        return self._moving(call, repeatable, tries + 1, started)
+
+    def _attempts(self) -> Iterator[int]:
+        for attempt in range(self.update_attempts):
+            pause(attempt)
+            yield attempt
+
+    def _conflict(self) -> KVSConflict:
+        return KVSConflict(f"the key changed {self.update_attempts} times during one call")
+
+
+# -- data as memcached holds them --------------------------------------------------------------
+
+
+def _set_command(full_key: bytes, data: bytes, exptime: int, flags: int, mode: bytes) -> bytes:
+    return b"ms %b %d T%d F%d%b\r\n%b\r\n" % (full_key, len(data), exptime, flags, mode, data)
+
+
+def _has_fraction(ttl: float | None) -> bool:
+    return ttl is not None and ttl % 1 != 0 and ttl < LARGEST_TTL
+
+
+def _exptime(ttl: float | None) -> int:
+    """Return what memcached takes for a life in seconds: from 30 days on it wants a date."""
+    if ttl is None:
+        return 0
+    seconds = max(1, math.ceil(min(ttl, LARGEST_TTL)))
+    if seconds <= LONGEST_RELATIVE:
+        return seconds
+    now = int(time.time()) - 1  # the server's clock may be a tick behind
+    if now + seconds <= LATEST_DATE:
+        return now + seconds
+    return LATEST_DATE if LATEST_DATE - now > LONGEST_RELATIVE else LONGEST_RELATIVE
+
+
+def _lasting(data: bytes, ttl: float | None) -> tuple[bytes, int]:
+    """Return data and exptime that together make the ttl: the data as they are if they can."""
+    if ttl is not None and _has_fraction(ttl):
+        return _wrapped(data, time.time() + ttl)
+    if data.startswith(MAGIC):
+        data = MAGIC + b":" + data
+    return data, _exptime(ttl)
+
+
+def _wrapped(data: bytes, deadline: float) -> tuple[bytes, int]:
+    """Return data that carry their deadline, and an exptime that is certainly later.
+
+    An item with exptime 1 may be gone at once: memcached's clock ticks once in a second.
+    """
+    left = deadline - time.time()
+    return b"%b%.6f:%b" % (MAGIC, deadline, data), _exptime(max(left, 0) + 1)
+
+
+def _opened(data: bytes) -> tuple[bytes, float | None]:
+    """Return data without what :func:`_lasting` put before them, and their deadline."""
+    if data.startswith(MAGIC):
+        match = WRAPPED.match(data)
+        if match:
+            return data[match.end() :], float(match[1]) if match[1] else None
+    elif data.endswith(b" "):
+        padded = PADDED.fullmatch(data)
+        if padded:
+            return padded[1], None
+    return data, None
+
+
+def _item(reply: Reply) -> Item:
+    _, _, flags, cas, ttl = reply.words[:5]
+    data, deadline = _opened(reply.data)
+    return Item(data, int(flags[1:]), cas[1:], int(ttl[1:]), deadline)
+
+
+def _stored(reply: Reply) -> Stored | None:
+    data, deadline = _opened(reply.data)
+    if deadline is not None and deadline <= time.time():
+        return None
+    return Stored(data, reply.words[3][1:], int(reply.words[2][1:]))
+
+
+def _readable(reply: Reply) -> bytes | None:
+    data, deadline = _opened(reply.data)
+    if deadline is not None and deadline <= time.time():
+        return None
+    flags = reply.words[2]
+    return data if flags in (b"f16", b"f0") else _inflated(data, int(flags[1:]))
+
+
+def _inflated(data: bytes, flags: int) -> bytes:
+    """Return data that python-memcached compressed as they were, any others as they are.
+
+    No other flag changes anything: one of them would have python-memcached unpickle the data.
+
+    :raises CodecError: they are damaged, or too large.
+    """
+    if not flags & COMPRESSED or flags > COMPRESSED | TEXT | INTEGER | LONG | 1:
+        return data
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(data, LARGEST_INFLATED)
+    except zlib.error as error:
+        raise CodecError("stored data are marked as compressed, and are not") from error
+    if not inflater.eof:
+        raise CodecError(f"compressed data are cut, or larger than {LARGEST_INFLATED} bytes")
+    return inflated
+
+
+def _inflated_or_raw(item: Item) -> bytes:
+    try:
+        return _inflated(item.data, item.flags)
+    except CodecError:
+        return item.data
+
+
+def _counts_in_place(item: Item, count: int, ttl: float | None) -> bool:
+    """Return whether memcached's own arithmetic, which keeps the clock, can make the count."""
+    has_its_clock = item.ttl >= 0 or ttl is None
+    is_plain = item.deadline is None and item.data.isdigit() and len(item.data) <= 20
+    return has_its_clock and is_plain and 0 <= count < 2**64
+
+
+def _batches(
+    full_keys: list[bytes], commands: Mapping[bytes, bytes], size: int
+) -> Iterator[list[bytes]]:
+    """Cut the keys into lists whose commands are below a size together, or one large one."""
+    batch: list[bytes] = []
+    room = size
+    for full_key in full_keys:
+        room -= len(commands[full_key])
+        if batch and (room < 0 or len(batch) == BATCH_COUNT):
+            yield batch
+            batch, room = [], size - len(commands[full_key])
+        batch.append(full_key)
+    yield batch
+
+
+def _check_stored(reply: Reply) -> None:
+    if reply.words[0] != b"HD":
+        raise KVSError(f"memcached stored nothing: it answered {reply.words[0]!r}")
+
+
+# -- kvs_kwargs --------------------------------------------------------------------------------
+
+
+def _servers(servers: Any) -> list[Any]:
+    """Return the servers as python-memcached takes them: JSON has no tuples.
+
+    :raises ValueError: they are none, or of another form.
+    """
+    expected = (
+        'servers: expected a list such as ["127.0.0.1:11211"], '
+        '["unix:/run/memcached/socket"] or [["10.0.0.1:11211", 2], ["10.0.0.2:11211", 1]]'
+    )
+    if not isinstance(servers, (list, tuple)) or not servers:
+        raise ValueError(expected)
+    listed = [tuple(server) if isinstance(server, list) else server for server in servers]
+    for server in listed:
+        host, weight = server if isinstance(server, tuple) and len(server) == 2 else (server, 1)
+        if not isinstance(host, str) or type(weight) is not int or weight < 1:
+            raise ValueError(f"{expected}; found {server!r}")
+    return listed
+
+
+def _check_numbers(
+    socket_timeout: Any, socket_connect_timeout: Any, max_connections: Any, dead_retry: Any
+) -> None:
+    for name, found in (
+        ("socket_timeout", socket_timeout),
+        ("socket_connect_timeout", socket_connect_timeout),
+    ):
+        if type(found) not in (int, float) or not 0 < found < math.inf:
+            raise ValueError(f"{name}: found {found!r}, expected a number of seconds above 0")
+    if type(dead_retry) not in (int, float) or not 0 <= dead_retry < math.inf:
+        raise ValueError(f"dead_retry: found {dead_retry!r}, expected a number of seconds from 0")
+    if type(max_connections) is not int or max_connections < 1:
+        raise ValueError(f"max_connections: found {max_connections!r}, expected 1 or more")
