@@ -30,7 +30,7 @@ from ..exceptions import KVSError, KVSNotSupported, KVSUnavailable, ValueTooLarg
 from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
 from ..limits import Hit, LimitCheck
 from .pool import Pool
-from .redis_client import RedisConnection, new_client, new_connection
+from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection
 from .redis_limits import SOURCE, pack_hit, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
@@ -45,7 +45,8 @@ LONGEST_MS = 10**17
 BATCH = 5000
 BATCH_BYTES = 2**24
 
-#: What ``proto-max-bulk-len`` is at least, and where nobody changed it.
+#: The setting for the longest value, what it is at least, and where nobody changed it.
+BULK_LIMIT = b"proto-max-bulk-len"
 LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
 
@@ -200,6 +201,9 @@ class RedisKVS(KVS):
             f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
         )
         self._pool = Pool(lambda: RedisConnection(new_connection(pool)), pool.max_connections)
+        self._retry: Any = None
+        if RETRY_OPTIONS & kwargs.keys():
+            self._retry = new_connection(pool).retry
         return client
 
     # -- one exchange -----------------------------------------------------------------------
@@ -322,8 +326,9 @@ class RedisKVS(KVS):
 
     def _bulk_limit(self) -> int:
         try:
-            return int(self.call(pack(b"CONFIG", b"GET", b"proto-max-bulk-len"), True)[1])
-        except (KVSError, IndexError):
+            reply = self.call(pack(b"CONFIG", b"GET", BULK_LIMIT), again=True)
+            return int(reply[BULK_LIMIT] if isinstance(reply, dict) else reply[1])
+        except (KVSError, LookupError):
             return USUAL_BULK_LIMIT
 
     # -- values -----------------------------------------------------------------------------
