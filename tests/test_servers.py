@@ -142,7 +142,7 @@ def test_redis_counts_commands(redis_server: RedisServer) -> None:
 
 def test_redis_options() -> None:
     with RedisServer(requirepass="s3cret", maxmemory="3mb") as server:
-        assert server.command("CONFIG", "GET", "maxmemory") == {b"maxmemory": b"3145728"}
+        assert server.client.config_get("maxmemory") == {"maxmemory": "3145728"}
         assert redis.Redis.from_url(server.url).ping()
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=server.port, retry=None).ping()
