@@ -121,10 +121,9 @@ class Writer:
 
     def _open(self, value: Any) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            raise self._error(f"deeper than {MAX_DEPTH} levels, where perl may crash reading it")
-        if value or not isinstance(
-            value, tuple
-        ):  # Python has one empty tuple, which shares nothing with itself.
+            raise self._error(f"more than {MAX_DEPTH} levels deep: perl may crash reading it")
+        # Python has a single empty tuple: that two places hold it does not mean that they share it.
+        if value or not isinstance(value, tuple):
             self.written[id(value)] = self.next_tag, value
         self.next_tag += 1
         has_flags = isinstance(value, dict) and self._check_keys(value)
@@ -176,7 +175,7 @@ class Writer:
             )
 
     def _write_text(self, value: str) -> None:
-        """Write ASCII as a byte string, which Perl holds for the same, the rest flagged as UTF-8."""
+        """Write ASCII as a byte string, which is the same to Perl, and other text as UTF-8."""
         if value.isascii():
             self._write_bytes(value.encode(), SX_SCALAR, SX_LSCALAR)
         else:
