@@ -73,18 +73,20 @@ class Unwrapped(NamedTuple):
     form: Form
 
 
-def unwrap(data: bytes, flags: int, format: str = "auto", max_bytes: int = MAX_BYTES) -> Unwrapped:  # noqa: A002
+def unwrap(
+    data: bytes, flags: int, format_name: str = "auto", max_bytes: int = MAX_BYTES
+) -> Unwrapped:
     """Return the image in stored data.
 
     :param flags: memcached's; 0 on other stores.
-    :param format: one of :data:`FORMATS`.
+    :param format_name: one of :data:`FORMATS`.
     :param max_bytes: of the image.
     :raises CodecError: the data is not in that format, or the image is larger.
     """
     layers: list[Layer] = []
     if flags & FLAG_GZIP:
         data = _unwrap_gzip(data, layers, max_bytes)
-    data = FORMATS[format](data, layers, max_bytes)
+    data = FORMATS[format_name](data, layers, max_bytes)
     if len(data) > max_bytes:
         raise CodecError(f"stored session is larger than {max_bytes} bytes")
     return Unwrapped(data, Form(flags, tuple(layers)))

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 
+from ._storable_format import check_encoding
+from .perl_formats import FORMATS, MAX_BYTES
+
 log = logging.getLogger(__name__)
 
 REQUIRED: Any = object()
@@ -75,6 +78,35 @@ def whole_number(value: Any) -> int:
     return value
 
 
+def window(value: Any) -> float:
+    expected = "a number of seconds from 0.001 to 1000000000"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused(expected)
+    if not 0.001 <= value <= 10**9:
+        raise Refused(expected)
+    return value
+
+
+def quota(value: Any) -> int:
+    number = whole_number(value)
+    if number >= 10**15:  # RFC 9651 has integers of up to 15 digits
+        raise Refused("a whole number from 1 to 999999999999999")
+    return number
+
+
+def policy_name(value: Any) -> str:
+    name = text(value)
+    if len(name) > 64 or not (name.isascii() and name.isprintable()):
+        raise Refused("a text of at most 64 printable ASCII characters")
+    return name
+
+
+def error_status(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 400 <= value <= 599:
+        raise Refused("an HTTP status from 400 to 599")
+    return value
+
+
 def secrets(value: Any) -> list[str]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, Sequence) or not listed:
@@ -92,6 +124,28 @@ def names(value: Any) -> str | list[str]:
     raise Refused("a name, or a list of names")
 
 
+def text_codec(value: Any) -> str:
+    try:
+        return check_encoding(text(value)) or ""
+    except (ValueError, Refused):
+        raise Refused("the name of a text codec of Python, for example 'latin-1'") from None
+
+
+def key_format(value: Any) -> str:
+    parts = value.split("{id}") if isinstance(value, str) else []
+    if len(parts) != 2 or re.search("[{}]", "".join(parts)):
+        raise Refused("a text with one {id} in it, for example 'session:{id}'")
+    return value
+
+
+def pattern(value: Any) -> str:
+    try:
+        re.compile(text(value))
+    except re.error as error:
+        raise Refused(f"a regular expression of Python ({error})") from None
+    return value  # type: ignore[no-any-return]
+
+
 def one_of(*allowed: Any) -> Check:
     def check(value: Any) -> Any:
         for choice in allowed:
@@ -100,6 +154,15 @@ def one_of(*allowed: Any) -> Check:
         raise Refused(
             f"one of {', '.join(json.dumps(choice) for choice in allowed)}" + _hint(value, allowed)
         )
+
+    return check
+
+
+def list_of(*allowed: str) -> Check:
+    def check(value: Any) -> list[str]:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise Refused(f"a list of {', '.join(json.dumps(choice) for choice in allowed)}")
+        return [one_of(*allowed)(item) for item in value]
 
     return check
 
@@ -146,12 +209,25 @@ TABLE: dict[str, dict[str, Option]] = {
         "cookie_path": Option(text, "/"),
         "cookie_domain": Option(optional(text), None),
         "cookie_max_age": Option(optional(seconds), None),
+        "absolute_ttl": Option(optional(seconds), None),
+        "max_bytes": Option(whole_number, 1024 * 1024),
+        "on_conflict": Option(one_of("merge", "overwrite", "raise"), "merge"),
+        "hash_keys": Option(one_of(False, "accept", "migrate", True), False),
     },
     "kvs.ratelimit": {
-        "window": Option(seconds, 1),
-        "limit": Option(whole_number, 15),
-        "key_suffix": Option(any_text, "::ratelimit"),
+        "window": Option(window, 1),
+        "limit": Option(quota, 15),
+        "key_suffix": Option(text, "::ratelimit"),
+        "strategy": Option(one_of("fixed-window", "sliding-window", "gcra"), "fixed-window"),
+        "burst": Option(optional(quota), None),
+        "by": Option(text, "session"),
         "unknown": Option(one_of("address", "session", "allow"), "address"),
+        "name": Option(optional(policy_name), None),
+        "cost": Option(quota, 1),
+        "methods": Option(optional(names), None),
+        "on_error": Option(one_of("allow", "deny", "memory"), "allow"),
+        "headers": Option(list_of("x", "ietf"), ["x", "ietf"]),
+        "status": Option(error_status, 429),
         "kvs": Option(text, None),
         "type": Option(text, None),
         "kvs_kwargs": Option(mapping, {}, secret=True),
@@ -162,7 +238,12 @@ TABLE: dict[str, dict[str, Option]] = {
         "codec": Option(text, "storable"),
         "key_prefix": Option(any_text, "perlsess::"),
         "cookie_name": Option(text, "session_id"),
-        "encoding": Option(optional(text), "utf-8"),
+        "encoding": Option(optional(text_codec), "utf-8"),
+        "format": Option(one_of(*FORMATS), "auto"),
+        "key_format": Option(key_format, "{id}"),
+        "id_pattern": Option(pattern, "[A-Za-z0-9_=+/-]{1,128}"),
+        "max_bytes": Option(whole_number, MAX_BYTES),
+        "writable": Option(flag, False),
     },
 }
 
