@@ -19,7 +19,7 @@ from .settings import show, without_credentials
 if TYPE_CHECKING:
     from .cache import ApplicationCache
     from .perlsess import PerlSessionFactory
-    from .ratelimit import RateLimiting
+    from .ratelimit import Ratelimit
     from .session import SessionFactory
 
 _REGISTRY_KEY = "pyramid_kvs"
@@ -39,7 +39,7 @@ class Components:
     drivers: dict[str, KVS] = field(default_factory=dict)
     cache: ApplicationCache | None = None
     session: SessionFactory | None = None
-    ratelimit: RateLimiting | None = None
+    ratelimit: Ratelimit | None = None
     perlsess: PerlSessionFactory | None = None
 
 

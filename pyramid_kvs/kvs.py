@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, TypeVar
 
+from . import limit_swaps
 from .exceptions import CodecError, KVSConflict, KVSError, KVSNotSupported
 from .limits import Hit, LimitCheck
 from .serializer import Codec, Data, checked, serializer
@@ -380,9 +381,7 @@ class KVS:
         :param session_key: the session whose being known decides where a check counts.
         :param renew: a new ttl for that session, if it is known.
         """
-        from .limit_swaps import hit
-
-        return hit(self, checks, session_key, renew)
+        return limit_swaps.hit(self, checks, session_key, renew, pause)
 
     # -- for drivers ----------------------------------------------------------------------
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from .kvs import KVS, Stored, pause
 from .limits import Count, Hit, LimitCheck, LimitResult, Rule, count
+
+if TYPE_CHECKING:
+    from .kvs import KVS, Stored
+
+Pause = Callable[[int], None]
 
 #: What is said of a counter that others never stopped changing: they all were let in.
 CONTENDED = LimitResult(False, 0, 1000, 1000)
@@ -41,9 +46,16 @@ class Counter:
 
 
 def hit(
-    driver: KVS, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+    driver: KVS,
+    checks: Sequence[LimitCheck],
+    session_key: str | None,
+    renew: float | None,
+    pause: Pause,
 ) -> Hit:
-    """Count one request; see :meth:`KVS.raw_hit`."""
+    """Count one request; see :meth:`KVS.raw_hit`.
+
+    :param pause: waits after a conflict, the longer the more there were.
+    """
     candidates = {key for check in checks for key in check[1:] if key is not None}
     session, loaded = driver.raw_load_session(session_key, renew, sorted(candidates))
     counters: list[Counter | None] = []
@@ -51,7 +63,7 @@ def hit(
         key = check.unknown_key if session is None else check.key
         counters.append(None if key is None else Counter(key, check.rule, loaded.get(key)))
     present = [counter for counter in counters if counter is not None]
-    refused = not _write(driver, present)
+    refused = not _write(driver, present, pause)
     return Hit([_result(counter, refused) for counter in counters], session)
 
 
@@ -61,20 +73,20 @@ def _result(counter: Counter | None, refused: bool) -> LimitResult | None:
     return counter.look() if refused else counter.count.result
 
 
-def _write(driver: KVS, counters: list[Counter]) -> bool:
+def _write(driver: KVS, counters: list[Counter], pause: Pause) -> bool:
     """Write all counters or, when one of them refuses, none; return whether they are written."""
     waiting = counters
     for attempt in range(driver.update_attempts):
         allowed = [counter.evaluate() for counter in waiting]
         if not all(allowed):
-            return _take_back(driver, counters)
+            return _take_back(driver, counters, pause)
         waiting = _swap(driver, waiting)
         if not waiting:
             return True
         pause(attempt)
     for counter in waiting:
         counter.count = counter.count._replace(result=CONTENDED)
-    return _take_back(driver, counters)
+    return _take_back(driver, counters, pause)
 
 
 def _swap(driver: KVS, counters: list[Counter]) -> list[Counter]:
@@ -89,13 +101,13 @@ def _swap(driver: KVS, counters: list[Counter]) -> list[Counter]:
     return [counter for counter in counters if not counter.written]
 
 
-def _take_back(driver: KVS, counters: Iterable[Counter]) -> bool:
+def _take_back(driver: KVS, counters: Iterable[Counter], pause: Pause) -> bool:
     """Give back what was already counted for a request that is refused after all."""
     for counter in counters:
         if counter.written and counter.rule.cost > 0:
             stored = driver.raw_load(counter.key)
             refund = counter.rule._replace(cost=-counter.rule.cost)
-            _write(driver, [Counter(counter.key, refund, stored)])
+            _write(driver, [Counter(counter.key, refund, stored)], pause)
     return False
 
 

@@ -1,0 +1,170 @@
+"""Who is counted: the client's address, a session, a user, or what the application says.
+
+An identity is the first part of a counter's key. Those that are no session keys begin with
+``@``, which no session key does.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import ipaddress
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from pyramid.request import Request
+
+from ..kvs import KVS
+from ..logs import ThrottledLog
+
+log = ThrottledLog(logging.getLogger(__name__), interval=3600)
+
+#: A word, perhaps with a header's name before it; anything else is hashed.
+_PLAIN = re.compile(r"(?:@?[A-Za-z0-9-]+::)?[A-Za-z0-9._=~+/@-]+", re.ASCII)
+_LONGEST = 64
+_ADDRESS = "@address::"
+UNKNOWN_ADDRESS = _ADDRESS + "none"
+
+
+class SessionLike(Protocol):
+    """What the limit asks of a session factory."""
+
+    driver: KVS
+    ttl: float | None
+
+    def session_key(self, request: Request) -> str | None:
+        """Return the key at which the request's session would be stored."""
+
+
+class Identity(NamedTuple):
+    """Whom a request counts for, its session being known or not; ``None``: for nobody."""
+
+    known: str | None
+    unknown: str | None
+
+
+#: Gives the identity of a request, whose session key (``None``: it has none) is found already.
+Identify = Callable[[Request, "str | None"], Identity]
+NOBODY = Identity(None, None)
+
+
+def identify_by(by: str, unknown: str, resolve: Callable[[str], Any]) -> Identify:
+    """Return the function for a limit's ``by`` and ``unknown``.
+
+    :param resolve: imports a dotted name.
+    :raises ValueError: ``by`` is none of the known words, no header and no callable.
+    """
+    if by == "session":
+        return _BY_SESSION[unknown]
+    if by == "address":
+        return lambda request, session_key: _only(address(request))
+    fallback = _nobody if unknown == "allow" else address
+    if by == "user":
+        return _or(_user, fallback)
+    if by.startswith("header:"):
+        return _or(_header(by.removeprefix("header:")), fallback)
+    return _callable(by, resolve)
+
+
+def address(request: Request) -> str:
+    """Return the identity of a client without a better one; the same for a whole IPv6 /64."""
+    found = getattr(request, "remote_addr", None)
+    if not found:
+        log.warning(
+            "requests bring no client address (REMOTE_ADDR), as behind a unix socket: all clients "
+            "without a session share one rate limit; let the WSGI server set it from its proxy"
+        )
+        return UNKNOWN_ADDRESS
+    return _address(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(text: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return plain(_ADDRESS + text)
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return f"{_ADDRESS}{parsed}"
+    if parsed.ipv4_mapped is not None:
+        return f"{_ADDRESS}{parsed.ipv4_mapped}"
+    return f"{_ADDRESS}{ipaddress.IPv6Network((parsed, 64), strict=False)}"
+
+
+def plain(identity: str) -> str:
+    """Return an identity as it stands in keys: hashed if it is long or has odd characters."""
+    if len(identity) <= _LONGEST and _PLAIN.fullmatch(identity):
+        return identity
+    return "sha256:" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _only(identity: str | None) -> Identity:
+    return Identity(identity, identity)
+
+
+def _nobody(request: Request) -> None:
+    return None
+
+
+def _session_or_address(request: Request, session_key: str | None) -> Identity:
+    where = address(request)
+    return Identity(where if session_key is None else plain(session_key), where)
+
+
+def _session_as_sent(request: Request, session_key: str | None) -> Identity:
+    return _only(address(request) if session_key is None else plain(session_key))
+
+
+def _session_if_known(request: Request, session_key: str | None) -> Identity:
+    return NOBODY if session_key is None else Identity(plain(session_key), None)
+
+
+_BY_SESSION: dict[str, Identify] = {
+    "address": _session_or_address,
+    "session": _session_as_sent,
+    "allow": _session_if_known,
+}
+
+
+def _or(
+    find: Callable[[Request], str | None], fallback: Callable[[Request], str | None]
+) -> Identify:
+    def identify(request: Request, session_key: str | None) -> Identity:
+        return _only(find(request) or fallback(request))
+
+    return identify
+
+
+def _user(request: Request) -> str | None:
+    userid = request.authenticated_userid
+    return None if userid is None else plain(f"@user::{userid}")
+
+
+def _header(name: str) -> Callable[[Request], str | None]:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ValueError(f"{name!r} is no name of a header")
+    variable = "HTTP_" + name.upper().replace("-", "_")
+
+    def find(request: Request) -> str | None:
+        value = request.environ.get(variable)
+        return plain(f"@header::{name.lower()}::{value}") if value else None
+
+    return find
+
+
+def _callable(by: str, resolve: Callable[[str], Any]) -> Identify:
+    found = resolve(by)
+    if not callable(found):
+        raise ValueError(f"{by} is {found!r}, which cannot be called")
+
+    def identify(request: Request, session_key: str | None) -> Identity:
+        identity = found(request)
+        if identity is None:
+            return NOBODY
+        if not isinstance(identity, str):
+            raise TypeError(f"{by} returned {type(identity).__name__}, expected a text or None")
+        return _only(plain(f"@by::{identity}"))
+
+    return identify

@@ -1,0 +1,142 @@
+"""The limiter: counts requests against limits, and refuses those over one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.path import DottedNameResolver
+from pyramid.request import Request
+
+from ..components import Components
+from ..exceptions import KVSError
+from ..limits import LimitCheck
+from .book import Group, LimitBook, LimitSet, ViewLimits
+from .decision import Counters, RequestLimits
+from .identity import SessionLike
+from .options import Limit, read_setting
+from .store import LimitStore
+
+_RESOLVER = DottedNameResolver(None)
+
+
+class Ratelimit:
+    """The limiter of an application.
+
+    :param settings: of ``kvs.ratelimit``: JSON text, an object, or a list of objects.
+    :param session: a session factory; its holders are counted, by default on its store.
+    :param parts: of the application, with its drivers and codecs.
+    :param resolve: imports a dotted name.
+    :raises ConfigurationError: the settings are not valid.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        session: SessionLike | None = None,
+        parts: Components | None = None,
+        resolve: Callable[[str], Any] = _RESOLVER.maybe_resolve,
+    ) -> None:
+        self.session = session
+        self.book = LimitBook(session, parts or Components(), resolve)
+        #: What holds where no view says otherwise.
+        self.application = LimitSet(self.book.add_application(read_setting(settings)))
+        #: The views that have an option of their own.
+        self.views: list[ViewLimits] = []
+
+    def count(self, request: Request, limits: LimitSet | None = None) -> RequestLimits:
+        """Count a request, and see to the header fields of its response.
+
+        :param limits: ``None``: those of the application.
+        :returns: what ``request.ratelimit`` is from now on.
+        :raises RateLimitError: it is over a limit; then no limit has counted it.
+        :raises KVSUnavailable: a store is away, and ``on_error`` is ``"deny"``.
+        """
+        limits = self.application if limits is None else limits
+        decided = request.__dict__.get("ratelimit")
+        if not isinstance(decided, RequestLimits):
+            decided = request.ratelimit = RequestLimits()
+        if limits.groups:
+            self.book.watch.look(request)
+            if decided.is_empty:
+                request.add_response_callback(decided.add_headers)
+            self._count(request, limits, decided)
+        return decided
+
+    def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
+        session_key = self._session_key(request) if limits.by_session else None
+        done: list[Counters] = []
+        for group in limits.groups:
+            counters = self._count_group(request, group, session_key, decided)
+            if counters is not None:
+                if not decided.allowed:
+                    decided.refuse(done)
+                decided.add_counters(counters)
+                done.append(counters)
+
+    def _session_key(self, request: Request) -> str | None:
+        key = None if self.session is None else self.session.session_key(request)
+        if key is not None and "::" in key and key.endswith(self.book.suffixes):
+            # A token of the client's choice would make its session the counter of another one.
+            raise HTTPBadRequest("This token is not possible.")
+        return key
+
+    def _count_group(
+        self, request: Request, group: Group, session_key: str | None, decided: RequestLimits
+    ) -> Counters | None:
+        """Count on one store; return where, or ``None`` where nothing was counted."""
+        limits = [limit for limit in group.limits if limit.applies(request)]
+        checks = [_check(limit, request, session_key) for limit in limits]
+        if not checks:
+            return None
+        asked = session_key if any(limit.by == "session" for limit in limits) else None
+        if asked is not None and group.store is not self.book.session_store:
+            checks = _settled(checks, self._is_known(request, asked))
+            asked = None
+        answer = group.store.hit(limits, checks, asked, self._renewal(asked))
+        if answer.hit is None:
+            decided.note_uncounted(limits)
+            return None
+        if asked is not None and answer.is_of_store:
+            request._kvs_preloaded = (asked, answer.hit.session)
+        decided.note(limits, answer.hit.results)
+        return _counters(group.store, limits, _settled(checks, answer.hit.session is not None))
+
+    def _renewal(self, session_key: str | None) -> float | None:
+        return None if session_key is None or self.session is None else self.session.ttl
+
+    def _is_known(self, request: Request, session_key: str) -> bool:
+        """Look for a session that is kept elsewhere than the counters."""
+        if self.session is None:
+            return False
+        try:
+            stored = self.session.driver.raw_load(session_key, self.session.ttl)
+        except KVSError:
+            return False
+        request._kvs_preloaded = (session_key, stored)
+        return stored is not None
+
+
+def _check(limit: Limit, request: Request, session_key: str | None) -> LimitCheck:
+    identity = limit.identify(request, session_key)
+    return LimitCheck(
+        limit.rule,
+        None if identity.known is None else identity.known + limit.suffix,
+        None if identity.unknown is None else identity.unknown + limit.suffix,
+    )
+
+
+def _settled(checks: Sequence[LimitCheck], is_known: bool) -> list[LimitCheck]:
+    """Return checks whose key no longer depends on the session."""
+    keys = [check.key if is_known else check.unknown_key for check in checks]
+    return [LimitCheck(check.rule, key, key) for check, key in zip(checks, keys, strict=True)]
+
+
+def _counters(store: LimitStore, limits: Sequence[Limit], checks: Sequence[LimitCheck]) -> Counters:
+    counted = [
+        (limit, check.key)
+        for limit, check in zip(limits, checks, strict=True)
+        if check.key is not None
+    ]
+    return Counters(store, [limit for limit, _ in counted], [key for _, key in counted])

@@ -1,0 +1,111 @@
+"""What a client learns of its limits: header fields, and the answer over the limit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyramid.httpexceptions import HTTPTooManyRequests
+from pyramid.response import Response
+from webob.acceptparse import create_accept_header
+
+if TYPE_CHECKING:
+    from .decision import LimitStatus
+
+#: From the registry of problem types: RFC 9457 and draft-ietf-httpapi-ratelimit-headers-10.
+PROBLEM_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
+PROBLEM_JSON = "application/problem+json"
+
+_X_FIELDS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_OURS = frozenset({*_X_FIELDS, "RateLimit-Policy", "RateLimit"})
+
+
+class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
+    """Raised for a request over the limit; as a response, 429 with ``Retry-After``.
+
+    ``limit`` and ``remaining`` are those of the most restrictive limit, ``retry_after`` the
+    seconds to wait, ``violated`` the names of the limits that refuse.
+    """
+
+    explanation = "Too many requests. Please wait before the next."
+    retry_after = 0  # not WebOb's property of that name, which is a date
+
+    def __init__(self, violated: Sequence[LimitStatus]) -> None:
+        seconds = retry_after(violated)
+        super().__init__(headers=[("Retry-After", str(seconds))])
+        longest = max(violated, key=lambda status: status.retry_after)
+        self.limit = longest.limit
+        self.remaining = longest.remaining
+        self.retry_after = seconds
+        self.violated = [status.name for status in violated]
+        if longest.policy.error_status != self.code:
+            self.status = longest.policy.error_status
+
+    def prepare(self, environ: dict[str, Any]) -> None:
+        """Write the body: problem details where the client prefers JSON, else a page or text."""
+        if not self.has_body and _prefers_json(environ):
+            self.content_type = PROBLEM_JSON
+            self.charset = None
+            self.body = json.dumps(self._problem()).encode("ascii")
+        super().prepare(environ)
+
+    def _problem(self) -> dict[str, Any]:
+        return {
+            "type": PROBLEM_TYPE,
+            "title": TITLE,
+            "status": self.status_int,
+            "detail": f"Retry after {self.retry_after} seconds.",
+            "violated-policies": self.violated,
+        }
+
+
+def _prefers_json(environ: dict[str, Any]) -> bool:
+    accept = create_accept_header(environ.get("HTTP_ACCEPT", ""))
+    offers = accept.acceptable_offers(["text/html", PROBLEM_JSON, "application/json"])
+    return bool(offers) and offers[0][0] != "text/html"
+
+
+def retry_after(violated: Sequence[LimitStatus]) -> int:
+    """Return whole seconds, never fewer than the ``t`` of any limit that refuses."""
+    return max(1, *(math.ceil(max(one.retry_after, one.reset)) for one in violated))
+
+
+def add_headers(
+    response: Response, statuses: Sequence[LimitStatus], x_status: LimitStatus | None
+) -> None:
+    """Put the header fields on a response, in the place of those that a subrequest left there.
+
+    :param x_status: the limit that ``X-RateLimit-*`` tells of.
+    """
+    headers = response.headerlist
+    if any(name in _OURS for name, _ in headers):
+        headers[:] = [header for header in headers if header[0] not in _OURS]
+    if x_status is not None:
+        headers += _x_fields(x_status)
+    told = [status for status in statuses if status.is_counted and status.policy.tells_ietf]
+    if told:
+        headers.append(("RateLimit-Policy", ", ".join(status.policy.field for status in told)))
+        headers.append(("RateLimit", ", ".join(map(_quota, told))))
+    violated = [status for status in statuses if not status.allowed]
+    if violated and "Retry-After" not in response.headers:
+        headers.append(("Retry-After", str(retry_after(violated))))
+
+
+def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
+    fields = [(_X_FIELDS[0], str(status.limit)), (_X_FIELDS[1], str(status.remaining))]
+    if status.is_counted:
+        fields.append((_X_FIELDS[2], str(math.ceil(time.time() + status.reset))))
+    return fields
+
+
+def _quota(status: LimitStatus) -> str:
+    return f"{status.policy.quoted};r={status.remaining};t={math.ceil(status.reset)}"
+
+
+def quoted(name: str) -> str:
+    """Return a printable ASCII text as a String of RFC 9651."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
