@@ -68,7 +68,9 @@ def new_connection(pool: Any) -> Any:
     return connection
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: Any) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"url is {url!r}, expected a text such as 'redis://localhost:6379/0'")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018
