@@ -36,15 +36,25 @@ def answer_with_error(request: Request, response: Response, error: BaseException
 
     :raises BaseException: the error itself, when no view answers it.
     """
-    answer = _answer(request, error)
+    replace_response(request, response, _answer(request, error))
+
+
+def replace_response(request: Request, response: Response, answer: Any) -> None:
+    """Put an answer in the place of a finished response."""
+    prepare = getattr(answer, "prepare", None)
+    if prepare is not None:  # an HTTP exception makes its body when it is called
+        prepare(request.environ)
     kept = [
         (name, value)
         for name, value in response.headerlist
         if not name.lower().startswith("content-") and name.lower() not in _OF_THE_OLD_BODY
     ]
+    replaced = response.app_iter
     response.status = answer.status
     response.headerlist = kept + list(answer.headerlist)
     response.app_iter = answer.app_iter
+    if hasattr(replaced, "close"):
+        replaced.close()
 
 
 def _answer(request: Request, error: BaseException) -> Any:
@@ -52,10 +62,6 @@ def _answer(request: Request, error: BaseException) -> Any:
         raise error
     except type(error):
         try:
-            answer = request.invoke_exception_view(sys.exc_info())
+            return request.invoke_exception_view(sys.exc_info())
         except HTTPNotFound:
             raise error from None
-    prepare = getattr(answer, "prepare", None)
-    if prepare is not None:  # an HTTP exception makes its body when it is called
-        prepare(request.environ)
-    return answer

@@ -1,0 +1,208 @@
+"""Sessions that lose nothing: ``kvs.session``, or :class:`SessionFactory` on its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import ISessionFactory
+from pyramid.request import Request
+from zope.interface import implementer
+
+from . import settings
+from .components import ORDER_FEATURES, Components, build_driver, components
+from .cookies import SessionCookie
+from .exceptions import KVSNotSupported
+from .session_objects import AuthTokenSession, CookieSession, Session, is_token
+from .session_store import SessionKeys, SessionStore
+from .session_users import (
+    EPOCH,
+    UserEpochs,
+    UserIndex,
+    Users,
+    UserSession,
+    is_chosen,
+    user_digest,
+)
+
+__all__ = [
+    "AuthTokenSession",
+    "CookieSession",
+    "SessionFactory",
+    "UserSession",
+    "end_session",
+    "end_sessions",
+    "list_sessions",
+]
+
+SETTING = "kvs.session"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SESSION_TYPES = {"cookie": CookieSession, "header": AuthTokenSession}
+
+
+def includeme(config: Configurator) -> None:
+    """Register the session factory, if ``kvs.session`` is set."""
+    options = config.registry.settings
+    if not settings.is_set(options, SETTING):
+        return
+    introspectable = config.introspectable(
+        "session factory", None, "kvs.session of pyramid_kvs", "session factory"
+    )
+    introspectable["setting"] = SETTING
+
+    def register() -> None:
+        parts = components(config.registry)
+        parts.session = SessionFactory(options[SETTING], parts=parts)
+        config.registry.registerUtility(parts.session, ISessionFactory)
+
+    config.action(
+        ISessionFactory, register, introspectables=(introspectable,), order=ORDER_FEATURES
+    )
+
+
+@implementer(ISessionFactory)
+class SessionFactory:
+    """Makes the session of each request.
+
+    :param options: the value of ``kvs.session``: an object or JSON text; or, as with 1.0, an
+        application's settings with that key.
+    :param name: the setting's name, for messages.
+    :param parts: of the application whose drivers and codecs count.
+    :raises ConfigurationError: an option is not valid.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any] | str,
+        *,
+        name: str = SETTING,
+        parts: Components | None = None,
+    ) -> None:
+        if not isinstance(options, str) and SETTING in options:
+            options = options[SETTING]
+        checked = settings.read(name, options)
+        self.key_name: str | list[str] = checked["key_name"]
+        self.session_class: type[Session] = _SESSION_TYPES[checked["session_type"]]
+        self.header_titles: list[str] = []
+        if checked["session_type"] == "cookie":
+            self.cookie = SessionCookie(checked, name)
+        else:
+            self.header_titles = _header_titles(self.key_name, name)
+        self.header_names = [title.lower() for title in self.header_titles]
+        self._headers = [
+            (title.lower(), "HTTP_" + title.upper().replace("-", "_"), title)
+            for title in self.header_titles
+        ]
+        self.driver = build_driver(name, checked, parts or Components())
+        self.ttl: float | None = checked["ttl"]
+        self.keys = SessionKeys(checked["hash_keys"])
+        self.store = SessionStore(self.driver, checked)
+        self.users: Users = (
+            UserIndex(self.store)
+            if getattr(self.driver, "lists_keys", True)
+            else UserEpochs(self.driver)
+        )
+
+    def __call__(self, request: Request) -> Session:
+        """Return the session of a request; nothing is read yet."""
+        return self.session_class(request, self)
+
+    def session_key(self, request: Request) -> str | None:
+        """Return the key under which the session of a request would lie.
+
+        ``None``: the request brings neither id nor token, or nothing that can be one.
+        """
+        if self.session_class is CookieSession:
+            found = self.cookie.find(request)
+            return None if found is None else self.keys.home("", found)
+        name, token = self.find_token(request)
+        return None if token is None else self.keys.home(f"{name}::", token)
+
+    def find_token(self, request: Request) -> tuple[str | None, str | None]:
+        """Return the name, in lower case, and the value of the first header that is there."""
+        for name, variable, title in self._headers:
+            value = request.environ.get(variable) or request.headers.get(title)
+            if value is not None and is_token(value.strip()):
+                return name, value.strip()
+        return None, None
+
+
+def _header_titles(names: str | list[str], setting: str) -> list[str]:
+    titles = [names] if isinstance(names, str) else names
+    for title in titles:
+        if not _HEADER_NAME.fullmatch(title):
+            raise ConfigurationError(
+                f"{setting}: key_name: found {settings.show(title)}, expected the name of a header"
+            )
+    return [title.replace("_", "-") for title in titles]
+
+
+# -- all sessions of a user --------------------------------------------------------------------
+
+
+def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:
+    """Return the live sessions that were bound to a user, the latest used first.
+
+    :raises KVSNotSupported: on memcached.
+    """
+    session = _session(request)
+    return session._factory.users.all(user_digest(user_id), session.store_keys())
+
+
+def end_sessions(
+    request: Request, user_id: str | int, except_current: bool = False
+) -> int | None:
+    """End all sessions that were bound to a user; their ids are unknown from then on.
+
+    :param except_current: keep that of this request, if it is the user's.
+    :returns: how many; ``None`` on memcached, which cannot tell.
+    """
+    session, user = _session(request), user_digest(user_id)
+    users = session._factory.users
+    if isinstance(users, UserEpochs):
+        _raise_epoch(session, users, user, except_current)
+        return None
+    kept = session.store_keys() if except_current else []
+    ended = users.end(user, lambda key: key not in kept)
+    is_ended = not set(ended).isdisjoint(session.store_keys())
+    if is_ended or (not except_current and session.is_bound_to(user)):
+        session.invalidate()
+    return len(ended)
+
+
+def end_session(request: Request, user_id: str | int, handle: str) -> bool:
+    """End one session of a user; return whether it was there.
+
+    :param handle: of :func:`list_sessions`.
+    :raises KVSNotSupported: on memcached.
+    """
+    session, user = _session(request), user_digest(user_id)
+    ended = session._factory.users.end(user, is_chosen(handle))
+    if not set(ended).isdisjoint(session.store_keys()):
+        session.invalidate()
+    return bool(ended)
+
+
+def _raise_epoch(
+    session: Session, users: UserEpochs, user: str, except_current: bool
+) -> None:
+    epoch = users.next(user)
+    if session.is_bound_to(user):
+        if not except_current:
+            session.invalidate()
+        else:  # before the others end, lest a parallel request finds this one ended
+            session.set_metadata(EPOCH, epoch)
+            session.save()
+    users.raise_to(user, epoch)
+
+
+def _session(request: Request) -> Session:
+    session = request.session
+    if not isinstance(session, Session):
+        raise KVSNotSupported(
+            f"request.session is a {type(session).__name__}, not one of pyramid_kvs"
+        )
+    return session

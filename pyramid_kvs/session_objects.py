@@ -1,0 +1,620 @@
+"""``request.session``: loaded on first use, saved by a response callback if it changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from typing import TYPE_CHECKING, Any
+
+from pyramid.interfaces import ISession
+from pyramid.request import Request
+from pyramid.response import Response
+from zope.interface import implementer
+
+from .exceptions import KVSError, KVSNotSupported
+from .kvs import KVS, Stored
+from .serializer import Data
+from .session_answers import add_vary, answer_failure
+from .session_merge import (
+    CREATED,
+    META,
+    QUEUE,
+    REMOVED,
+    USER,
+    Changes,
+    Record,
+    Snapshot,
+    is_changed,
+    snapshot,
+)
+from .session_store import LOOKS_HASHED, Loaded, Save, Written, created_at
+from .session_users import user_digest
+
+if TYPE_CHECKING:
+    from .session import SessionFactory
+
+log = logging.getLogger("pyramid_kvs.session")
+
+CSRF_TOKEN = "__csrf_token"  # noqa: S105
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+_REQUIRED: Any = object()
+_LONGEST_TOKEN = 8192
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def new_id() -> str:
+    """Return a random session id, which looks like one of 1.0's."""
+    return os.urandom(20).hex()
+
+
+@implementer(ISession)
+class Session(MutableMapping[str, Any]):
+    """A session, as one request sees it; use :class:`CookieSession` or :class:`AuthTokenSession`.
+
+    Values that are changed in place are found without :meth:`changed`. Nothing is read from the
+    store before the first use, and nothing written before the response.
+    """
+
+    __slots__ = (
+        "__weakref__", "_base", "_changed", "_closed", "_data", "_exists", "_factory", "_forget",
+        "_found", "_is_loaded", "_is_new", "_is_saved", "_key", "_meta", "_old", "_popped",
+        "_request", "_secret", "_snapshots", "_stamp", "_touched", "_unique", "_watched",
+    )  # fmt: skip
+
+    _data: Record
+    _meta: Record
+
+    def __init__(self, request: Request, factory: SessionFactory) -> None:
+        self._request = request
+        self._factory = factory
+        self._is_loaded = False
+        #: Whether the save is among the response's callbacks, or not to be there any more.
+        self._watched = False
+        self._is_saved = False
+        #: Whether a save failed or was dropped: there will be no other in this request.
+        self._closed = False
+        self._secret: str | None = None
+        self._old: Loaded | None = None
+        self._forget = False
+        self._start(None)
+
+    def _start(self, key: str | None) -> None:
+        """Begin with nothing, at a key that may not be known yet."""
+        self._key = key
+        self._data = {}
+        self._meta = {CREATED: time.time()}
+        self._found: Loaded | None = None
+        self._base: Data | None = None
+        #: Whether the store has the session, as far as is known.
+        self._exists = False
+        self._is_new = True
+        self._stamp = True
+        self._forget_changes()
+
+    def _forget_changes(self) -> None:
+        self._touched: set[str] = set()
+        self._snapshots: dict[str, Snapshot] = {}
+        self._popped: set[str] = set()
+        self._unique: dict[str, list[Any]] = {}
+        self._changed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{'' if self._is_loaded else ', not loaded'}>"
+
+    # -- attributes -----------------------------------------------------------------------
+
+    @property
+    def client(self) -> KVS:
+        """The driver."""
+        return self._factory.driver
+
+    @property
+    def key_name(self) -> str | list[str]:
+        """The cookie's name; the header's name or names."""
+        return self._factory.key_name
+
+    @property
+    def created(self) -> int:
+        """When the session began, in seconds of the epoch."""
+        self._use()
+        return int(self._meta[CREATED])
+
+    @property
+    def new(self) -> bool:
+        """Whether the store did not know the session."""
+        self._use()
+        return self._is_new
+
+    def get_session_key(self) -> str | None:
+        """Return the key of the session in the store, without the prefix.
+
+        ``None`` for a header session without the header.
+        """
+        self._use()
+        return self._home()
+
+    # -- reading --------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        value = (self._data if self._watched else self._use())[key]
+        if type(value) not in _PLAIN:
+            self._hand_out(key, value)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = (self._data if self._watched else self._use()).get(key, default)
+        if type(value) not in _PLAIN:
+            self._hand_out(key, value)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._use()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._use())
+
+    def __len__(self) -> int:
+        return len(self._use())
+
+    def keys(self) -> KeysView[str]:
+        return self._use().keys()
+
+    def values(self) -> ValuesView[Any]:
+        return self._hand_out_all().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._hand_out_all().items()
+
+    def _hand_out(self, key: str, value: Any) -> None:
+        """Remember what a value is like, of which the caller gets hold."""
+        if key in self._data and key not in self._touched and key not in self._snapshots:
+            self._snapshots[key] = snapshot(value, self._factory.store.dumps)
+
+    def _hand_out_all(self) -> Record:
+        for key, value in self._use().items():
+            if type(value) not in _PLAIN:
+                self._hand_out(key, value)
+        return self._data
+
+    # -- writing --------------------------------------------------------------------------
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"a session key is a text (str), not {type(key).__name__}")
+        if key.startswith(META):
+            raise ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
+        self._use()[key] = value
+        self._touched.add(key)
+
+    def __delitem__(self, key: str) -> None:
+        del self._use()[key]
+        self._touched.add(key)
+
+    def pop(self, key: str, default: Any = _REQUIRED) -> Any:
+        data = self._use()
+        if key not in data:
+            if default is _REQUIRED:
+                raise KeyError(key)
+            return default
+        self._touched.add(key)
+        return data.pop(key)
+
+    def popitem(self) -> tuple[str, Any]:
+        key, value = self._use().popitem()
+        self._touched.add(key)
+        return key, value
+
+    def clear(self) -> None:
+        """Remove all keys, and the tie to a user; a session left empty leaves the store."""
+        self._touched.update(self._use())
+        self._data.clear()
+        if self._meta.pop(USER, None) is not None:
+            self._touched.add(USER)
+
+    def changed(self) -> None:
+        """Do nothing that is not done anyway: changes inside of values are found."""
+        self._use()
+        self._changed = True
+
+    # -- flash messages and CSRF tokens ---------------------------------------------------
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        key = QUEUE + queue
+        messages = self._use().setdefault(key, [])
+        if not allow_duplicate:
+            if msg in messages:
+                return
+            self._unique.setdefault(key, []).append(msg)
+        self._touched.add(key)
+        messages.append(msg)
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        key = QUEUE + queue
+        if key not in self._use():
+            return []
+        self._popped.add(key)
+        self._touched.add(key)
+        messages: list[Any] = self._data.pop(key)
+        return messages
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        messages: list[Any] = self.get(QUEUE + queue, [])
+        return messages
+
+    def new_csrf_token(self) -> str:
+        token = self[CSRF_TOKEN] = new_id()
+        return token
+
+    def get_csrf_token(self) -> str:
+        token: str | None = self.get(CSRF_TOKEN)
+        return self.new_csrf_token() if token is None else token
+
+    # -- life -----------------------------------------------------------------------------
+
+    def invalidate(self) -> None:
+        """Remove the session from the store, now, and go on with an empty one.
+
+        The browser forgets the cookie unless something is stored afterwards, under a new id.
+
+        :raises KVSUnavailable: the session may still be there.
+        """
+        if not self._is_loaded:
+            self._secret = self._find_secret()
+            self._is_loaded = True
+        keys = self._lookup_keys() if self._old is None else [self._old.key]
+        self._watch()
+        for key in dict.fromkeys(keys):
+            self.client.raw_delete(key)
+        self._restart()
+        self._forget = True
+
+    def bind(self, user_id: str | int) -> None:
+        """Tie the session to a user, at login, so that it can be listed and ended with others.
+
+        ``1`` and ``"1"`` are the same user. Call :meth:`regenerate_id` too.
+        """
+        user = user_digest(user_id)
+        self._use()
+        if self._meta.get(USER) != user:
+            self._meta[USER] = user
+            self._touched.add(USER)
+
+    def regenerate_id(self) -> None:
+        """Go on under a new id, with a new CSRF token, when the response is sent.
+
+        From then on the old id is as unknown as any.
+        """
+        if CSRF_TOKEN in self._use():
+            self.new_csrf_token()
+        self._leave_key()
+        self._secret = None
+        self._key = None
+
+    def is_bound_to(self, user: str) -> bool:
+        """Return whether the session is tied to the user of that digest."""
+        self._use()
+        return self._meta.get(USER) == user
+
+    def set_metadata(self, key: str, value: Any) -> None:
+        """Change what is hidden from the mapping methods."""
+        self._meta[key] = value
+        self._touched.add(key)
+
+    def store_keys(self) -> list[str]:
+        """Return the keys under which the session may lie in the store now."""
+        if not self._is_loaded:
+            self._secret = self._find_secret()
+        old = [] if self._old is None else [self._old.key]
+        return old + self._lookup_keys()
+
+    # -- loading --------------------------------------------------------------------------
+
+    def _use(self) -> Record:
+        """Return the data, which are loaded first; see to it that changes will be saved."""
+        if not self._watched:
+            if not self._is_loaded:
+                self._load()
+            elif self._is_saved:
+                self._hand_out_again()
+            self._watch()
+        return self._data
+
+    def _watch(self) -> None:
+        if not (self._watched or self._closed):
+            self._watched = True
+            self._request.add_response_callback(self.save_session)
+
+    def _hand_out_again(self) -> None:
+        dumps = self._factory.store.dumps
+        self._snapshots = {
+            key: snapshot(value, dumps)
+            for key, value in self._data.items()
+            if type(value) not in _PLAIN
+        }
+
+    def _load(self) -> None:
+        self._secret = self._find_secret()
+        found = None
+        if self._secret is not None:
+            preloaded = getattr(self._request, "_kvs_preloaded", None)
+            found = self._factory.store.load(self._lookup_keys(), preloaded)
+        if found is not None and self._is_over(found):
+            found = None
+        self._is_loaded = True
+        if found is None:
+            self._restart()
+        else:
+            self._adopt(found)
+
+    def _is_over(self, found: Loaded) -> bool:
+        if self._factory.store.is_over(found.record):
+            self.client.raw_swap(found.key, found.stored, None, None)
+            self._forget = True
+            return True
+        return USER in found.record and self._factory.users.is_ended(found.record)
+
+    def _adopt(self, found: Loaded) -> None:
+        factory, record = self._factory, found.record
+        self._found = found
+        self._base = found.stored.data
+        self._exists = True
+        self._is_new = False
+        self._data = {key: record[key] for key in record if not key.startswith(META)}
+        self._meta = {key: record[key] for key in record if key.startswith(META)}
+        self._key = found.key
+        self._stamp = created_at(record) is None
+        if self._stamp:
+            self._meta[CREATED] = time.time()
+            self._changed = factory.store.absolute_ttl is not None
+        if USER in self._meta and factory.users.is_stale(record):
+            self._touched.add(USER)
+        if factory.keys.moves and self._lookup_keys()[0] != found.key:
+            self._leave_key()
+            self._key = self._lookup_keys()[0]
+
+    def _leave_key(self) -> None:
+        """Have the record at the present key removed once it is saved under another."""
+        if self._old is None and self._exists:
+            if self._found is None:
+                self._found = self._load_again()
+            self._old = self._found
+
+    def _load_again(self) -> Loaded | None:
+        """Return what this request saved before, as it stands now."""
+        if self._key is None:
+            return None
+        stored = self.client.raw_load(self._key)
+        record = None if stored is None else self._factory.store.decode(stored.data)
+        return None if stored is None or record is None else Loaded(self._key, stored, record)
+
+    def _lookup_keys(self) -> list[str]:
+        if self._secret is None:
+            return []
+        return self._factory.keys.all(self._scope(), self._secret)
+
+    # -- saving ---------------------------------------------------------------------------
+
+    def save_session(self, request: Request, response: Response) -> None:
+        """Save what changed, and add the headers; a response callback.
+
+        When the save fails, the response becomes that of the exception's view: 503 where the
+        store is away.
+        """
+        self._watched = False
+        if self._closed:
+            return
+        try:
+            self.save()
+        except (KVSError, TypeError) as error:
+            self._closed = self._watched = True
+            answer_failure(request, response, error)
+        else:
+            self._add_headers(response)
+
+    def save(self) -> None:
+        """Save what changed."""
+        if not self._is_loaded:
+            return
+        changes = self._changes()
+        if not (changes.values or self._changed or self._old):
+            return
+        key = self._home()
+        if key is None:
+            self._drop_without_key()
+            return
+        if self._stamp:
+            changes.values[CREATED] = self._meta[CREATED]
+        if USER in self._meta and (USER in changes.values or self._old):
+            self._enter(key, changes)
+        self._settle(key, self._write(Save(key, self._base, self._record(), changes)))
+
+    def _record(self) -> Record:
+        return {**self._data, **self._meta}
+
+    def _changes(self) -> Changes:
+        data, meta, dumps = self._data, self._meta, self._factory.store.dumps
+        values = {
+            key: (meta if key.startswith(META) else data).get(key, REMOVED)
+            for key in self._touched
+        }
+        for key, before in self._snapshots.items():
+            if key not in values and is_changed(data[key], before, dumps):
+                values[key] = data[key]
+        return Changes(values, self._popped, self._unique)
+
+    def _enter(self, key: str, changes: Changes) -> None:
+        entered = self._factory.users.enter(self._meta[USER], key)
+        self._meta.update(entered)
+        changes.values.update(entered)
+
+    def _write(self, save: Save) -> Written | None:
+        store = self._factory.store
+        if self._old is None:
+            return store.write(save, self._stored_now(save.key))
+        there = self._find_moved(save.key)
+        return store.move(save, self._old, there)
+
+    def _stored_now(self, key: str) -> Stored | None:
+        if self._found is not None:
+            return self._found.stored
+        return self.client.raw_load(key) if self._base is not None else None
+
+    def _find_moved(self, key: str) -> Stored | None:
+        """Return what a parallel request has moved to the new key, where that can be."""
+        return self.client.raw_load(key) if self._factory.keys.moves else None
+
+    def _settle(self, key: str, written: Written | None) -> None:
+        self._old = None
+        if written is None:
+            self._closed = self._watched = True
+            self._exists = self._forget = False
+        elif written.data is None:
+            self._forget = self._forget or self._exists
+            self._restart()
+        else:
+            self._key = key
+            self._base = written.data
+            self._exists = self._is_saved = True
+            self._found = None
+            self._stamp = False
+            self._forget_changes()
+
+    # -- what differs between cookies and headers -------------------------------------------
+
+    def _find_secret(self) -> str | None:
+        """Return the id or token that the request brought, or ``None``."""
+        raise NotImplementedError
+
+    def _scope(self) -> str:
+        """Return what stands before the token in the session key."""
+        return ""
+
+    def _home(self) -> str | None:
+        """Return the key to save under; make the id where the session has none."""
+        raise NotImplementedError
+
+    def _restart(self) -> None:
+        """Go on with an empty session."""
+        raise NotImplementedError
+
+    def _drop_without_key(self) -> None:
+        """Say that changes have no place to go."""
+
+    def _add_headers(self, response: Response) -> None:
+        """Add the headers of a response to a request that used the session."""
+        raise NotImplementedError
+
+
+class CookieSession(Session):
+    """A session whose id lies in a cookie."""
+
+    __slots__ = ()
+
+    def _find_secret(self) -> str | None:
+        return self._factory.cookie.find(self._request)
+
+    def _home(self) -> str:
+        if self._key is None:
+            self._secret = new_id()
+            self._key = self._factory.keys.home("", self._secret)
+        return self._key
+
+    def _restart(self) -> None:
+        self._secret = None
+        self._old = None
+        self._start(None)
+
+    def _find_moved(self, key: str) -> Stored | None:
+        was_here = self._old is not None and self._old.key in self._lookup_keys()
+        return super()._find_moved(key) if was_here else None
+
+    def _add_headers(self, response: Response) -> None:
+        cookie, headers = self._factory.cookie, response.headerlist
+        add_vary(headers, "Cookie")
+        if self._is_saved or self._forget:
+            headers[:] = [header for header in headers if not cookie.is_ours(header)]
+        if self._exists and self._secret is not None:
+            headers.append(cookie.header(self._request, self._secret))
+        elif self._forget:
+            headers.append(cookie.expiry_header(self._request))
+
+
+class AuthTokenSession(Session):
+    """A session whose key is a token that the client sends in a header."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, request: Request, factory: SessionFactory) -> None:
+        self._name: str | None = None
+        super().__init__(request, factory)
+
+    def update_session_token(self, header_name: str, value: str) -> None:
+        """Go on under a new token, to which the data move; the old record is removed.
+
+        :param header_name: in any case, ``_`` as ``-``.
+        :raises ValueError: the header is not among ``key_name``, or the value is no token.
+        """
+        name = header_name.lower().replace("_", "-")
+        if name not in self._factory.header_names:
+            raise ValueError(
+                f"header {header_name!r}: kvs.session reads {', '.join(self._factory.header_names)}"
+            )
+        if not is_token(value):
+            raise ValueError(
+                f"a token is a text of 1 to {_LONGEST_TOKEN} characters, none a control character"
+            )
+        self._use()
+        if (name, value) != (self._name, self._secret):
+            self._leave_key()
+            self._name, self._secret = name, value
+            self._key = self._factory.keys.home(self._scope(), value)
+
+    def regenerate_id(self) -> None:
+        raise KVSNotSupported(
+            "the client chooses the token of a header session: use update_session_token()"
+        )
+
+    def _find_secret(self) -> str | None:
+        self._name, token = self._factory.find_token(self._request)
+        return token
+
+    def _scope(self) -> str:
+        return f"{self._name}::"
+
+    def _home(self) -> str | None:
+        if self._key is None and self._secret is not None:
+            self._key = self._factory.keys.home(self._scope(), self._secret)
+        return self._key
+
+    def _restart(self) -> None:
+        self._old = None
+        self._start(None)
+
+    def _find_moved(self, key: str) -> Stored | None:
+        if self._old is not None and self._old.key in self._lookup_keys():
+            return super()._find_moved(key)
+        return self._factory.store.find_moved(key, self._meta)
+
+    def _drop_without_key(self) -> None:
+        log.warning(
+            "a session was changed in a request without the header %s: the change is dropped",
+            " or ".join(self._factory.header_names),
+        )
+        self._forget_changes()
+
+    def _add_headers(self, response: Response) -> None:
+        for name in self._factory.header_titles:
+            add_vary(response.headerlist, name)
+
+
+def is_token(value: object) -> bool:
+    """Return whether a header's value may name a session."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_TOKEN
+        and _CONTROL.search(value) is None
+        and LOOKS_HASHED.fullmatch(value) is None
+    )
