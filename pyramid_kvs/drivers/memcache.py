@@ -62,7 +62,7 @@ class Item(NamedTuple):
 
     data: bytes
     flags: int
-    cas: bytes
+    cas: int
     ttl: int
     deadline: float | None
 
@@ -80,7 +80,7 @@ class MemcacheKVS(KVS):
     ``rehash``
         True: the keys of a server that does not answer move to the others.
     ``dead_retry``
-        Seconds for which a server that failed is not asked again; 0, or 2 with ``rehash``.
+        Seconds for which a server that failed is not asked again; none, or 2 with ``rehash``.
     ``max_connections``
         To each server from each process, 100.
     """
@@ -96,17 +96,20 @@ class MemcacheKVS(KVS):
         **kwargs: Any,
     ) -> Any:
         connect = socket_timeout if socket_connect_timeout is None else socket_connect_timeout
-        retry = dead_retry or (2.0 if rehash else 0.0)
-        _check_numbers(socket_timeout, connect, max_connections, retry)
+        retry = 2 if rehash and dead_retry is None else dead_retry
+        timeouts = {"socket_timeout": socket_timeout, "socket_connect_timeout": connect}
+        if retry is not None:
+            timeouts["dead_retry"] = retry
+        _check_options(timeouts, {"max_connections": max_connections}, rehash)
         client = memcache.Client(_servers(servers), socket_timeout=socket_timeout, **kwargs)
         self._encoder: Callable[[bytes], bytes] | None = kwargs.get("key_encoder")
         self._largest = kwargs.get("server_max_value_length") or LARGEST_ITEM
         self._rehash = rehash
         self._servers = [
-            Server(host, connect, socket_timeout, max_connections, retry)
+            Server(host, connect, socket_timeout, max_connections, retry or 0)
             for host in client.servers
         ]
-        by_host = dict(zip(client.servers, self._servers, strict=True))
+        by_host: dict[Any, Server] = dict(zip(client.servers, self._servers, strict=True))
         self._buckets = [by_host[host] for host in client.buckets]
         self._only = self._servers[0] if len(self._servers) == 1 else None
         return client
@@ -153,7 +156,7 @@ class MemcacheKVS(KVS):
             item = self._item(full_key)
             if item is None:
                 return None
-            code = self._ask(full_key, b"md %b C%b\r\n" % (full_key, item.cas)).words[0]
+            code = self._ask(full_key, b"md %b C%d\r\n" % (full_key, item.cas)).words[0]
             if code == b"NF":
                 return None
             if code == b"HD":
@@ -259,13 +262,13 @@ class MemcacheKVS(KVS):
         raise self._conflict()
 
     def _replace(
-        self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, cas: bytes
+        self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, cas: int
     ) -> bool:
-        command = self._set_command(full_key, data, ttl, flags, b" C%b" % cas)
+        command = self._set_command(full_key, data, ttl, flags, b" C%d" % cas)
         return self._ask(full_key, command).words[0] == b"HD"
 
-    def _remove_loaded(self, full_key: bytes, cas: bytes) -> bool:
-        return self._ask(full_key, b"md %b C%b\r\n" % (full_key, cas)).words[0] == b"HD"
+    def _remove_loaded(self, full_key: bytes, cas: int) -> bool:
+        return self._ask(full_key, b"md %b C%d\r\n" % (full_key, cas)).words[0] == b"HD"
 
     def _item(self, full_key: bytes, touch: bytes = b"") -> Item | None:
         command = b"mg %b v f c t%b\r\n" % (full_key, touch)
@@ -290,7 +293,8 @@ class MemcacheKVS(KVS):
 
     def _incr_digits(self, full_key: bytes, delta: int, ttl: float | None) -> int | None:
         """Count by memcached's own arithmetic, in one round trip; ``None``: not possible."""
-        command = b"ma %b v t N%d J%d D%d\r\n" % (full_key, _exptime(ttl), delta, delta)
+        # 1.6.18 answers t-1 for a counter that it just made if N comes after t.
+        command = b"ma %b N%d J%d D%d t v\r\n" % (full_key, _exptime(ttl), delta, delta)
         reply = self._ask(full_key, command)
         if reply.words[0] != b"VA":
             return None
@@ -312,16 +316,14 @@ class MemcacheKVS(KVS):
         count = old + delta
         if _counts_in_place(item, count, ttl):
             sign, step = (b"D", -delta) if delta < 0 else (b"I", delta)
-            command = b"ma %b C%b M%b D%d\r\n" % (full_key, item.cas, sign, step)
+            command = b"ma %b C%d M%b D%d\r\n" % (full_key, item.cas, sign, step)
             done = self._ask(full_key, command).words[0] == b"HD"
         else:
             command = self._set_counter(full_key, item, count, ttl)
             done = self._ask(full_key, command).words[0] == b"HD"
         return count if done else None
 
-    def _set_counter(
-        self, full_key: bytes, item: Item, count: int, ttl: float | None
-    ) -> bytes:
+    def _set_counter(self, full_key: bytes, item: Item, count: int, ttl: float | None) -> bytes:
         """Return the command that keeps the counter's clock: by a deadline, if there is one.
 
         Not by the seconds that memcached says are left: it counts in ticks, and each count
@@ -331,9 +333,9 @@ class MemcacheKVS(KVS):
         if deadline is None and item.ttl >= 0:
             deadline = time.time() + item.ttl
         if deadline is None:
-            return self._set_command(full_key, str(count), ttl, item.flags, b" C%b" % item.cas)
+            return self._set_command(full_key, str(count), ttl, item.flags, b" C%d" % item.cas)
         data, exptime = _wrapped(b"%d" % count, deadline)
-        return _set_command(full_key, data, exptime, item.flags, b" C%b" % item.cas)
+        return _set_command(full_key, data, exptime, item.flags, b" C%d" % item.cas)
 
     # -- commands and servers -------------------------------------------------------------
 
@@ -362,14 +364,10 @@ class MemcacheKVS(KVS):
 
     def _ask(self, full_key: bytes, command: bytes, repeatable: bool = False) -> Reply:
         if self._rehash:
-            return self._moving(
-                lambda: self._server(full_key).ask(command, repeatable), repeatable
-            )
+            return self._moving(lambda: self._server(full_key).ask(command, repeatable), repeatable)
         return self._server(full_key).ask(command, repeatable)
 
-    def _ask_many(
-        self, commands: Mapping[bytes, bytes], size: int
-    ) -> list[tuple[bytes, Reply]]:
+    def _ask_many(self, commands: Mapping[bytes, bytes], size: int) -> list[tuple[bytes, Reply]]:
         """Send commands by full key, in batches; return the replies by full key.
 
         :raises KVSError: the server refused one; the others were done.
@@ -494,24 +492,22 @@ def _opened(data: bytes) -> tuple[bytes, float | None]:
 
 
 def _item(reply: Reply) -> Item:
-    _, _, flags, cas, ttl = reply.words[:5]
     data, deadline = _opened(reply.data)
-    return Item(data, int(flags[1:]), cas[1:], int(ttl[1:]), deadline)
+    return Item(data, reply.number(2), reply.number(3), reply.number(4), deadline)
 
 
 def _stored(reply: Reply) -> Stored | None:
     data, deadline = _opened(reply.data)
     if deadline is not None and deadline <= time.time():
         return None
-    return Stored(data, reply.words[3][1:], int(reply.words[2][1:]))
+    return Stored(data, reply.number(3), reply.number(2))
 
 
 def _readable(reply: Reply) -> bytes | None:
     data, deadline = _opened(reply.data)
     if deadline is not None and deadline <= time.time():
         return None
-    flags = reply.words[2]
-    return data if flags in (b"f16", b"f0") else _inflated(data, int(flags[1:]))
+    return _inflated(data, reply.number(2))
 
 
 def _inflated(data: bytes, flags: int) -> bytes:
@@ -589,16 +585,12 @@ def _servers(servers: Any) -> list[Any]:
     return listed
 
 
-def _check_numbers(
-    socket_timeout: Any, socket_connect_timeout: Any, max_connections: Any, dead_retry: Any
-) -> None:
-    for name, found in (
-        ("socket_timeout", socket_timeout),
-        ("socket_connect_timeout", socket_connect_timeout),
-    ):
+def _check_options(timeouts: Mapping[str, Any], counts: Mapping[str, Any], rehash: Any) -> None:
+    for name, found in timeouts.items():
         if type(found) not in (int, float) or not 0 < found < math.inf:
             raise ValueError(f"{name}: found {found!r}, expected a number of seconds above 0")
-    if type(dead_retry) not in (int, float) or not 0 <= dead_retry < math.inf:
-        raise ValueError(f"dead_retry: found {dead_retry!r}, expected a number of seconds from 0")
-    if type(max_connections) is not int or max_connections < 1:
-        raise ValueError(f"max_connections: found {max_connections!r}, expected 1 or more")
+    for name, found in counts.items():
+        if type(found) is not int or found < 1:
+            raise ValueError(f"{name}: found {found!r}, expected a whole number from 1")
+    if type(rehash) is not bool:
+        raise ValueError(f"rehash: found {rehash!r}, expected true or false")

@@ -10,11 +10,12 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..exceptions import KVSError, KVSUnavailable, ValueTooLarge
 from .pool import Pool
 
+A = TypeVar("A")
 R = TypeVar("R")
 
 #: The most that ``memcached -I`` allows for one item.
@@ -30,6 +31,16 @@ class Reply(NamedTuple):
 
     words: list[bytes]
     data: bytes = b""
+
+    def number(self, place: int) -> int:
+        """Return the number in a word such as ``f16`` or ``t-1``.
+
+        :raises KVSError: there is none.
+        """
+        try:
+            return int(self.words[place][1:])
+        except (IndexError, ValueError):
+            raise KVSError("a reply of memcached's lacks what was asked for") from None
 
 
 class OutOfStep(Exception):
@@ -60,32 +71,44 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def send(self, commands: bytes) -> None:
-        self._socket.sendall(commands)
+    def ask(self, command: bytes) -> Reply:
+        """Send one command and return its reply.
 
-    def reply(self) -> Reply:
-        """Read one reply.
-
-        :raises OutOfStep: the server did not understand the command.
+        :raises OutOfStep: the server did not understand it.
         :raises OSError: it does not answer, or closed the connection.
         """
-        end = self._line_end()
-        words = self._buffer[self._at : end].split(b" ")
+        self._socket.sendall(command)
+        reply = self._reply()
+        self._check_idle()
+        return reply
+
+    def ask_all(self, commands: list[bytes]) -> list[Reply]:
+        """Send all commands, then read all replies; errors as in :meth:`ask`."""
+        self._socket.sendall(b"".join(commands))
+        replies = [self._reply() for _ in commands]
+        self._check_idle()
+        return replies
+
+    def _check_idle(self) -> None:
+        if self._buffer:
+            raise OutOfStep("more replies than commands")
+
+    def _reply(self) -> Reply:
+        if not self._buffer:
+            self._buffer = self._receive()
+        end = self._buffer.find(b"\r\n", self._at)
+        if end < 0:
+            end = self._line_end()
+        line = self._buffer[self._at : end]
+        words = line.split(b" ")
         if words[0] == b"VA":
             return self._with_data(words, end + 2)
-        line = self._buffer[self._at : end]
         self._advance(end + 2)
         if line.startswith((b"ERROR", b"CLIENT_ERROR")) and line != NOT_A_NUMBER:
             raise OutOfStep(line.decode("latin-1"))
         return Reply(words)
 
-    def is_idle(self) -> bool:
-        """Return whether all that was received has been read."""
-        return not self._buffer
-
     def _line_end(self) -> int:
-        if not self._buffer:
-            self._buffer = self._receive()
         while (end := self._buffer.find(b"\r\n", self._at)) < 0:
             if len(self._buffer) - self._at > LONGEST_LINE:
                 raise OutOfStep("a reply without end of line")
@@ -93,10 +116,9 @@ class Connection:
         return end
 
     def _with_data(self, words: list[bytes], start: int) -> Reply:
-        try:
-            end = start + int(words[1])
-        except (IndexError, ValueError):
-            raise OutOfStep("a reply without the size of its data") from None
+        if len(words) < 2 or not words[1].isdigit():
+            raise OutOfStep("a reply without the size of its data")
+        end = start + int(words[1])
         missing = end + 2 - len(self._buffer)
         if missing > 0:
             self._receive_data(missing)
@@ -170,7 +192,7 @@ class Server:
         :raises KVSUnavailable: the server does not answer.
         :raises KVSError: it refuses the command.
         """
-        reply = self._exchange(command, Connection.reply, repeatable)
+        reply = self._exchange(Connection.ask, command, repeatable)
         if reply.words[0] == b"SERVER_ERROR":
             raise self.refusal(reply)
         return reply
@@ -181,11 +203,7 @@ class Server:
         The caller keeps one call small: a server whose replies nobody reads stops reading.
         An error of the server's is a reply too: see :meth:`refusal`.
         """
-        return self._exchange(
-            b"".join(commands),
-            lambda connection: [connection.reply() for _ in commands],
-            repeatable=True,
-        )
+        return self._exchange(Connection.ask_all, commands, repeatable=True)
 
     def refusal(self, reply: Reply) -> KVSError:
         """Return the error that says what the server refused, or sent instead of a reply."""
@@ -207,37 +225,28 @@ class Server:
 
     # -- connections ----------------------------------------------------------------------
 
-    def _exchange(
-        self, commands: bytes, read: Callable[[Connection], R], repeatable: bool
-    ) -> R:
+    def _exchange(self, ask: Callable[[Connection, A], R], commands: A, repeatable: bool) -> R:
         connection = self._take(repeatable)
         was_idle = connection.used_at > 0
         try:
-            return self._exchange_on(connection, commands, read)
-        except ConnectionError as error:
-            if not (repeatable and was_idle):
-                raise self._unavailable(error) from error
-        except OSError as error:
-            raise self._unavailable(error) from error
+            replies = ask(connection, commands)
+        except BaseException as error:  # noqa: BLE001 - the reply may still be under way
+            self._pool.drop(connection)
+            if not (repeatable and was_idle and isinstance(error, ConnectionError)):
+                self._raise(error)
+        else:
+            self._pool.give(connection)
+            return replies
         self._pool.close()
-        return self._exchange(commands, read, repeatable=False)
+        return self._exchange(ask, commands, repeatable=False)
 
-    def _exchange_on(
-        self, connection: Connection, commands: bytes, read: Callable[[Connection], R]
-    ) -> R:
-        try:
-            connection.send(commands)
-            replies = read(connection)
-            if not connection.is_idle():
-                raise OutOfStep("more replies than commands")
-        except OutOfStep as error:
-            self._pool.drop(connection)
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise our error for one of the socket's, and any other as it is."""
+        if isinstance(error, OutOfStep):
             raise self._refused(str(error)) from error
-        except BaseException:  # a reply may still be under way
-            self._pool.drop(connection)
-            raise
-        self._pool.give(connection)
-        return replies
+        if isinstance(error, OSError):
+            raise self._unavailable(error) from error
+        raise error
 
     def _take(self, repeatable: bool) -> Connection:
         if self._dead_retry and self.is_down():
