@@ -73,7 +73,7 @@ HOOK_TAIL: Final = 10
 HOOK_DONE: Final = 11
 
 MODES: Final = {SX_ARRAY: LIST, SX_HASH: HASH, SX_FLAG_HASH: FLAG_HASH}
-ITEM_SIZES: Final = {SX_ARRAY: 1, SX_HASH: 5, SX_FLAG_HASH: 6}
+ITEM_SIZES: Final = {SX_ARRAY: 1, SX_HASH: 5, SX_FLAG_HASH: 3}
 """The fewest bytes that one item of a container can have."""
 
 REFERENCES: Final = frozenset(

@@ -1,0 +1,70 @@
+"""Compares values as strictly as a reader must be compared: types, signs, sharing, cycles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def differ(want: Any, got: Any, *, by_perl: bool = False) -> str | None:
+    """Say where two values differ; None if they do not.
+
+    Lists and dicts must be one object in ``got`` exactly where they are one in ``want``.
+
+    :param by_perl: ``got`` went through perl: numbers may be text, True is 1, tuples are lists.
+    """
+    partner: dict[int, int] = {}
+    todo = [(want, got, "value")]
+    while todo:
+        wanted, found, path = todo.pop()
+        if not isinstance(wanted, (list, tuple, dict)):
+            if not (is_same_to_perl if by_perl else is_same)(wanted, found):
+                return f"{path}: wanted {wanted!r:.80}, got {found!r:.80}"
+            continue
+        if type(found) is not (dict if isinstance(wanted, dict) else list):
+            return f"{path}: wanted a {type(wanted).__name__}, got {found!r:.80}"
+        if id(wanted) in partner or id(found) in partner:
+            if partner.get(id(wanted)) != id(found) or partner.get(id(found)) != id(wanted):
+                return f"{path}: shared otherwise than wanted"
+            continue
+        if wanted != ():
+            partner[id(wanted)], partner[id(found)] = id(found), id(wanted)
+        if len(wanted) != len(found):
+            return f"{path}: wanted {len(wanted)} items, got {len(found)}"
+        for key, item in wanted.items() if isinstance(wanted, dict) else enumerate(wanted):
+            if isinstance(wanted, dict):
+                key = find_key(key, found, by_perl)
+                if key is None:
+                    return f"{path}: a key is missing among {list(found)!r:.200}"
+            todo.append((item, found[key], f"{path}[{key!r:.30}]" if len(path) < 300 else path))
+    return None
+
+
+def is_same(wanted: Any, found: Any) -> bool:
+    if type(wanted) is not type(found):
+        return False
+    if isinstance(wanted, float):
+        return repr(wanted) == repr(found)
+    return bool(wanted == found)
+
+
+def is_same_to_perl(wanted: Any, found: Any) -> bool:
+    if wanted is None or found is None:
+        return wanted is found
+    if isinstance(wanted, (str, bytes)):
+        return as_bytes(wanted) == as_bytes(found)
+    if isinstance(wanted, int):
+        return str(int(wanted)) == str(found)
+    number = float(found)
+    return number == wanted or (math.isnan(number) and math.isnan(wanted))
+
+
+def find_key(key: Any, found: dict[Any, Any], by_perl: bool) -> Any:
+    for candidate in found if by_perl and key not in found else (key,):
+        if candidate in found and as_bytes(candidate) == as_bytes(key):
+            return candidate
+    return None
+
+
+def as_bytes(text: Any) -> Any:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,138 @@
+"""The ``blessed`` callback: what stands for objects of Perl classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyramid_kvs.storable import StorableError, thaw
+from tests.storable.images import NETWORK, R, bless, bless_again, byte, ref, same, text
+
+
+class Object:
+    """What the tests make of a blessed value."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
+
+
+def wrap(record: bytes) -> Any:
+    return thaw(NETWORK + record, blessed=Object)
+
+
+def test_called_when_complete() -> None:
+    """The callback gets the whole value, with the objects inside already wrapped."""
+    seen: list[Any] = []
+
+    def note(name: str, value: Any) -> str:
+        seen.append((name, repr(value)))
+        return name
+
+    inner = R.hash(n=byte(1), s=text(b"x"))
+    data = R.array(byte(0), ref(bless(b"Out", R.array(ref(bless(b"In", inner)), byte(2)))))
+    assert thaw(NETWORK + data, blessed=note) == [0, "Out"]
+    assert seen == [("In", "{'n': 1, 's': 'x'}"), ("Out", "['In', 2]")]
+
+
+@pytest.mark.parametrize(
+    ("record", "value"),
+    [
+        (byte(5), 5),
+        (text(b"\xff"), b"\xff"),
+        (b"\x20\x00\x01a\x00", "(?^:a)"),
+        (b"\x1a" + text(b"{}"), "{}"),
+        (b"\x1d\x02v1" + text(b"\x01"), "\x01"),
+        (b"\x0c" + R.hash(), {}),
+        (b"\x21\x02" + R.u64(1) + byte(1), [1]),
+        (R.flag_hash(byte(1) + b"\x01" + R.key("é".encode())), {"é": 1}),
+        (b"\x15" + byte(1) + byte(2), None),
+        (ref(byte(1)), 1),
+    ],
+    ids=lambda part: repr(part)[:30],
+)
+def test_kinds(record: bytes, value: Any) -> None:
+    """Wrapped wherever it stands, also where a tag names it again."""
+    root = wrap(bless(b"A", record))
+    assert (root.name, root.value) == ("A", value)
+    first, again = wrap(R.array(ref(bless(b"A", record)), ref(same(2))))
+    assert (first.name, first.value) == ("A", value)
+    assert again is first
+
+
+def test_hooks() -> None:
+    """The class that the hook names counts, not one before it."""
+    first, tail, again = wrap(
+        R.array(
+            bless(b"No", b"\x13\x42" + byte(1) + b"\x82\x04Hook\x01h\x01\0\0\0\x02"),
+            ref(b"\x13\x03\x04\x04Tail\x01t" + b"\x13\x00\x05Inner\x00"),
+            ref(same(1)),
+        )
+    )
+    assert (first.name, first.value) == ("Hook", [b"h", 1])
+    assert (tail.name, tail.value) == ("Tail", [b"t"])
+    assert again is first
+
+
+def test_class_without_effect() -> None:
+    """Before another class or an object that is there already a class says nothing."""
+    assert wrap(bless(b"No", bless(b"A", byte(1)))).name == "A"
+    assert wrap(R.array(ref(R.array()), ref(bless(b"No", same(2)))))[1] == []
+    assert wrap(R.array(ref(R.array()), ref(bless(b"No", b"\x21\0" + R.u64(2)))))[1] == []
+
+
+def test_blessed_references() -> None:
+    """Each level has its own class, and tags know which level they name."""
+    outer, whole, middle, inner = wrap(
+        R.array(
+            ref(bless(b"Out", ref(bless(b"In", R.array(byte(1)))))),
+            ref(same(1)),
+            ref(same(2)),
+            ref(same(3)),
+        )
+    )
+    assert (outer.name, outer.value.name, outer.value.value) == ("Out", "In", [1])
+    assert whole is outer
+    assert middle is outer
+    assert inner is outer.value
+
+
+def test_cycles() -> None:
+    """Inside an object the places that point back at it hold what the callback returned."""
+    parts = R.array(ref(same(1)), byte(1))
+    root = wrap(R.array(ref(bless(b"A", R.hash(self=ref(same(2)), parts=ref(parts))))))
+    (node,) = root
+    assert node.value["self"] is node
+    assert node.value["parts"] == [node, 1]
+
+
+def test_cycle_through_a_hook() -> None:
+    (node, again) = wrap(
+        R.array(ref(b"\x13\x42" + R.array(same(2)) + b"\x82\x01A\x01h\x02\0\0\0\x03\0\0\0\x02"), same(2))
+    )
+    assert again is node
+    assert node.value[2] is node
+    assert node.value[1] == [node]
+
+
+def test_class_names() -> None:
+    """UTF-8, or Latin-1 where it is not valid; long and numbered ones."""
+    records = [bless("Café".encode(), byte(1)), bless(b"Caf\xe9", byte(2)), bless_again(1, byte(3))]
+    records.append(b"\x11\x80" + R.u32(200) + b"L" * 200 + byte(4))
+    names = [item.name for item in wrap(R.array(*records))]
+    assert names == ["Café", "Café", "Café", "L" * 200]
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, StorableError])
+def test_errors_of_the_callback_go_up(error: type[Exception]) -> None:
+    def fail(_name: str, _value: Any) -> None:
+        raise error("mine")
+
+    with pytest.raises(error, match="^mine$|^'mine'$"):
+        thaw(NETWORK + R.array(bless(b"A", byte(1))), blessed=fail)
+
+
+def test_broken_image_after_a_callback() -> None:
+    with pytest.raises(StorableError):
+        wrap(R.array(bless(b"A", byte(1)), byte(1))[:-1])
