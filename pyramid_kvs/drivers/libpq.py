@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import select
 import struct
 import time
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg.errors
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from .waiting_pool import Slot
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -105,6 +108,7 @@ class Connection:
     """One connection, outside of any transaction, used by one thread at a time."""
 
     generation = 0
+    slot: Slot | None = None
 
     def __init__(self, pgconn: PGconn) -> None:
         self.opened_at = time.monotonic()
@@ -216,6 +220,13 @@ def _text(message: bytes) -> str:
 # -- connecting ------------------------------------------------------------------------------
 
 
+PORT = re.compile(r"[0-9]{0,5}")
+UNREADABLE = (
+    "url: libpq cannot read it (it is not shown: it may hold a password); expected "
+    "postgresql://user:password@host:5432/dbname, with %XX for special characters"
+)
+
+
 class Server:
     """Where to connect: what a URL says, host by host.
 
@@ -268,11 +279,13 @@ def parse(url: str) -> dict[str, str]:
     try:
         found = conninfo_to_dict(url)
     except psycopg.Error:
-        raise ValueError(
-            "url: libpq cannot read it (it is not shown: it may hold a password); expected "
-            "postgresql://user:password@host:5432/dbname, with %XX for special characters"
-        ) from None
-    return {name: str(value) for name, value in found.items() if value is not None}
+        raise ValueError(UNREADABLE) from None
+    params = {name: str(value) for name, value in found.items() if value is not None}
+    # Parts of a password with "/" or "@" in it, which libpq's messages would show.
+    ports = params.get("port", "").split(",")
+    if "@" in params.get("host", "") or not all(PORT.fullmatch(port) for port in ports):
+        raise ValueError(UNREADABLE)
+    return params
 
 
 def _connect_timeout(params: dict[str, str], default: float) -> float:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..exceptions import KVSUnavailable
 
@@ -22,6 +22,8 @@ class Connection(Protocol):
     opened_at: float
     #: Set by the pool: which of its generations the connection belongs to.
     generation: int
+    #: Set by the pool: the caller's right to use it.
+    slot: Slot | None
 
     def is_usable(self) -> bool:
         """Return whether it is open and idle; asks nobody, so that it costs no round trip."""
@@ -29,16 +31,24 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+class Slot:
+    """The right to use one connection."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+
+
 C = TypeVar("C", bound=Connection)
 
-_pools: weakref.WeakSet[WaitingPool[Connection]] = weakref.WeakSet()
+_pools: weakref.WeakSet[WaitingPool[Any]] = weakref.WeakSet()
 
 
 class WaitingPool(Generic[C]):
     """Connections opened when they are wanted; the latest used is the first to be used again.
 
-    A caller needs a slot first, of which there are ``size + overflow``; whoever frees one hands
-    it to the first in line.
+    A caller needs a slot first, of which there are ``size + overflow``; whoever frees one lets
+    in the first in line. Slots are held weakly: one that is lost with its connection, as an
+    exception struck between ``take`` and the caller's ``try``, becomes free by itself.
 
     :param connect: opens a connection until a time of ``time.monotonic()``; its errors pass
         through :meth:`take`.
@@ -65,13 +75,14 @@ class WaitingPool(Generic[C]):
         self._timeout = timeout
         self._recycle = recycle if recycle >= 0 else math.inf
         self._generation = 0
+        self._abandoned: list[C] = []
         self._start()
-        _pools.add(self)  # type: ignore[arg-type]
+        _pools.add(self)
 
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._busy = 0
-        self._line: deque[threading.Lock] = deque()
+        self._in_use: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._line: deque[Slot] = deque()
         self._idle: list[C] = []
         self._generation += 1
 
@@ -81,29 +92,32 @@ class WaitingPool(Generic[C]):
         :param deadline: of ``time.monotonic()``, for opening a connection.
         :raises KVSUnavailable: all are in use, and the line is full or the wait was too long.
         """
-        self._take_slot(deadline)
+        slot = self._take_slot(deadline)
         try:
-            return self._pop() or self._open(deadline)
+            connection = self._pop() or self._open(deadline)
+            connection.slot = slot
         except BaseException:
-            self._free_slot()
+            self._free(slot)
             raise
+        return connection
 
     def give(self, connection: C) -> None:
         """Take back a connection whose last reply was read to its end."""
+        slot, connection.slot = connection.slot, None
         with self._lock:
             kept = connection.generation == self._generation and len(self._idle) < self._size
             if kept:
                 self._idle.append(connection)
-            self._pass_slot()
         if not kept:
             connection.close()
+        self._free(slot)
 
     def drop(self, connection: C) -> None:
         """Close a connection that may still have a reply under way."""
         try:
             connection.close()
         finally:
-            self._free_slot()
+            self._free(connection.slot)
 
     def close(self) -> None:
         """Close the idle connections now, and those in use when they come back."""
@@ -115,7 +129,7 @@ class WaitingPool(Generic[C]):
 
     def forget(self) -> None:
         """Start anew in a child process: the parent goes on using the connections."""
-        self._abandoned = self._idle
+        self._abandoned += self._idle
         self._start()
 
     # -- connections ----------------------------------------------------------------------
@@ -141,48 +155,47 @@ class WaitingPool(Generic[C]):
 
     # -- slots ----------------------------------------------------------------------------
 
-    def _take_slot(self, deadline: float) -> None:
+    def _take_slot(self, deadline: float) -> Slot:
+        slot = Slot()
         with self._lock:
-            if self._busy < self._slots:
-                self._busy += 1
-                return
+            if len(self._in_use) < self._slots:
+                self._in_use.add(slot)
+                return slot
             if len(self._line) >= self._backlog:
                 raise KVSUnavailable(
                     f"all {self._slots} connections are in use, and {self._backlog} wait for one"
                 )
-            place = threading.Lock()
-            place.acquire()
-            self._line.append(place)
-        self._wait(place, min(self._timeout, deadline - time.monotonic()))
+            slot.gate.acquire()
+            self._line.append(slot)
+        self._wait(slot, min(self._timeout, deadline - time.monotonic()))
+        return slot
 
-    def _wait(self, place: threading.Lock, timeout: float) -> None:
-        granted = False
+    def _wait(self, slot: Slot, timeout: float) -> None:
+        admitted = False
         try:
-            granted = place.acquire(timeout=max(0, timeout))
+            admitted = slot.gate.acquire(timeout=max(0, timeout))
         finally:
-            if not granted:
-                self._leave(place)
-        if not granted:
+            if not admitted:
+                self._leave(slot)
+        if not admitted:
             raise KVSUnavailable(
                 f"all {self._slots} connections are in use; none came free in {timeout:.3g} s"
             )
 
-    def _leave(self, place: threading.Lock) -> None:
+    def _leave(self, slot: Slot) -> None:
         with self._lock:
-            try:
-                self._line.remove(place)
-            except ValueError:  # the slot came in the moment of leaving
-                self._pass_slot()
+            if slot in self._line:
+                self._line.remove(slot)
+        self._free(slot)  # it may have been admitted in the moment of leaving
 
-    def _free_slot(self) -> None:
+    def _free(self, slot: Slot | None) -> None:
         with self._lock:
-            self._pass_slot()
-
-    def _pass_slot(self) -> None:
-        if self._line:
-            self._line.popleft().release()
-        else:
-            self._busy -= 1
+            if slot is not None:
+                self._in_use.discard(slot)
+            while self._line and len(self._in_use) < self._slots:
+                admitted = self._line.popleft()
+                self._in_use.add(admitted)
+                admitted.gate.release()
 
 
 def _forget_all() -> None:
