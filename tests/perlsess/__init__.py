@@ -1,0 +1,1 @@
+"""Perl's sessions, read and changed by Pyramid applications."""

@@ -1,0 +1,111 @@
+"""What the tests of Perl sessions share: perl processes, and applications that use the session."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+from webtest import TestApp
+
+from pyramid_kvs.components import components
+from pyramid_kvs.kvs import KVS
+
+SESSIONS = Path(__file__).with_name("sessions.pl")
+
+View = Callable[[Request], Any]
+
+
+def run_perl(perl: str, *words: str, stdin: bytes = b"") -> bytes:
+    """Return what a perl process writes; its errors fail the test."""
+    done = subprocess.run([perl, *words], input=stdin, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout
+
+
+def perl_image(perl: str, expression: str, function: str = "nfreeze") -> bytes:
+    """Return the image that perl makes of a reference."""
+    script = f"use strict; use utf8; binmode STDOUT; print Storable::{function}({expression})"
+    return run_perl(perl, "-MStorable", "-e", script)
+
+
+def perl_dump(perl: str, image: bytes) -> str:
+    """Return what perl thaws from an image, in the words of Data::Dumper."""
+    script = (
+        "use Data::Dumper; ($Data::Dumper::Sortkeys, $Data::Dumper::Indent,"
+        " $Data::Dumper::Useqq, $Data::Dumper::Terse) = (1, 0, 1, 1);"
+        " binmode STDIN; local $/; print Dumper(Storable::thaw(<STDIN>))"
+    )
+    return run_perl(perl, "-MStorable", "-e", script, stdin=image).decode()
+
+
+class PerlSite:
+    """A Perl application that keeps its sessions in a store."""
+
+    def __init__(self, perl: str, kind: str, address: str) -> None:
+        self._words = (perl, str(SESSIONS), kind, address)
+
+    def login(self, session_id: str = "0" * 32) -> str:
+        """Start a session and return its id, which some modules choose themselves."""
+        return run_perl(*self._words, "login", session_id).decode()
+
+    def show(self, session_id: str) -> dict[str, Any]:
+        """Return the session as Perl reads it."""
+        return json.loads(run_perl(*self._words, "show", session_id))
+
+    def set(self, session_id: str, key: str, value: str) -> None:
+        """Change the session."""
+        run_perl(*self._words, "set", session_id, key, value)
+
+
+class Site:
+    """A Pyramid application with ``kvs.perlsess``, and a browser in front of it.
+
+    Each request calls the view that the test gives; what it returns is the JSON of the response.
+    """
+
+    def __init__(self, setting: Any, **more: Any) -> None:
+        self.view: View = lambda request: None
+        config = Configurator(settings={"kvs.perlsess": setting, **more})
+        config.include("pyramid_kvs")
+        config.add_view(self._answer)
+        config.commit()
+        self.registry = config.registry
+        self.app = TestApp(config.make_wsgi_app())
+        self.cookie_name = components(self.registry).perlsess._cookie_name
+
+    def _answer(self, request: Request) -> Response:
+        return Response(json=self.view(request), request=request)
+
+    @property
+    def driver(self) -> KVS:
+        """The driver of the sessions' store."""
+        return components(self.registry).drivers["kvs.perlsess"]
+
+    def get(self, view: View, session_id: str | None = None, **options: Any) -> Any:
+        """Send a request with the session's cookie and return the response."""
+        self.view = view
+        headers = {} if session_id is None else {"Cookie": f"{self.cookie_name}={session_id}"}
+        return self.app.get("/", headers=headers, **options)
+
+    def read(self, session_id: str | None = None) -> Any:
+        """Return the session as a view sees it; bytes as Latin-1."""
+        return self.get(lambda request: as_json(dict(request.perlsess)), session_id).json
+
+
+def as_json(value: Any) -> Any:
+    """Return a value with its bytes marked."""
+    if isinstance(value, bytes):
+        return {"bytes": value.decode("latin-1")}
+    if isinstance(value, dict):
+        return {as_key(key): as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list) else value
+
+
+def as_key(key: str | bytes) -> str:
+    return key if isinstance(key, str) else f"bytes {key.decode('latin-1')}"
