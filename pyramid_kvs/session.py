@@ -16,6 +16,7 @@ from . import settings
 from .components import ORDER_FEATURES, Components, build_driver, components
 from .cookies import SessionCookie
 from .exceptions import KVSNotSupported
+from .kvs import KVS
 from .session_objects import AuthTokenSession, CookieSession, Session, is_token
 from .session_store import SessionKeys, SessionStore
 from .session_users import (
@@ -101,9 +102,9 @@ class SessionFactory:
         self.keys = SessionKeys(checked["hash_keys"])
         self.store = SessionStore(self.driver, checked)
         self.users: Users = (
-            UserIndex(self.store)
-            if getattr(self.driver, "lists_keys", True)
-            else UserEpochs(self.driver)
+            UserEpochs(self.driver)
+            if type(self.driver).get_keys is KVS.get_keys  # it cannot list keys: memcached
+            else UserIndex(self.store)
         )
 
     def __call__(self, request: Request) -> Session:

@@ -1,0 +1,317 @@
+"""Requests of one session at the same time, on each store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyramid_kvs.exceptions import SessionConflict
+from pyramid_kvs.session import SessionFactory
+from tests.session.apps import Store, Visit, cookie_of, new_session
+
+THREADS, PROCESSES, REQUESTS = 8, 4, 25
+
+
+# -- two requests, step by step --------------------------------------------------------------
+
+
+def overlap(
+    factory: SessionFactory,
+    session_id: str,
+    first: Callable[[Any], object],
+    second: Callable[[Any], object],
+) -> tuple[Any, Any]:
+    """Load in two requests, change in both, save the first and then the second."""
+    one, two = Visit(factory, session_id), Visit(factory, session_id)
+    one.session.get("")
+    two.session.get("")
+    first(one.session)
+    second(two.session)
+    return one.end(), two.end()
+
+
+def contents(factory: SessionFactory, session_id: str) -> dict[str, Any]:
+    return dict(Visit(factory, session_id).session)
+
+
+def test_different_keys_are_both_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1, b=1, gone=1)
+    overlap(
+        factory, session_id,
+        lambda session: session.update(a=2, new=1),
+        lambda session: (session.update(b=2), session.pop("gone")),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {"a": 2, "b": 2, "new": 1}
+
+
+def test_later_save_wins_at_one_key(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    overlap(
+        factory, session_id, lambda session: session.update(a=2), lambda s: s.update(a=3)
+    )
+    assert contents(factory, session_id) == {"a": 3}
+
+
+def test_deletion_against_change(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1, b=1)
+    overlap(factory, session_id, lambda s: s.update(a=2), lambda s: s.pop("a"))
+    assert contents(factory, session_id) == {"b": 1}
+
+
+def test_change_inside_a_value_is_merged(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, cart=[1], other=[1])
+    overlap(
+        factory, session_id,
+        lambda session: session["cart"].append(2),
+        lambda session: (session["cart"], session["other"].append(3)),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {"cart": [1, 2], "other": [1, 3]}
+
+
+def test_true_is_not_one(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, flags=[1, 1.0])
+    overlap(
+        factory, session_id,
+        lambda session: session.update(x=1),
+        lambda session: session["flags"].__setitem__(0, True),
+    )  # fmt: skip
+    assert repr(contents(factory, session_id)) == "{'flags': [True, 1.0], 'x': 1}"
+
+
+def test_flashes_of_both_are_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, _f_=["old"])
+    overlap(factory, session_id, lambda s: s.flash("one"), lambda s: s.flash({"m": 2}))
+    assert contents(factory, session_id) == {"_f_": ["old", "one", {"m": 2}]}
+
+
+def test_popped_flash_stays_popped(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, _f_=["old"], a=1)
+    overlap(factory, session_id, lambda s: s.flash("new"), lambda s: s.pop_flash())
+    assert contents(factory, session_id) == {"_f_": ["new"], "a": 1}
+    overlap(factory, session_id, lambda s: s.pop_flash(), lambda s: s.flash("newer"))
+    assert contents(factory, session_id) == {"_f_": ["newer"], "a": 1}
+
+
+def test_flash_popped_and_pushed_again_is_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, _f_=["same"], a=1)
+    overlap(
+        factory, session_id,
+        lambda session: session.pop_flash(),
+        lambda session: (session.pop_flash(), session.flash("same"), session.update(b=1)),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {"_f_": ["same"], "a": 1, "b": 1}
+
+
+def test_flash_without_duplicates(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    overlap(
+        factory, session_id,
+        lambda session: session.flash("saved", allow_duplicate=False),
+        lambda session: session.flash("saved", allow_duplicate=False),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {"_f_": ["saved"], "a": 1}
+
+
+@pytest.mark.parametrize(
+    "ending", ["invalidate", "clear", "regenerate_id"], ids=lambda name: name
+)
+def test_ended_session_is_not_brought_back(
+    store: Store, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, user="u")
+    first, second = overlap(
+        factory, session_id, lambda s: getattr(s, ending)(), lambda s: s.update(late=1)
+    )
+    assert store.data(session_id) is None
+    assert cookie_of(second) is None
+    assert len(caplog.records) == 1
+    assert session_id not in caplog.text
+    new_id = cookie_of(first)
+    if new_id:
+        assert contents(factory, new_id) == {"user": "u"}
+
+
+def test_logout_of_version_1_is_not_undone(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, user="u")
+    late = Visit(factory, session_id)
+    late.session["late"] = 1
+    store.put(session_id, {})
+    late.end()
+    assert store.record(session_id) == {}
+
+
+def test_change_before_regenerate_comes_along(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1, _f_=["old"])
+    _, response = overlap(
+        factory, session_id,
+        lambda session: (session.update(b=1), session.flash("one")),
+        lambda session: (session.regenerate_id(), session.flash("two")),
+    )  # fmt: skip
+    assert store.data(session_id) is None
+    assert contents(factory, cookie_of(response)) == {"a": 1, "b": 1, "_f_": ["old", "one", "two"]}
+
+
+def test_two_regenerations_leave_one_session(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    first, second = overlap(
+        factory, session_id, lambda s: s.regenerate_id(), lambda s: s.regenerate_id()
+    )
+    assert contents(factory, cookie_of(first)) == {"a": 1}
+    assert cookie_of(second) is None
+
+
+def test_overwrite_keeps_the_last_record_only(store: Store) -> None:
+    factory = store.factory(on_conflict="overwrite")
+    session_id = new_session(factory, a=1)
+    overlap(factory, session_id, lambda s: s.update(b=1), lambda s: s.update(c=1))
+    assert contents(factory, session_id) == {"a": 1, "c": 1}
+
+
+def test_raise_names_the_key_and_answers_409(store: Store) -> None:
+    factory = store.factory(on_conflict="raise")
+    session_id = new_session(factory, a=1)
+    overlap(factory, session_id, lambda s: s.update(b=1), lambda s: s.update(c=1))
+    one, two = Visit(factory, session_id), Visit(factory, session_id)
+    one.session["a"] = 2
+    two.session["a"] = 3
+    one.end()
+    with pytest.raises(SessionConflict, match="'a'"):
+        two.session.save()
+    response = two.end()
+    assert response.status_code == 409
+    assert cookie_of(response) is None
+    assert contents(factory, session_id) == {"a": 2, "b": 1, "c": 1}
+
+
+def test_same_value_from_both_is_no_conflict(memory: Store) -> None:
+    factory = memory.factory(on_conflict="raise")
+    session_id = new_session(factory, a=1)
+    _, response = overlap(factory, session_id, lambda s: s.update(a=2), lambda s: s.update(a=2))
+    assert response.status_code == 200
+
+
+def test_two_first_requests_with_one_token(store: Store) -> None:
+    factory = store.factory(session_type="header", key_name="X-Token")
+    one, two = Visit(factory, X_Token="t"), Visit(factory, X_Token="t")
+    one.session["a"] = 1
+    two.session["b"] = 2
+    one.end()
+    two.end()
+    assert dict(Visit(factory, X_Token="t").session) == {"a": 1, "b": 2}
+
+
+# -- many at once ----------------------------------------------------------------------------
+
+
+def visit_often(
+    factory: SessionFactory, session_id: str, barrier: Any, worker: int, rounds: int
+) -> None:
+    """Add a key and a flash message in each round; every worker loads before any saves."""
+    for count in range(rounds):
+        visit = Visit(factory, session_id)
+        visit.session.get("")
+        barrier.wait(60)
+        visit.session[f"{worker}.{count}"] = 1
+        visit.session.flash(f"{worker}.{count}")
+        assert visit.end().status_code == 200
+
+
+def expected(workers: int) -> set[str]:
+    return {f"{worker}.{count}" for worker in range(workers) for count in range(REQUESTS)}
+
+
+def check_all(factory: SessionFactory, session_id: str, workers: int) -> None:
+    found = contents(factory, session_id)
+    messages = found.pop("_f_")
+    assert set(found) == {*expected(workers), "first"}
+    assert sorted(messages) == sorted(expected(workers))
+
+
+def test_threads_lose_nothing(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, first=1)
+    barrier = threading.Barrier(THREADS)
+    threads = [
+        threading.Thread(
+            target=visit_often, args=(factory, session_id, barrier, worker, REQUESTS)
+        )
+        for worker in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check_all(factory, session_id, THREADS)
+
+
+def work(options: dict[str, Any], session_id: str, barrier: Any, worker: int) -> None:
+    """Run two threads of a process, with a driver of its own."""
+    factory = SessionFactory(options)
+    threads = [
+        threading.Thread(
+            target=visit_often, args=(factory, session_id, barrier, 2 * worker + half, REQUESTS)
+        )
+        for half in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_processes_lose_nothing(store: Store) -> None:
+    if store.kvs == "memory":
+        pytest.skip("processes do not share their memory")
+    session_id = new_session(store.factory(), first=1)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2 * PROCESSES)
+    workers = [
+        context.Process(target=work, args=(store.options, session_id, barrier, worker))
+        for worker in range(PROCESSES)
+    ]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    check_all(store.factory(), session_id, 2 * PROCESSES)
+
+
+def test_invalidate_among_many_is_never_undone(store: Store) -> None:
+    factory = store.factory()
+    for _ in range(5):
+        session_id = new_session(factory, user="u")
+        barrier = threading.Barrier(THREADS)
+
+        def visit(worker: int, session_id: str = session_id, barrier: Any = barrier) -> None:
+            visit = Visit(factory, session_id)
+            visit.session.get("user")
+            barrier.wait(60)
+            if worker == 0:
+                visit.session.invalidate()
+            else:
+                visit.session[f"late {worker}"] = 1
+            visit.end()
+
+        threads = [threading.Thread(target=visit, args=(n,)) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert store.data(session_id) is None
