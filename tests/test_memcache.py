@@ -129,12 +129,17 @@ def test_reads_a_pickle_of_the_peer_with_the_pickle_codec(
     assert connect(memcached_server, codec="pickle").get("pickle") == {"a"}
 
 
-def test_reads_what_the_peer_compressed(kvs: KVS, peer: Any) -> None:
+def test_reads_what_the_peer_compressed(
+    memcached_server: MemcachedServer, kvs: KVS, peer: Any
+) -> None:
     text = json.dumps(["long"] * 1000)
     peer.set("p::key", text, min_compress_len=100)
-    assert len(kvs.raw_load("key").data) < 1000
+    assert stored(memcached_server, b"p::key")[0] == 24
     assert kvs.get("key") == ["long"] * 1000
     assert kvs.get_many(["key"]) == {"key": ["long"] * 1000}
+    assert kvs.update("key", lambda old: old[1:]) == ["long"] * 999
+    assert stored(memcached_server, b"p::key") == (16, json.dumps(["long"] * 999).encode())
+    peer.set("p::key", text, min_compress_len=100)
     assert kvs.delete("key") == ["long"] * 1000
 
 
@@ -172,7 +177,7 @@ def test_nothing_read_runs_code(
     ):
         with pytest.raises(KVSError):
             read()
-    assert kvs.raw_load("a").data == data
+    assert kvs.raw_load("a").data == evil
     assert kvs.expire("a", 50.5)
     assert kvs.delete("a") is None
     assert confessions == []
@@ -475,6 +480,15 @@ def test_a_larger_limit_of_the_server(own_memcached: Start) -> None:
     kvs = connect(own_memcached("-I", "4m"))
     kvs.set("key", "x" * (3 << 20))
     assert len(kvs.get("key")) == 3 << 20
+
+
+def test_a_server_without_compare_and_set(own_memcached: Start) -> None:
+    kvs = connect(own_memcached("-C"))
+    kvs.set("key", 1)
+    assert kvs.get("key") == 1
+    for call in (lambda: kvs.update("key", lambda old: 2), lambda: kvs.delete("key")):
+        with pytest.raises(KVSNotSupported, match="-C"):
+            call()
 
 
 def test_out_of_memory(own_memcached: Start) -> None:

@@ -6,6 +6,7 @@ with 1.0 find the same keys. It is never asked for a value: it would unpickle on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
@@ -37,7 +38,7 @@ LONGEST_RELATIVE = 30 * 86400
 LATEST_DATE = 2**31 - 1
 LARGEST_TTL = 1e10
 
-INTEGER, LONG, COMPRESSED, TEXT = 2, 4, 8, 16
+COMPRESSED, TEXT = 8, 16
 LARGEST_INFLATED = 64 << 20
 
 #: Keys that are sent as they are: no spaces or control characters, and no mapped key.
@@ -150,17 +151,14 @@ class MemcacheKVS(KVS):
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
         return self._add(self._full_key(key), data, ttl)
 
-    def raw_delete(self, key: str) -> bytes | None:
+    def raw_delete(self, key: str) -> Data | None:
         full_key = self._full_key(key)
         for _ in self._attempts():
-            item = self._item(full_key)
-            if item is None:
+            stored = self.raw_load(key)
+            if stored is None:
                 return None
-            code = self._ask(full_key, b"md %b C%d\r\n" % (full_key, item.cas)).words[0]
-            if code == b"NF":
-                return None
-            if code == b"HD":
-                return None if item.is_over() else _inflated_or_raw(item)
+            if self._remove_loaded(full_key, stored.token):
+                return stored.data
         raise self._conflict()
 
     def raw_ttl(self, key: str) -> float:
@@ -214,7 +212,10 @@ class MemcacheKVS(KVS):
     # -- compare and set ------------------------------------------------------------------
 
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
-        """Return the data as they are stored, with flags; see :meth:`KVS.raw_load`."""
+        """Return the data with their flags, uninterpreted but for compression.
+
+        See :meth:`KVS.raw_load`.
+        """
         full_key = self._full_key(key)
         if renew is None:
             command = b"mg %b v f c\r\n" % full_key
@@ -264,11 +265,11 @@ class MemcacheKVS(KVS):
     def _replace(
         self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, cas: int
     ) -> bool:
-        command = self._set_command(full_key, data, ttl, flags, b" C%d" % cas)
+        command = self._set_command(full_key, data, ttl, flags, _if_still(cas))
         return self._ask(full_key, command).words[0] == b"HD"
 
     def _remove_loaded(self, full_key: bytes, cas: int) -> bool:
-        return self._ask(full_key, b"md %b C%d\r\n" % (full_key, cas)).words[0] == b"HD"
+        return self._ask(full_key, b"md %b%b\r\n" % (full_key, _if_still(cas))).words[0] == b"HD"
 
     def _item(self, full_key: bytes, touch: bytes = b"") -> Item | None:
         command = b"mg %b v f c t%b\r\n" % (full_key, touch)
@@ -316,12 +317,10 @@ class MemcacheKVS(KVS):
         count = old + delta
         if _counts_in_place(item, count, ttl):
             sign, step = (b"D", -delta) if delta < 0 else (b"I", delta)
-            command = b"ma %b C%d M%b D%d\r\n" % (full_key, item.cas, sign, step)
-            done = self._ask(full_key, command).words[0] == b"HD"
+            command = b"ma %b%b M%b D%d\r\n" % (full_key, _if_still(item.cas), sign, step)
         else:
             command = self._set_counter(full_key, item, count, ttl)
-            done = self._ask(full_key, command).words[0] == b"HD"
-        return count if done else None
+        return count if self._ask(full_key, command).words[0] == b"HD" else None
 
     def _set_counter(self, full_key: bytes, item: Item, count: int, ttl: float | None) -> bytes:
         """Return the command that keeps the counter's clock: by a deadline, if there is one.
@@ -333,9 +332,9 @@ class MemcacheKVS(KVS):
         if deadline is None and item.ttl >= 0:
             deadline = time.time() + item.ttl
         if deadline is None:
-            return self._set_command(full_key, str(count), ttl, item.flags, b" C%d" % item.cas)
+            return self._set_command(full_key, str(count), ttl, item.flags, _if_still(item.cas))
         data, exptime = _wrapped(b"%d" % count, deadline)
-        return _set_command(full_key, data, exptime, item.flags, b" C%d" % item.cas)
+        return _set_command(full_key, data, exptime, item.flags, _if_still(item.cas))
 
     # -- commands and servers -------------------------------------------------------------
 
@@ -443,6 +442,16 @@ def _set_command(full_key: bytes, data: bytes, exptime: int, flags: int, mode: b
     return b"ms %b %d T%d F%d%b\r\n%b\r\n" % (full_key, len(data), exptime, flags, mode, data)
 
 
+def _if_still(cas: int) -> bytes:
+    """Return the flag that makes a command fail when the item has changed.
+
+    :raises KVSNotSupported: the server gives all items the same number.
+    """
+    if not cas:
+        raise KVSNotSupported("memcached runs with -C: it has no compare-and-set")
+    return b" C%d" % cas
+
+
 def _has_fraction(ttl: float | None) -> bool:
     return ttl is not None and ttl % 1 != 0 and ttl < LARGEST_TTL
 
@@ -500,25 +509,33 @@ def _stored(reply: Reply) -> Stored | None:
     data, deadline = _opened(reply.data)
     if deadline is not None and deadline <= time.time():
         return None
-    return Stored(data, reply.number(3), reply.number(2))
+    flags = reply.number(2)
+    if _is_compressed(flags):
+        with contextlib.suppress(CodecError):
+            return Stored(_inflated(data), reply.number(3), flags & ~COMPRESSED)
+    return Stored(data, reply.number(3), flags)
 
 
 def _readable(reply: Reply) -> bytes | None:
     data, deadline = _opened(reply.data)
     if deadline is not None and deadline <= time.time():
         return None
-    return _inflated(data, reply.number(2))
+    return _inflated(data) if _is_compressed(reply.number(2)) else data
 
 
-def _inflated(data: bytes, flags: int) -> bytes:
-    """Return data that python-memcached compressed as they were, any others as they are.
+def _is_compressed(flags: int) -> bool:
+    """Return whether python-memcached compressed the data.
 
-    No other flag changes anything: one of them would have python-memcached unpickle the data.
+    No other flag of its changes how data are read: for flag 1 it would unpickle them.
+    """
+    return bool(flags & COMPRESSED) and flags < 32
+
+
+def _inflated(data: bytes) -> bytes:
+    """Return data as they were before python-memcached compressed them.
 
     :raises CodecError: they are damaged, or too large.
     """
-    if not flags & COMPRESSED or flags > COMPRESSED | TEXT | INTEGER | LONG | 1:
-        return data
     inflater = zlib.decompressobj()
     try:
         inflated = inflater.decompress(data, LARGEST_INFLATED)
@@ -527,13 +544,6 @@ def _inflated(data: bytes, flags: int) -> bytes:
     if not inflater.eof:
         raise CodecError(f"compressed data are cut, or larger than {LARGEST_INFLATED} bytes")
     return inflated
-
-
-def _inflated_or_raw(item: Item) -> bytes:
-    try:
-        return _inflated(item.data, item.flags)
-    except CodecError:
-        return item.data
 
 
 def _counts_in_place(item: Item, count: int, ttl: float | None) -> bool:
