@@ -464,7 +464,7 @@ class RedisKVS(KVS):
 
     def close(self) -> None:
         self._pool.close()
-        self._client.close()
+        self._client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _literal(text: bytes) -> bytes:
