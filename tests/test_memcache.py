@@ -913,7 +913,7 @@ def test_options_out_of_range(option: str, value: Any) -> None:
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(TypeError, match="sever"):
         connect("127.0.0.1:11211", sever=1)
-    with pytest.raises(TypeError, match="servers"):
+    with pytest.raises(ValueError, match="servers: expected"):
         KVS("memcache", {})
     with pytest.raises(ValueError, match="parse"):
         connect("http://127.0.0.1:11211/")

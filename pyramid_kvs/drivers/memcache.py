@@ -88,7 +88,7 @@ class MemcacheKVS(KVS):
 
     def _create_client(  # type: ignore[override]
         self,
-        servers: Any,
+        servers: Any = None,
         rehash: bool = False,
         socket_timeout: float = 0.5,
         socket_connect_timeout: float | None = None,
