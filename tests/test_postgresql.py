@@ -709,7 +709,7 @@ def test_call_broken_off_leaves_no_reply(
             threading.Thread(target=alarm, daemon=True).start()
             with pytest.raises(BrokenOff):
                 store.raw_swap("blocked", Stored('"wrong"'), "new", 300)
-            assert store.get("other") == "right"
+            assert store.incr("n") == 1
     finally:
         signal.signal(signal.SIGUSR1, previous)
     assert store.get("other") == "right"

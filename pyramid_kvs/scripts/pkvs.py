@@ -1,0 +1,314 @@
+"""``pkvs``: look after an application's stores from the command line.
+
+Each command is a row of :data:`COMMANDS`; what belongs to a feature is in a module of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from plaster import PlasterError
+from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.paster import bootstrap
+from pyramid.registry import Registry
+from pyramid.scripts.common import parse_vars
+
+from .. import settings, storable, tagged_json
+from ..components import components
+from ..exceptions import KVSError
+from ..kvs import KVS
+
+
+class Failed(Exception):
+    """Ends the command: its text goes to standard error, and the exit status is 1."""
+
+
+class Command(NamedTuple):
+    """One command: a line of help, its arguments, and what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    #: Returns the exit status.
+    run: Callable[[argparse.Namespace], int]
+
+
+# -- the application -------------------------------------------------------------------------
+
+
+def add_ini(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that starts the application."""
+    parser.add_argument(
+        "ini",
+        metavar="INI[#NAME]",
+        help="the application's ini file; of several applications in it, the one called NAME",
+    )
+    parser.add_argument(
+        "vars",
+        metavar="KEY=VALUE",
+        nargs="*",
+        help="what the ini file needs: http_port=8080 for a %%(http_port)s in it",
+    )
+
+
+@contextlib.contextmanager
+def application(args: argparse.Namespace) -> Iterator[Registry]:
+    """Start the application and give its registry; its stores may be down.
+
+    :raises Failed: there is no such file, or the application does not start.
+    """
+    path = args.ini.partition("#")[0]
+    if "://" not in path and not os.path.isfile(path):
+        raise Failed(f"{path}: no such file")
+    try:
+        started = bootstrap(args.ini, options=_parse_vars(args.vars))
+    except (ConfigurationError, ConfigurationExecutionError, PlasterError) as error:
+        raise Failed(f"{path}: {error}") from error
+    except (LookupError, ImportError, OSError) as error:
+        raise Failed(f"{path}: {type(error).__name__}: {error}") from error
+    with started:
+        yield started["registry"]
+
+
+def _parse_vars(pairs: Sequence[str]) -> dict[str, str]:
+    try:
+        parsed: dict[str, str] = parse_vars(pairs)
+    except ValueError as error:
+        raise Failed(f"{error}: expected KEY=VALUE") from error
+    return parsed
+
+
+def drivers(registry: Registry) -> dict[str, KVS]:
+    """Return the application's drivers by the names of their settings.
+
+    :raises Failed: it has none.
+    """
+    found = components(registry).drivers
+    if not found:
+        known = ", ".join(sorted(settings.TABLE))
+        raise Failed(f"the application has no store: none of the settings {known} is set")
+    return dict(found)
+
+
+def for_each(drivers: Mapping[str, KVS], act: Callable[[KVS], str]) -> int:
+    """Print what ``act`` returns for each driver, or why it failed; return the exit status."""
+    statuses = [_act_on(name, driver, act) for name, driver in drivers.items()]
+    return max(statuses, default=0)
+
+
+def _act_on(name: str, driver: KVS, act: Callable[[KVS], str]) -> int:
+    try:
+        print_line(f"{name} ({driver.kvs}): {act(driver)}")
+    except KVSError as error:
+        print_error(f"{name} ({driver.kvs}): {error}")
+        return 1
+    return 0
+
+
+def print_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def print_error(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"pkvs: {text}\n")
+
+
+# -- migrate ---------------------------------------------------------------------------------
+
+
+def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_ini(parser)
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+
+
+def migrate(args: argparse.Namespace) -> int:
+    """Create what the stores need; running it again changes nothing."""
+
+    def act(driver: KVS) -> str:
+        if type(driver).initialize_schema is KVS.initialize_schema:
+            return "needs nothing"
+        driver.initialize_schema(dry_run=args.dry_run)
+        return "nothing was done" if args.dry_run else "ready"
+
+    with application(args) as registry, log_printed():
+        return for_each(drivers(registry), act)
+
+
+@contextlib.contextmanager
+def log_printed() -> Iterator[None]:
+    """Print what the library logs, from level INFO, to standard output."""
+    logger = logging.getLogger("pyramid_kvs")
+    level, handler = logger.level, logging.StreamHandler(sys.stdout)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+# -- ping ------------------------------------------------------------------------------------
+
+
+def ping(args: argparse.Namespace) -> int:
+    """Print, of each store, its driver, server and latency, or why it does not answer."""
+    status = 0
+    with application(args) as registry:
+        for name, driver in drivers(registry).items():
+            latency, error = measure(driver)
+            server = server_of(name, registry.settings)
+            found = f"{latency * 1000:.2f} ms  ok" if error is None else f"failed: {error}"
+            print_line(f"{name}  {driver.kvs}  {server}  {found}")
+            status = status if error is None else 1
+    return status
+
+
+def measure(driver: KVS) -> tuple[float, str | None]:
+    """Return how long a round trip takes, in seconds, and the error, if there is one.
+
+    The first opens the connection; the second is measured.
+    """
+    if not driver.ping():
+        return 0.0, _reason(driver)
+    started = time.perf_counter()
+    answers = driver.ping()
+    return time.perf_counter() - started, None if answers else _reason(driver)
+
+
+def _reason(driver: KVS) -> str:
+    """Ask once more for the error that ``ping`` keeps to itself."""
+    try:
+        driver.raw_get("__kvs_ping")
+    except Exception as error:  # noqa: BLE001 - a driver of the application may raise anything
+        return str(error) or type(error).__name__
+    return "no answer"
+
+
+def server_of(name: str, found: Mapping[str, Any]) -> str:
+    """Return where a setting's store is, without credentials.
+
+    :param name: of the setting, or of a part of it, such as ``kvs.ratelimit[2]``.
+    """
+    setting, *places = re.findall(r"kvs\.\w+|\d+", name) or [name]
+    value = settings.parse(setting, found.get(setting))
+    if isinstance(value, list) and places and int(places[0]) < len(value):
+        value = value[int(places[0])]
+    return address(value.get("kvs_kwargs") or {}) if isinstance(value, Mapping) else "-"
+
+
+def address(kwargs: Mapping[str, Any]) -> str:
+    """Return what ``kvs_kwargs`` say of the server, without credentials."""
+    for key in ("url", "unix_socket_path", "servers"):
+        if kwargs.get(key):
+            found = kwargs[key] if isinstance(kwargs[key], list) else [kwargs[key]]
+            return without_passwords(",".join(str(item) for item in found))
+    if "host" in kwargs or "port" in kwargs:
+        return ":".join(str(kwargs[key]) for key in ("host", "port") if key in kwargs)
+    return "default"
+
+
+def without_passwords(text: str) -> str:
+    """Mask users and passwords in URLs, in their queries, and in libpq's ``key=value`` pairs."""
+    masked = settings.without_credentials(text)
+    return re.sub(r"(\w*password\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", r"\1***", masked)
+
+
+# -- purge -----------------------------------------------------------------------------------
+
+
+def purge(args: argparse.Namespace) -> int:
+    """Remove expired entries from the stores that keep them until somebody does."""
+
+    def act(driver: KVS) -> str:
+        remove = getattr(driver, "purge", None)
+        if remove is None:
+            return "removes expired entries by itself"
+        return f"{remove()} expired removed"
+
+    with application(args) as registry:
+        return for_each(drivers(registry), act)
+
+
+# -- thaw ------------------------------------------------------------------------------------
+
+
+def add_thaw_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="an image of Perl's Storable; -: the input")
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="of strings without Perl's UTF-8 flag (utf-8); 'none': they stay bytes",
+    )
+    parser.add_argument("--indent", type=int, metavar="N", help="spaces for each level of nesting")
+
+
+def thaw(args: argparse.Namespace) -> int:
+    """Print a Storable image as JSON, with tags for what JSON has no form for."""
+    encoding = None if args.encoding == "none" else args.encoding
+    try:
+        value = storable.thaw(_read(args.file), encoding=encoding)
+        text = tagged_json.dumps(value, indent=args.indent)
+    except (OSError, ValueError, LookupError) as error:
+        raise Failed(f"{args.file}: {getattr(error, 'strerror', None) or error}") from error
+    print_line(text)
+    return 0
+
+
+def _read(path: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read(storable.MAX_SIZE + 1)
+    with Path(path).open("rb") as file:
+        return file.read(storable.MAX_SIZE + 1)
+
+
+# -- the script ------------------------------------------------------------------------------
+
+COMMANDS: dict[str, Command] = {
+    "migrate": Command("create the tables that the stores need", add_migrate_arguments, migrate),
+    "ping": Command("ask each store whether it answers, and how fast", add_ini, ping),
+    "purge": Command("remove expired entries from the stores that keep them", add_ini, purge),
+    "thaw": Command("print an image of Perl's Storable as JSON", add_thaw_arguments, thaw),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pkvs", description="Look after the stores of pyramid_kvs."
+    )
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        of_command = parsers.add_parser(name, help=command.help, description=command.run.__doc__)
+        command.add_arguments(of_command)
+        of_command.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except Failed as error:
+        print_error(str(error))
+        return 1
+    except BrokenPipeError:  # "pkvs thaw big | head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""The ``pkvs`` script, on an application's ini file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyramid_kvs import storable
+from pyramid_kvs.scripts import pkvs
+from tests.servers import PostgresServer, RedisServer, free_port
+
+APPLICATION = """
+from pyramid.config import Configurator
+from pyramid_kvs.drivers.memory import MemoryKVS
+
+class OwnKVS(MemoryKVS):
+    pass
+
+def main(global_config, **settings):
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_kvs")
+        config.add_kvs_driver("own", OwnKVS)
+    return config.make_wsgi_app()
+"""
+INI = """
+[app:main]
+paste.app_factory = pkvs_application:main
+{settings}
+"""
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write an ini file with these settings; return its path."""
+    module = types.ModuleType("pkvs_application")
+    exec(APPLICATION, vars(module))
+    monkeypatch.setitem(sys.modules, "pkvs_application", module)
+
+    def write(template: str = INI, **settings: Any) -> str:
+        lines = [f"kvs.{name} = {json.dumps(value)}" for name, value in settings.items()]
+        path = tmp_path / "development.ini"
+        path.write_text(template.format(settings="\n".join(lines)))
+        return str(path)
+
+    return write
+
+
+def refused_redis() -> dict[str, Any]:
+    return {"kvs": "redis", "kvs_kwargs": {"url": f"redis://u:s3cret@127.0.0.1:{free_port()}/0"}}
+
+
+def postgresql(server: PostgresServer) -> dict[str, Any]:
+    return {"kvs": "postgresql", "kvs_kwargs": {"url": server.url}}
+
+
+# -- ini files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["migrate", "ping", "purge"])
+def test_missing_file(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main([command, "nowhere.ini"]) == 1
+    assert capsys.readouterr().err == "pkvs: nowhere.ini: no such file\n"
+
+
+def test_missing_section(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main(["ping", write() + "#other"]) == 1
+    assert "other" in capsys.readouterr().err
+
+
+def test_refused_setting(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main(["ping", write(cache={"kvs": "reddis"})]) == 1
+    assert "did you mean 'redis'" in capsys.readouterr().err
+
+
+def test_no_stores(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main(["ping", write()]) == 1
+    assert "none of the settings kvs.cache, " in capsys.readouterr().err
+
+
+def test_section_and_variables(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    template = INI.replace("main]", "other]") + 'kvs.cache = {{"kvs": "%(store)s"}}\n'
+    path = write(template)
+    assert pkvs.main(["ping", f"{path}#other", "store=own"]) == 0
+    assert "kvs.cache  own" in capsys.readouterr().out
+    assert pkvs.main(["ping", f"{path}#other", "store"]) == 1
+    assert "expected KEY=VALUE" in capsys.readouterr().err
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        pkvs.main(["pong"])
+    assert caught.value.code == 2
+    assert "ping" in capsys.readouterr().err
+
+
+def test_console_script(write: Write) -> None:
+    """The script that pip installs ends with the exit status, and without a traceback."""
+    script = Path(sys.executable).with_name("pkvs")
+    done = subprocess.run([script, "ping", "x.ini"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "pkvs: x.ini: no such file\n")
+
+
+# -- ping ------------------------------------------------------------------------------------
+
+
+def test_ping_reports_each_store(
+    write: Write, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = {"kvs": "redis", "kvs_kwargs": {"host": "127.0.0.1", "port": redis_server.port}}
+    away = refused_redis()
+    assert pkvs.main(["ping", write(cache=there, session=away)]) == 1
+    ok, failed = capsys.readouterr().out.splitlines()
+    assert ok.startswith(f"kvs.cache  redis  127.0.0.1:{redis_server.port}  ")
+    assert ok.endswith(" ms  ok")
+    address = away["kvs_kwargs"]["url"].partition("@")[2]
+    assert failed.startswith(f"kvs.session  redis  redis://***@{address}  failed: ")
+    assert "s3cret" not in failed
+
+
+def test_ping_of_stores_that_answer(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main(["ping", write(cache={"kvs": "memory"})]) == 0
+    assert capsys.readouterr().out.startswith("kvs.cache  memory  default  ")
+
+
+def test_ping_says_that_a_table_is_missing(
+    write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pkvs.main(["ping", write(cache=postgresql(postgres_server))]) == 1
+    assert "run 'pkvs migrate'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "shown"),
+    [
+        ({}, "default"),
+        ({"host": "db", "password": "s3cret"}, "db"),
+        ({"unix_socket_path": "/run/redis"}, "/run/redis"),
+        ({"servers": ["a:1", "b:2"]}, "a:1,b:2"),
+        ({"url": "redis://:s3cret@db/0"}, "redis://***@db/0"),
+        (
+            {"url": "postgresql://db/x?user=u&password=s3cret"},
+            "postgresql://db/x?user=u&password=***",
+        ),
+        ({"url": r"host=db password = 's3 \'cret' port=1"}, "host=db password = *** port=1"),
+    ],
+)
+def test_address_without_credentials(kwargs: dict[str, Any], shown: str) -> None:
+    assert pkvs.address(kwargs) == shown
+
+
+# -- migrate and purge -----------------------------------------------------------------------
+
+
+def test_migrate(
+    write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(cache=postgresql(postgres_server), session={"kvs": "memory"})
+    assert pkvs.main(["migrate", path, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert 'CREATE TABLE IF NOT EXISTS "kvs"' in output
+    assert "kvs.cache (postgresql): nothing was done" in output
+    assert "kvs.session (memory): needs nothing" in output
+    assert postgres_server.execute("SELECT to_regclass('kvs')") == [(None,)]
+    assert pkvs.main(["migrate", path]) == 0
+    assert "kvs.cache (postgresql): ready" in capsys.readouterr().out
+    assert postgres_server.execute("SELECT version FROM kvs_version") == [(1,)]
+    assert pkvs.main(["migrate", path]) == 0
+    assert "CREATE" not in capsys.readouterr().out
+
+
+def test_purge(
+    write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(cache={"kvs": "memory"}, session=postgresql(postgres_server))
+    pkvs.main(["migrate", path])
+    postgres_server.execute(
+        "INSERT INTO kvs (key, is_text, data, expires) VALUES ('a', true, '1', now()), "
+        "('b', true, '1', now() + interval '1 day')"
+    )
+    capsys.readouterr()
+    assert pkvs.main(["purge", path]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "kvs.cache (memory): removes expired entries by itself",
+        "kvs.session (postgresql): 1 expired removed",
+    ]
+
+
+def test_purge_goes_on_after_a_store_that_is_away(
+    write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = {"kvs": "postgresql", "kvs_kwargs": {"url": "postgresql://u:s3cret@127.0.0.1:1/x"}}
+    path = write(cache=away, session=postgresql(postgres_server))
+    pkvs.main(["migrate", path])
+    capsys.readouterr()
+    assert pkvs.main(["purge", path]) == 1
+    out, err = capsys.readouterr()
+    assert "kvs.session (postgresql): 0 expired removed" in out
+    assert "kvs.cache (postgresql): no connection to PostgreSQL" in err
+    assert "s3cret" not in err
+
+
+# -- thaw ------------------------------------------------------------------------------------
+
+VALUE = {"user": "Zoë", "raw": b"\xff", "numbers": [1, -2, None]}
+
+
+def test_thaw_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "image"
+    storable.nstore(VALUE, path)
+    assert pkvs.main(["thaw", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert json.loads(output) == {**VALUE, "raw": {"$bytes": "ff"}}
+    assert output.count("\n") == 1
+    assert pkvs.main(["thaw", "--indent", "2", str(path)]) == 0
+    assert capsys.readouterr().out.count("\n") > 5
+
+
+def give_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_thaw_the_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_input(monkeypatch, storable.freeze([1, "two"]))
+    assert pkvs.main(["thaw", "-"]) == 0
+    assert capsys.readouterr().out == '[1, "two"]\n'
+
+
+def test_thaw_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(storable.nfreeze([b"caf\xe9"]))
+    assert pkvs.main(["thaw", "--encoding", "latin-1", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out) == ["café"]
+    assert pkvs.main(["thaw", "--encoding", "none", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"$bytes": "636166e9"}]
+    assert pkvs.main(["thaw", "--encoding", "latin-99", str(path)]) == 1
+    assert "latin-99" in capsys.readouterr().err
+
+
+def test_thaw_of_a_broken_image(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_input(monkeypatch, storable.nfreeze(list(range(50)))[:-3])
+    assert pkvs.main(["thaw", "-"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("pkvs: -: ")
+    assert " at byte " in err
+
+
+def test_thaw_of_a_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pkvs.main(["thaw", "nowhere"]) == 1
+    assert capsys.readouterr().err == "pkvs: nowhere: No such file or directory\n"
+
+
+def test_thaw_into_a_closed_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    storable.nstore(["x" * 1_000_000], path)
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pyramid_kvs.scripts.pkvs", "thaw", str(path)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
