@@ -72,9 +72,12 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
     :raises StorableError: a value has no form in Perl, or a changed one holds something that Python
         values cannot say: an object of a class, a reference to a scalar, code.
     """
+    asked = changes.values.keys()
     changes = Changes(dict(changes.values), set(changes.mutated), changes.objects)
     dropped = _dropped(image, changes, current)
-    _refuse_objects(changes)
+    for key, value in changes.values.items():
+        if _holds_object(value, changes.objects):
+            raise _unwritable(key, "an object of a Perl class") if key in asked else _linked(key)
     kept = [pair for place, pair in enumerate(image.pairs) if place not in dropped]
     return _Assembly(image, kept, _written(image, changes)).data()
 
@@ -145,18 +148,24 @@ def _unwritable(key: Key, obstacle: str) -> StorableError:
     )
 
 
-def _refuse_objects(changes: Changes) -> None:
-    """Refuse values that hold what was an object of a Perl class: it would lose its class."""
-    for key, value in changes.values.items():
-        todo, seen = [value], set()
-        while todo:
-            item = todo.pop()
-            if not isinstance(item, (dict, list)) or id(item) in seen:
-                continue
-            if id(item) in changes.objects:
-                raise _unwritable(key, "an object of a Perl class")
+def _linked(key: Key) -> StorableError:
+    return StorableError(
+        f"what is to change shares an object of a Perl class with the key {key!r}, which cannot "
+        "be written back"
+    )
+
+
+def _holds_object(value: Any, objects: Mapping[int, Any]) -> bool:
+    """Return whether a value holds what was an object of a Perl class and would lose its class."""
+    todo, seen = [value], set()
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (dict, list)) and id(item) not in seen:
+            if id(item) in objects:
+                return True
             seen.add(id(item))
             todo.extend(item.values() if isinstance(item, dict) else item)
+    return False
 
 
 def _written(image: HashImage, changes: Changes) -> list[tuple[WireKey, Any]]:

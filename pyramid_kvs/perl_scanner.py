@@ -57,7 +57,12 @@ __all__ = ["ClassUse", "HashImage", "Key", "Pair", "Piece", "Scanner", "WireKey"
 Key: TypeAlias = "str | bytes"
 Step: TypeAlias = "tuple[Callable[[], None], int]"
 
-REFERENCES: Final = (SX_REF, SX_WEAKREF, SX_OVERLOAD, SX_WEAKOVERLOAD)
+ODD_REFERENCES: Final = {
+    SX_REF: "a reference to a reference",
+    SX_WEAKREF: "a weak reference",
+    SX_OVERLOAD: "an overloaded object",
+    SX_WEAKOVERLOAD: "a weak reference",
+}
 CONTAINERS: Final = (SX_ARRAY, SX_HASH, SX_FLAG_HASH)
 SHORT_TEXTS: Final = (SX_SCALAR, SX_UTF8STR)
 LONG_TEXTS: Final = (SX_LSCALAR, SX_LUTF8STR)
@@ -309,7 +314,7 @@ class Scanner:
         self.object_tag()
 
     def _reference(self, kind: int) -> None:
-        self._note("a reference to a reference" if kind == SX_REF else "a weak reference")
+        self._note(ODD_REFERENCES[kind])
         self.tag += 1
         self._push(self._record)
 
@@ -370,6 +375,7 @@ class Scanner:
         return value
 
     def _hook(self, kind: int) -> None:
+        self._note("an object of a class with Storable hooks")
         flags_at, flags = self.pos, self.byte()
         self.tag += 1
         if flags & HOOK_EXTRA == HOOK_EXTRA:
@@ -409,7 +415,7 @@ class Scanner:
 
 OPENERS: Final[dict[int, Callable[[Scanner, int], None]]] = {
     **dict.fromkeys(CONTAINERS, Scanner._bare),
-    **dict.fromkeys(REFERENCES, Scanner._reference),
+    **dict.fromkeys(ODD_REFERENCES, Scanner._reference),
     **dict.fromkeys((SX_TIED_ARRAY, SX_TIED_HASH, SX_TIED_SCALAR), Scanner._tied),
     **dict.fromkeys((SX_BLESS, SX_IX_BLESS), Scanner._blessing),
     **dict.fromkeys((SX_VSTRING, SX_LVSTRING), Scanner._version),
@@ -469,7 +475,7 @@ def _read_hash(scanner: Scanner, codec: str | None, member: bytes | None) -> Has
 def _follow(scanner: Scanner, wanted: tuple[int, ...]) -> int:
     """Pass references and blessings up to a record of a wanted type; return where it starts."""
     while (kind := scanner.byte()) not in wanted:
-        if kind in REFERENCES:
+        if kind in ODD_REFERENCES:
             scanner.tag += 1
         elif kind in (SX_BLESS, SX_IX_BLESS):
             scanner.class_name(kind)

@@ -30,7 +30,10 @@ def run_perl(perl: str, *words: str, stdin: bytes = b"") -> bytes:
 
 def perl_image(perl: str, expression: str, function: str = "nfreeze") -> bytes:
     """Return the image that perl makes of a reference."""
-    script = f"use strict; use utf8; binmode STDOUT; print Storable::{function}({expression})"
+    script = (
+        "use strict; use utf8; binmode STDOUT; $Storable::canonical = 1;"
+        f"print Storable::{function}({expression})"
+    )
     return run_perl(perl, "-MStorable", "-e", script)
 
 

@@ -1,0 +1,257 @@
+"""Editing the hash in an image: what real perl thaws from it afterwards."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyramid_kvs.perl_images import REMOVED, Changes, edit_hash, read_hash
+from pyramid_kvs.perl_records import is_same
+from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
+from tests.perlsess.sites import perl_dump, perl_image
+from tests.servers import need_perl
+
+GRAPHS = Path(__file__).with_name("graphs.pl")
+
+
+class Worker:
+    """A perl that makes random sessions and describes what it thaws."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [need_perl(), str(GRAPHS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def _ask(self, line: str) -> bytes:
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return base64.b64decode(self._process.stdout.readline())
+
+    def make(self, seed: int, function: str) -> bytes:
+        return self._ask(f"make {seed} {function}")
+
+    def dump(self, image: bytes, without: set[str]) -> str:
+        encoded = base64.b64encode(image).decode()
+        return self._ask(f"dump {encoded} {','.join(sorted(without))}").decode()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        assert self._process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def edit(image: bytes, values: dict[Any, Any], mutated: set[Any] = frozenset()) -> bytes:
+    objects: dict[int, Any] = {}
+    current = thaw(image, blessed=lambda _, value: objects.setdefault(id(value), value))
+    return edit_hash(read_hash(image, "utf-8"), Changes(values, set(mutated), objects), current)
+
+
+ADDED = [1, {"deep": [None, "é", "text" * 100, -70000]}]
+
+
+def random_changes(chance: random.Random, keys: list[Any]) -> dict[Any, Any]:
+    gone = chance.sample(keys, chance.randrange(3))
+    added = chance.choice([[], ["new"], ["new", "ß"], ["\u263a"]])
+    return {**dict.fromkeys(gone, REMOVED), **dict.fromkeys(added, ADDED)}
+
+
+@pytest.mark.parametrize("function", ["freeze", "nfreeze"])
+def test_other_keys_stay_as_they_are(worker: Worker, function: str) -> None:
+    """Whatever is removed and added, perl finds the other keys with classes, links and bytes."""
+    refused = 0
+    for seed in range(250):
+        image = worker.make(seed, function)
+        keys = sorted(thaw(image))
+        changes = random_changes(random.Random(seed), keys)
+        gone = {key for key, value in changes.items() if value is REMOVED}
+        added = set(changes) - gone
+        try:
+            edited = edit(image, changes)
+        except StorableError:
+            assert gone, "additions alone disturb nothing"
+            refused += 1
+            continue
+        assert worker.dump(edited, set(changes)) == worker.dump(image, set(changes))
+        found = thaw(edited)
+        assert found.keys() == (set(keys) | added) - gone
+        assert all(is_same(found[key], ADDED) for key in added)
+    assert 0 < refused < 50
+
+
+def test_no_change_gives_the_same_bytes(worker: Worker) -> None:
+    for seed in range(100):
+        image = worker.make(seed, "nfreeze")
+        assert edit(image, {}) == image
+
+
+def test_in_place_changes_keep_what_is_shared(worker: Worker) -> None:
+    """A changed list that two keys share is still one list, in both."""
+    image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}, c => [2]} }")
+    values = thaw(image)
+    values["a"].append(5)
+    edited = edit(image, {"a": values["a"], "b": values["b"]}, {"a", "b"})
+    found = thaw(edited)
+    assert found == {"a": [1, 5], "b": {"l": [1, 5]}, "c": [2]}
+    assert found["a"] is found["b"]["l"]
+
+
+def test_what_a_removed_key_shares_lives_on_elsewhere() -> None:
+    image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}} }")
+    for gone, kept in (("a", {"b": {"l": [1]}}), ("b", {"a": [1]})):
+        assert thaw(edit(image, {gone: REMOVED})) == kept
+
+
+LOCKED = r"do { require Hash::Util; my %h = (a => 1); Hash::Util::lock_hashref(\%h); [\%h] }"
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"),
+    [
+        ("bless({n => 1}, 'My::User')", "an object of class My::User"),
+        ("{deep => [bless([], 'My::User')]}", "an object of class My::User"),
+        ("[qr/x/]", "an object of class Regexp"),
+        (r"[\'text']", "a reference to a scalar"),
+        (r"[\[1]]", "a reference to a reference"),
+        (r"do { my $n = 1; [\$n, \$n] }", "a reference to a scalar"),
+        ("[v1.2.3]", "a version string"),
+        (LOCKED, "a restricted hash"),
+        ("do { package Ov; use overload '+' => sub {}; [bless []] }", "an overloaded object"),
+        ("do { package Hk; sub STORABLE_freeze { 'x' } bless [] }", "an object of a class with"),
+        (
+            "do { require Scalar::Util; my $s = [[1]]; push @$s, $s->[0];"
+            " Scalar::Util::weaken($s->[1]); $s }",
+            "a weak reference",
+        ),
+    ],
+)
+def test_refuses_to_change_what_python_cannot_say(value: str, holds: str) -> None:
+    image = perl_image(need_perl(), f"{{key => {value}, other => 1}}")
+    current = thaw(image)
+    with pytest.raises(StorableError, match=f"'key' changed, and it holds {holds}"):
+        edit(image, {"key": current["key"]}, {"key"})
+    assert thaw(edit(image, {"key": [1]})) == {"key": [1], "other": 1}
+    assert thaw(edit(image, {"key": REMOVED})) == {"other": 1}
+
+
+def test_refuses_objects_under_another_key() -> None:
+    """A dict that was an object of a class would be stored without the class."""
+    image = perl_image(need_perl(), "{user => bless({n => 1}, 'My::User')}")
+    objects: dict[int, Any] = {}
+    current = thaw(image, blessed=lambda _, value: objects.setdefault(id(value), value))
+    changes = Changes({"list": [current["user"]]}, set(), objects)
+    with pytest.raises(StorableError, match="'list' changed, and it holds an object"):
+        edit_hash(read_hash(image, "utf-8"), changes, current)
+
+
+def test_refuses_a_cycle_through_the_session() -> None:
+    image = perl_image(need_perl(), "do { my $s = {n => 1}; $s->{self} = [$s]; $s }")
+    with pytest.raises(StorableError, match="a reference to the session itself"):
+        edit(image, {"self": thaw(image)["self"]}, {"self"})
+    found = thaw(edit(image, {"n": 2}))
+    assert found["n"] == 2
+    assert found["self"][0] is found
+
+
+def test_keys_stay_what_they_are_for_perl() -> None:
+    """A changed key is written as perl wrote it: bytes, or characters of either kind."""
+    perl = need_perl()
+    image = perl_image(perl, r'{"\xc3\xa9" => 1, "\x{e9}x\x{263a}" => 1, "l\x{e9}" => 1}')
+    edited = edit(image, dict.fromkeys(thaw(image), 2))
+    assert perl_dump(perl, edited) == perl_dump(perl, image).replace("=> 1", "=> 2")
+
+
+def test_one_key_in_two_spellings_is_one_key() -> None:
+    """With ``encoding`` null, perl's key is bytes in Python; the text of it is no second key."""
+    perl = need_perl()
+    image = nfreeze({b"user": 1})
+    changes = Changes({"user": 2})
+    edited = edit_hash(read_hash(image, None), changes, {b"user": 1})
+    assert perl_dump(perl, edited) == '{"user" => 2}'
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("bless {a => 1}, 'My::Session'", """bless( {"a" => 2}, 'My::Session' )"""),
+        (r"\{a => 1}", r"""\{"a" => 2}"""),
+    ],
+)
+def test_what_is_around_the_hash_stays(expression: str, expected: str) -> None:
+    perl = need_perl()
+    assert perl_dump(perl, edit(perl_image(perl, expression), {"a": 2})) == expected
+
+
+def test_the_member_of_an_object() -> None:
+    """The hash in a Cache::Object is edited, and what is around it stays."""
+    perl = need_perl()
+    fields = "A => undef, _Data => $s, odd => bless([$s], 'Odd')"
+    session = "{n => 1, o => bless([], 'Odd')}"
+    image = perl_image(perl, f"do {{ my $s = {session}; ['k', bless({{{fields}}}, 'C'), 7] }}")
+    current = thaw(image)[1]["_Data"]
+    edited = edit_hash(read_hash(image, "utf-8", b"_Data"), Changes({"n": 2, "m": [3]}), current)
+    before, after = perl_dump(perl, image), perl_dump(perl, edited)
+    assert after.replace('"m" => [3],"n" => 2', '"n" => 1') == before != after
+
+
+def test_a_member_that_is_only_referred_to() -> None:
+    image = perl_image(
+        need_perl(), "do { my $s = {}; ['k', bless({A => [$s], _Data => $s}, 'C')] }"
+    )
+    with pytest.raises(StorableError, match="no hash"):
+        read_hash(image, "utf-8", b"_Data")
+
+
+def test_foreign_layouts_are_not_changed() -> None:
+    """A native image of a big-endian perl is read, and refused when it should be changed."""
+    image = b"\x04\x0b\x0887654321\x04\x08\x08\x08\x03\0\0\0\x01\x08\x81\0\0\0\x01a"
+    assert thaw(image) == {"a": 1}
+    with pytest.raises(StorableError, match="another layout"):
+        edit(image, {"b": 2})
+
+
+def test_no_hash_at_the_root() -> None:
+    for image in (nfreeze([1]), freeze("text")):
+        with pytest.raises(StorableError, match="no hash at the root"):
+            read_hash(image, "utf-8")
+
+
+@settings(max_examples=1500, deadline=None)
+@given(data=st.data())
+def test_broken_images(data: st.DataObject) -> None:
+    """Whatever bytes come: an image, or StorableError."""
+    image = bytearray(BROKEN_FROM[data.draw(st.integers(0, len(BROKEN_FROM) - 1))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
+    image = image[: data.draw(st.integers(0, len(image)))]
+    member = data.draw(st.sampled_from([None, b"_Data"]))
+    with contextlib.suppress(StorableError):
+        found = read_hash(bytes(image), "utf-8", member)
+        edit_hash(found, Changes({"a": 1, "b": REMOVED}), {pair.key: None for pair in found.pairs})
+
+
+_MEMBER = "050b 02 00000002 0881 04 110143 03 00000001 04 03 00000001 0881 00000001 61 00000005"
+BROKEN_FROM = [
+    nfreeze({"a": [1, {"b": "text" * 80}], "b": None, "ß": -5}),
+    freeze({"a": [1, {"b": "text" * 80}], "b": 70000, "ß": 2.5}),
+    bytes.fromhex(_MEMBER) + b"_Data",
+    # [7, $s, $s, $h], $h an object whose class has hooks, in a hash
+    bytes.fromhex(
+        "050b 03 00000001 04 02 00000004 0887 04 02 00000001 0a017a 04 00 00000005"
+        "04 13 42 02 00000001 0885 82 024878 02636b 01 0000000a 00000001 61"
+    ),
+]
