@@ -1,0 +1,106 @@
+"""Kinto's cache interface on a driver."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+from kinto.core.cache import CacheBase
+from kinto.core.storage.exceptions import BackendError
+
+from ..exceptions import CodecError, KVSError
+from ..kvs import KVS, decode_key
+from ..logs import ThrottledLog
+from .turns import Turns
+
+MISSING = object()
+T = TypeVar("T")
+
+undecodable = ThrottledLog(logging.getLogger(__name__))
+
+
+class Cache(CacheBase):
+    """Values as JSON text at Kinto's prefix + key; each method is one call of the driver.
+
+    :raises BackendError: from every method, when the store fails; ``original`` is the driver's
+        :class:`~pyramid_kvs.exceptions.KVSError`.
+    """
+
+    def __init__(self, driver: KVS, turns: Turns | None = None) -> None:
+        super().__init__(cache_prefix=decode_key(driver.key_prefix))
+        self._driver = driver
+        self._turn = nullcontext if turns is None else turns.one
+
+    def initialize_schema(self, dry_run: bool = False) -> None:
+        """Create what the store needs; ``kinto migrate`` calls it."""
+        self._ask(self._driver.initialize_schema, dry_run)
+
+    def flush(self) -> None:
+        """Remove all keys under the prefix, and no others."""
+        self._ask(self._driver.flush)
+
+    def ttl(self, key: str) -> float:
+        """Return the seconds left; negative when the key is missing or never expires."""
+        return self._ask(self._driver.ttl_of, key)
+
+    def expire(self, key: str, ttl: float) -> None:
+        """Give a key a new ttl; 0 or less removes it; a missing key stays missing."""
+        self._ask(self._driver.expire, key, checked_ttl(ttl))
+
+    def set(self, key: str, value: Any, ttl: float) -> None:
+        """Store a value; with a ttl of 0 or less it is gone at once.
+
+        :raises TypeError: the value cannot be written as JSON, or the ttl is no number.
+        """
+        self._ask(self._driver.set, key, self._to_store(value, checked_ttl(ttl)), ttl)
+
+    def get(self, key: str) -> Any:
+        """Return the value, or ``None``; what is stored and no JSON is missing."""
+        stored = self._ask(self._load, key)
+        if stored is MISSING:
+            self.metrics_backend.count_miss()
+            return None
+        self.metrics_backend.count_hit()
+        return self._from_store(stored)
+
+    def delete(self, key: str) -> Any:
+        """Remove a key; return the value that was there, or ``None``, in one atomic step."""
+        return self._from_store(self._ask(self._driver.delete, key))
+
+    def _load(self, key: str) -> Any:
+        try:
+            return self._driver.get(key, MISSING)
+        except CodecError:
+            undecodable.warning("a value in Kinto's cache is not JSON; it counts as missing")
+            return MISSING
+
+    def _ask(self, call: Callable[..., T], *args: Any) -> T:
+        try:
+            with self._turn():
+                return call(*args)
+        except KVSError as error:
+            raise BackendError(original=error) from error
+
+    # -- what a store keeps instead of the value ------------------------------------------
+
+    def _to_store(self, value: Any, ttl: float) -> Any:
+        return value
+
+    def _from_store(self, stored: Any) -> Any:
+        return stored
+
+
+def checked_ttl(ttl: Any) -> float:
+    """Return a ttl that is a finite number.
+
+    :raises TypeError: it is ``None``, a truth value, a text...
+    :raises ValueError: it is infinite, or no number.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+        raise TypeError(f"ttl: found {ttl!r}, expected a number of seconds")
+    if not math.isfinite(ttl):
+        raise ValueError(f"ttl: found {ttl!r}, expected a finite number of seconds")
+    return ttl

@@ -1,0 +1,25 @@
+"""Kinto's cache in the process: ``kinto.cache_backend = pyramid_kvs.kinto.memory``."""
+
+from __future__ import annotations
+
+from pyramid.config import Configurator
+
+from .backend import Cache
+from .options import build, read
+
+#: What Kinto documents.
+MAX_BYTES = 524288
+
+
+def load_from_config(config: Configurator) -> Cache:
+    """Return the backend that Kinto's settings describe.
+
+    All of them in a process share one store, whose size is the first one's.
+
+    :raises ConfigurationError: a setting is not valid.
+    """
+    max_bytes = read(config, "cache_max_size_bytes").get("max_size_bytes", MAX_BYTES)
+    driver = build(
+        config, "memory", "cache_max_size_bytes", name="pyramid_kvs.kinto", max_bytes=max_bytes
+    )
+    return Cache(driver)

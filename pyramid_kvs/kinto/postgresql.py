@@ -1,0 +1,36 @@
+"""Kinto's cache in PostgreSQL: ``kinto.cache_backend = pyramid_kvs.kinto.postgresql``."""
+
+from __future__ import annotations
+
+import re
+
+from pyramid.config import Configurator
+
+from .backend import Cache
+from .options import build, read, read_required
+
+#: Kinto's alone: without a prefix, ``flush`` removes all of it.
+TABLE = "kinto_cache"
+POOL = (
+    "cache_pool_size",
+    "cache_max_overflow",
+    "cache_max_backlog",
+    "cache_pool_timeout",
+    "cache_pool_recycle",
+)
+
+
+def load_from_config(config: Configurator) -> Cache:
+    """Return the backend that Kinto's settings describe; it connects on first use.
+
+    :raises ConfigurationError: ``cache_url`` is missing, or a setting is not valid.
+    """
+    url = read_required(config, "cache_url", "postgresql://user:password@localhost:5432/kinto")
+    pool = read(config, *POOL)
+    driver = build(config, "postgresql", "cache_url", url=plain(url), table=TABLE, **pool)
+    return Cache(driver)
+
+
+def plain(url: str) -> str:
+    """Return the URL without SQLAlchemy's driver name, as in ``postgresql+psycopg2://``."""
+    return re.sub(r"\A(postgres(?:ql)?)\+\w+://", r"\1://", url)
