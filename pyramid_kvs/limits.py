@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: A leak of floating point, which must not cost a request its place in a full bucket.
 EPSILON = 1e-6
 
+#: No limit is as high.
+MOST = 1e15
+
 
 class Rule(NamedTuple):
     """What is allowed: ``limit`` units in ``window_ms``, at most ``burst`` of them at once."""
@@ -122,8 +125,8 @@ def _windows(state: str | None, now: int, window: int) -> tuple[int, int, int]:
 
 
 def _until_room(room: int, window: int, elapsed: int, current: int, previous: int) -> int:
-    """Return the milliseconds until at most ``room`` units count."""
-    if room >= current + previous:
+    """Return the milliseconds until at most ``room`` units count; below 0: nothing to wait for."""
+    if room < 0 or room >= current + previous:
         return 0
     if room >= current:
         return max(0, window - elapsed - (room - current) * window // previous)
@@ -142,13 +145,16 @@ def gcra(state: str | None, now: int, rule: Rule) -> Count:
     used = max(0.0, level + rule.cost)
     if rule.cost > 0 and used > rule.burst + EPSILON:
         remaining = max(0, math.floor(rule.burst - level + EPSILON))
-        reset = math.ceil((level - (rule.burst - remaining - 1)) * unit)
-        return _denied(remaining, max(0, reset), math.ceil((used - rule.burst) * unit))
+        reset = _up((level - (rule.burst - remaining - 1)) * unit)
+        return _denied(remaining, reset, _up((used - rule.burst) * unit))
     remaining = max(0, math.floor(rule.burst - used + EPSILON))
-    reset = math.ceil((used - max(0, rule.burst - remaining - 1)) * unit)
-    state = f"g:{used:.17g}:{now}"
-    result = LimitResult(True, remaining, max(0, reset), 0)
-    return Count(result, state, max(1, math.ceil(used * unit)))
+    reset = _up((used - max(0, rule.burst - remaining - 1)) * unit)
+    lives = max(1, math.ceil(used * unit))
+    return Count(LimitResult(True, remaining, reset, 0), f"g:{used:.17g}:{now}", lives)
+
+
+def _up(milliseconds: float) -> int:
+    return max(0, math.ceil(milliseconds - EPSILON))
 
 
 def _denied(remaining: int, reset: int, retry: int) -> Count:
@@ -172,9 +178,10 @@ def _numbers(pattern: re.Pattern[str], state: str | None) -> tuple[int, ...] | N
 def _level(state: str | None) -> tuple[float, int] | None:
     match = _GCRA.fullmatch(state or "")
     try:
-        return (float(match[1]), int(match[2])) if match else None
+        level, at = (float(match[1]), int(match[2])) if match else (math.inf, 0)
     except ValueError:
         return None
+    return (level, at) if level < MOST else None
 
 
 STRATEGIES: dict[str, Callable[[str | None, int, Rule], Count]] = {

@@ -29,6 +29,7 @@ Param = bytes | None
 
 BINARY = 1
 BYTEA = 17
+FLOAT8 = 701
 BOOL = 16
 READABLE = select.POLLIN
 READABLE_OR_WRITABLE = select.POLLIN | select.POLLOUT

@@ -250,6 +250,51 @@ class MemcacheKVS(KVS):
         current = self.raw_load(key)
         return Swap(old is None and data is None and current is None, current)
 
+    # -- rate limits ----------------------------------------------------------------------
+
+    def raw_swap_many(
+        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
+    ) -> list[Swap]:
+        commands = {}
+        for key, old, data, ttl in swaps:
+            full_key = self._full_key(key)
+            mode = b" ME" if old is None else _if_still(old.token)
+            commands[full_key] = self._set_command(full_key, data, ttl, None, mode)
+        replies = dict(self._ask_many(commands, BATCH_DATA))
+        lost = [swap[0] for swap in swaps if replies[self._full_key(swap[0])].words[0] != b"HD"]
+        current = self.raw_load_many(lost) if lost else {}
+        return [
+            self._lost(swap, current.get(swap[0])) if swap[0] in lost else DONE for swap in swaps
+        ]
+
+    def _lost(
+        self, swap: tuple[str, Stored | None, Data, float | None], current: Stored | None
+    ) -> Swap:
+        if swap[1] is None and current is None:  # what was in the way is over
+            return self.raw_swap(*swap)
+        return Swap(False, current)
+
+    def raw_load_session(
+        self, session_key: str | None, renew: float | None, keys: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        if session_key is None or _has_fraction(renew):
+            return super().raw_load_session(session_key, renew, keys)
+        by_full_key = {self._full_key(key): key for key in keys}
+        commands = {full_key: b"mg %b v f c\r\n" % full_key for full_key in by_full_key}
+        home = self._full_key(session_key)
+        touch = b"" if renew is None else b" T%d" % _exptime(renew)
+        commands[home] = b"mg %b v f c%b\r\n" % (home, touch)
+        replies = dict(self._ask_many(commands, BATCH_BYTES))
+        found = {key: _stored(reply) for key, reply in replies.items() if _is_value(reply)}
+        session = found.pop(home, None)
+        if session is not None and renew is not None and replies[home].data.startswith(MAGIC):
+            session = self.raw_load(session_key, renew)
+        return session, {
+            by_full_key[key]: stored for key, stored in found.items() if stored is not None
+        }
+
+    # -- steps ----------------------------------------------------------------------------
+
     def _add(
         self, full_key: bytes, data: Data, ttl: float | None, flags: int | None = None
     ) -> bool:
@@ -514,6 +559,10 @@ def _stored(reply: Reply) -> Stored | None:
         with contextlib.suppress(CodecError):
             return Stored(_inflated(data), reply.number(3), flags & ~COMPRESSED)
     return Stored(data, reply.number(3), flags)
+
+
+def _is_value(reply: Reply) -> bool:
+    return reply.words[0] == b"VA"
 
 
 def _readable(reply: Reply) -> bytes | None:

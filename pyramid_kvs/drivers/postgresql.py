@@ -15,7 +15,7 @@ import psycopg
 from ..exceptions import KVSError, KVSUnavailable, ValueTooLarge
 from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, unknown_name
 from . import libpq
-from .libpq import BOOL, BYTEA, Param, Statement, array, boolean, float8, int8
+from .libpq import BOOL, BYTEA, FLOAT8, Param, Statement, array, boolean, float8, int8
 from .statements import schema, statements
 from .waiting_pool import WaitingPool
 
@@ -437,9 +437,7 @@ class PostgresqlKVS(KVS):
         if renew is None:
             data = self.raw_get(key)
             return None if data is None else Stored(data)
-        renew = min(renew, LONGEST_TTL)
-        enough = renew - min(renew * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS)
-        params = (self._stored_key(key), float8(renew), float8(enough))
+        params = (self._stored_key(key), *_renewal(renew))
         result = self._run("load_renewed", params, repeatable=True)
         return Stored(_data(result)) if result.ntuples else None
 
@@ -482,6 +480,61 @@ class PostgresqlKVS(KVS):
             seconds(ttl),
         )
         return self._run("swap", params)
+
+    # -- rate limits ----------------------------------------------------------------------
+
+    def raw_load_session(
+        self, session_key: str | None, renew: float | None, keys: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        """Load a session and other keys; see :meth:`KVS.raw_load_session` and :meth:`raw_load`."""
+        if session_key is None:
+            return None, self.raw_load_many(keys)
+        if renew is None:
+            found = self.raw_load_many([session_key, *keys])
+            return found.pop(session_key, None), found
+        by_stored = {self._stored_key(key): key for key in (session_key, *keys)}
+        params = (
+            self._stored_key(session_key),
+            *_renewal(renew),
+            array(BYTEA, list(by_stored)),
+        )
+        result = self._run("load_session", params, repeatable=True)
+        found = {
+            by_stored[key]: Stored(decode_data(data, is_text))  # type: ignore[arg-type, index]
+            for key, data, is_text in libpq.rows(result)
+        }
+        return found.pop(session_key, None), found
+
+    def raw_swap_many(
+        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
+    ) -> list[Swap]:
+        """Run several swaps in one statement, which takes its locks in the order of the keys."""
+        columns = zip(*(self._swap_row(*swap) for swap in swaps), strict=True)
+        types = (BYTEA, BYTEA, BYTEA, BYTEA, BOOL, FLOAT8)
+        params = [array(oid, column) for oid, column in zip(types, columns, strict=True)]
+        result = self._run("swap_many", params)
+        self._purge_now_and_then()
+        found = {key: rest for key, *rest in libpq.rows(result)}
+        return [self._swapped(swap, found.get(self._stored_key(swap[0]))) for swap in swaps]
+
+    def _swap_row(
+        self, key: str, old: Stored | None, data: Data, ttl: float | None
+    ) -> tuple[bytes | None, ...]:
+        row = self._row(key, data, ttl)
+        return *row[:2], None if old is None else encode_data(old.data)[0], *row[2:]
+
+    def _swapped(
+        self,
+        swap: tuple[str, Stored | None, Data, float | None],
+        found: list[bytes | None] | None,
+    ) -> Swap:
+        if found is not None and found[0] == b"\x01":
+            return DONE
+        current = None if found is None else Stored(decode_data(found[1] or b"", found[2] or b""))
+        old = swap[1]
+        if (current and current.data) == (old and old.data):
+            current = self.raw_load(swap[0])  # see raw_swap
+        return Swap(False, current)
 
     # -- all keys -------------------------------------------------------------------------
 
@@ -603,6 +656,12 @@ class PostgresqlKVS(KVS):
 PROLOGUE = """SET LOCAL statement_timeout = '50s';
 SELECT pg_advisory_xact_lock(7740114503);
 """
+
+
+def _renewal(ttl: float) -> tuple[bytes, bytes]:
+    """Return a new ttl, and how much of it must be left for the row to stay as it is."""
+    ttl = min(ttl, LONGEST_TTL)
+    return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
 
 
 def _data(result: PGresult, column: int = 0) -> Data:

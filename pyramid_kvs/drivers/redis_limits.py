@@ -65,7 +65,7 @@ strategies['fixed-window'] = function(key, limit, window, burst, cost)
 end
 
 local function until_room(room, window, elapsed, current, previous)
-    if room >= current + previous then return 0 end
+    if room < 0 or room >= current + previous then return 0 end
     if room >= current then
         return math.max(0, window - elapsed - math.floor((room - current) * window / previous))
     end
@@ -100,24 +100,28 @@ strategies['sliding-window'] = function(key, limit, window, burst, cost)
         until_room(limit - remaining - 1, window, elapsed, current, previous), 0, keep
 end
 
+local function up(milliseconds)
+    return math.max(0, math.ceil(milliseconds - 1e-6))
+end
+
 strategies['gcra'] = function(key, limit, window, burst, cost)
     local time, unit = now(), window / limit
     local level, at = numbers(redis.call('GET', key), '^g:(%d[%d.e+-]*):(%d+)$')
-    if not (level and at) then level, at = 0, time end
+    if not (level and at and level < 1e15) then level, at = 0, time end
     level = math.max(0, level - math.max(0, time - at) * limit / window)
     local used = math.max(0, level + cost)
     if cost > 0 and used > burst + 1e-6 then
         local remaining = math.max(0, math.floor(burst - level + 1e-6))
-        return 0, remaining, math.max(0, math.ceil((level - (burst - remaining - 1)) * unit)),
-            math.ceil((used - burst) * unit)
+        return 0, remaining, up((level - (burst - remaining - 1)) * unit),
+            up((used - burst) * unit)
     end
     local remaining = math.max(0, math.floor(burst - used + 1e-6))
-    local reset = math.ceil((used - math.max(0, burst - remaining - 1)) * unit)
+    local reset = up((used - math.max(0, burst - remaining - 1)) * unit)
     local function keep()
         local state = string.format('g:%.17g:%.0f', used, time)
         redis.call('SET', key, state, 'PX', math.max(1, math.ceil(used * unit)))
     end
-    return 1, remaining, math.max(0, reset), 0, keep
+    return 1, remaining, reset, 0, keep
 end
 
 local session = false

@@ -40,6 +40,19 @@ SQL = {
         SELECT t.data, t.is_text FROM {table} t
         WHERE t.key = $1::bytea AND {live} AND NOT EXISTS (SELECT FROM done)
     """,
+    "load_session": """
+        WITH done AS (
+            UPDATE {table} t SET expires = now() + $2::float8 * interval '1 second'
+            WHERE t.key = $1::bytea AND {live} AND (
+                t.expires IS NULL
+                OR t.expires < now() + $3::float8 * interval '1 second'
+                OR t.expires > now() + $2::float8 * interval '1 second')
+            RETURNING t.key, t.data, t.is_text)
+        SELECT key, data, is_text FROM done
+        UNION ALL
+        SELECT t.key, t.data, t.is_text FROM {table} t
+        WHERE t.key = ANY ($4::bytea[]) AND {live} AND t.key NOT IN (SELECT key FROM done)
+    """,
     "set": """
         INSERT INTO {table} AS t {columns} VALUES {row} ON CONFLICT (key) DO UPDATE SET {replace}
     """,
@@ -95,6 +108,27 @@ SQL = {
                 expires = now() + $5::float8 * interval '1 second'
             WHERE t.key = $1::bytea AND {live} AND t.data = $2::bytea RETURNING true)
         {outcome}
+    """,
+    "swap_many": """
+        WITH wanted AS MATERIALIZED (
+            SELECT * FROM unnest(
+                $1::bytea[], $2::bytea[], $3::bytea[], $4::bytea[], $5::boolean[], $6::float8[]
+            ) AS row (key, long_key, old, data, is_text, ttl)),
+        done AS (
+            INSERT INTO {table} AS t {columns}
+            SELECT now() + w.ttl * interval '1 second', w.is_text, w.key, w.long_key, w.data
+            FROM wanted w
+            WHERE w.old IS NULL
+                OR EXISTS (SELECT FROM {table} t WHERE t.key = w.key AND {live})
+            ORDER BY w.key
+            ON CONFLICT (key) DO UPDATE SET {replace}
+            WHERE (SELECT CASE WHEN {live} THEN t.data = w.old ELSE w.old IS NULL END
+                FROM wanted w WHERE w.key = t.key)
+            RETURNING t.key)
+        SELECT key, true, NULL::bytea, NULL::boolean FROM done
+        UNION ALL
+        SELECT t.key, false, t.data, t.is_text FROM {table} t
+        WHERE t.key = ANY ($1::bytea[]) AND {live} AND t.key NOT IN (SELECT key FROM done)
     """,
     "swap_removed": """
         WITH done AS (

@@ -1,0 +1,1 @@
+"""The rate limit: strategies, admission under load, headers, identities, views, outages."""

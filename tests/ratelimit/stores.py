@@ -1,0 +1,83 @@
+"""The stores that limits count on, as settings, and applications made in a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+from webtest import TestApp
+
+from pyramid_kvs.kvs import KVS
+from pyramid_kvs.limits import STRATEGIES
+
+Settings = dict[str, Any]
+
+STORES = ["memory", "redis", "memcache", "postgresql"]
+SHARED_STORES = STORES[1:]
+STRATEGY_NAMES = list(STRATEGIES)
+
+
+def store_settings(name: str, request: pytest.FixtureRequest) -> Settings:
+    """Return ``kvs`` and ``kvs_kwargs`` of a store whose server is started and empty."""
+    if name == "redis":
+        url = request.getfixturevalue("redis_server").url
+        return {"kvs": "redis", "kvs_kwargs": {"url": url}}
+    if name == "memcache":
+        server = request.getfixturevalue("memcached_server")
+        return {"kvs": "memcache", "kvs_kwargs": {"servers": [server.url]}}
+    if name == "postgresql":
+        found = {"url": request.getfixturevalue("postgres_server").url}
+        driver = KVS("postgresql", found)
+        driver.initialize_schema()
+        driver.close()
+        return {"kvs": "postgresql", "kvs_kwargs": found}
+    return {"kvs": "memory", "kvs_kwargs": {}}
+
+
+def hello(request: Request) -> Response:
+    return Response("hello")
+
+
+def visit(request: Request) -> Response:
+    """Count visits in the session."""
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return Response(str(request.session["visits"]))
+
+
+def make_app(
+    ratelimit: Any,
+    session: Settings | None = None,
+    configure: Callable[[Configurator], None] | None = None,
+    address: str | None = "192.0.2.1",
+    **settings: Any,
+) -> TestApp:
+    """Return an application with ``/`` (hello) and ``/visit`` under a rate limit."""
+    settings["kvs.ratelimit"] = ratelimit
+    if session is not None:
+        settings["kvs.session"] = json.dumps(session)
+    config = Configurator(settings=settings)
+    config.include("pyramid_kvs")
+    config.add_route("hello", "/")
+    config.add_view(hello, route_name="hello")
+    config.add_route("visit", "/visit")
+    config.add_view(visit, route_name="visit")
+    if configure is not None:
+        configure(config)
+    app = config.make_wsgi_app()
+    return TestApp(app, extra_environ={} if address is None else {"REMOTE_ADDR": address})
+
+
+def statuses(app: TestApp, count: int, path: str = "/", **options: Any) -> list[int]:
+    """Return the statuses of so many requests."""
+    return [app.get(path, status="*", **options).status_int for _ in range(count)]
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> Settings:
+    """Each store, as settings."""
+    return store_settings(request.param, request)
