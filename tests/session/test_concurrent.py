@@ -13,7 +13,10 @@ from pyramid_kvs.exceptions import SessionConflict
 from pyramid_kvs.session import SessionFactory
 from tests.session.apps import Store, Visit, cookie_of, new_session
 
-THREADS, PROCESSES, REQUESTS = 8, 4, 25
+THREADS, PROCESSES = 8, 4
+#: How many requests a thread makes, alone in its process or beside other processes; 25 there too
+#: takes half a minute for each store.
+REQUESTS, REQUESTS_OF_PROCESSES = 25, 5
 
 
 # -- two requests, step by step --------------------------------------------------------------
@@ -233,15 +236,12 @@ def visit_often(
         assert visit.end().status_code == 200
 
 
-def expected(workers: int) -> set[str]:
-    return {f"{worker}.{count}" for worker in range(workers) for count in range(REQUESTS)}
-
-
-def check_all(factory: SessionFactory, session_id: str, workers: int) -> None:
+def check_all(factory: SessionFactory, session_id: str, workers: int, rounds: int) -> None:
+    expected = {f"{worker}.{count}" for worker in range(workers) for count in range(rounds)}
     found = contents(factory, session_id)
     messages = found.pop("_f_")
-    assert set(found) == {*expected(workers), "first"}
-    assert sorted(messages) == sorted(expected(workers))
+    assert set(found) == {*expected, "first"}
+    assert sorted(messages) == sorted(expected)
 
 
 def test_threads_lose_nothing(store: Store) -> None:
@@ -258,17 +258,20 @@ def test_threads_lose_nothing(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    check_all(factory, session_id, THREADS)
+    check_all(factory, session_id, THREADS, REQUESTS)
 
 
-def work(options: dict[str, Any], session_id: str, barrier: Any, worker: int) -> None:
-    """Run two threads of a process, with a driver of its own."""
+def work(options: dict[str, Any], session_id: str, barrier: Any, process: int) -> None:
+    """Run the threads of a process, with a driver of its own."""
     factory = SessionFactory(options)
     threads = [
         threading.Thread(
-            target=visit_often, args=(factory, session_id, barrier, 2 * worker + half, REQUESTS)
+            target=visit_often,
+            args=(
+                factory, session_id, barrier, process * THREADS + thread, REQUESTS_OF_PROCESSES
+            ),
         )
-        for half in range(2)
+        for thread in range(THREADS)
     ]
     for thread in threads:
         thread.start()
@@ -281,7 +284,7 @@ def test_processes_lose_nothing(store: Store) -> None:
         pytest.skip("processes do not share their memory")
     session_id = new_session(store.factory(), first=1)
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2 * PROCESSES)
+    barrier = context.Barrier(THREADS * PROCESSES)
     workers = [
         context.Process(target=work, args=(store.options, session_id, barrier, worker))
         for worker in range(PROCESSES)
@@ -290,7 +293,7 @@ def test_processes_lose_nothing(store: Store) -> None:
         process.start()
     for process in workers:
         process.join()
-    check_all(store.factory(), session_id, 2 * PROCESSES)
+    check_all(store.factory(), session_id, THREADS * PROCESSES, REQUESTS_OF_PROCESSES)
 
 
 def test_invalidate_among_many_is_never_undone(store: Store) -> None:

@@ -1,0 +1,169 @@
+"""The session cookie: its attributes, what is read, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pyramid.exceptions import ConfigurationError
+from pyramid.request import Request
+from pyramid.response import Response
+
+from pyramid_kvs.cookies import POSSIBLE_ID
+from pyramid_kvs.session import SessionFactory
+from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session, send
+
+ID = "0123456789abcdef" * 2 + "01234567"
+
+
+def set_cookie(store: Store, scheme: str = "http", **options: Any) -> set[str]:
+    """Return the parts of a Set-Cookie header, without the id."""
+    visit = Visit(store.factory(**options))
+    visit.request.scheme = scheme
+    visit.session["a"] = 1
+    name_and_id, *attributes = visit.end().headers["Set-Cookie"].split("; ")
+    assert name_and_id.startswith(options.get("key_name", COOKIE) + "=")
+    return set(attributes)
+
+
+def test_attributes_by_default(memory: Store) -> None:
+    assert set_cookie(memory) == {"Max-Age=300", "Path=/", "HttpOnly", "SameSite=Lax"}
+
+
+def test_secure_by_https(memory: Store) -> None:
+    assert "secure" in set_cookie(memory, "https")
+    assert "secure" not in set_cookie(memory, "https", cookie_secure=False)
+    assert "secure" in set_cookie(memory, cookie_secure=True)
+
+
+def test_attributes_by_settings(memory: Store) -> None:
+    assert set_cookie(
+        memory, cookie_httponly=False, cookie_samesite="Strict", cookie_path="/app",
+        cookie_domain="example.org", cookie_max_age=86400.5, key_name="sid",
+    ) == {"Max-Age=86401", "Path=/app", "Domain=example.org", "SameSite=Strict"}  # fmt: skip
+
+
+def test_same_site_can_be_left_out(memory: Store) -> None:
+    assert set_cookie(memory, cookie_samesite=None, ttl=None) == {"Path=/", "HttpOnly"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cookie_samesite": "None"}, {"key_name": "__Host-sid"}, {"key_name": "__Secure-sid"}],
+    ids=str,
+)
+def test_secure_where_browsers_demand_it(memory: Store, options: dict[str, Any]) -> None:
+    assert "secure" in set_cookie(memory, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_name": "a b"}, "key_name: found \"a b\", expected a cookie name"),
+        ({"key_name": "a\r\nX-Evil"}, "key_name"),
+        ({"key_name": "a;b"}, "key_name"),
+        ({"key_name": "Path"}, "key_name"),
+        ({"key_name": ["a", "b"]}, "a list is for session_type 'header'"),
+        ({"cookie_path": "/a; Domain=evil.org"}, "cookie_path"),
+        ({"cookie_path": "/a\nX-Evil: 1"}, "cookie_path"),
+        ({"cookie_path": "a"}, "cookie_path: found \"a\", expected a path that begins with '/'"),
+        ({"cookie_domain": "a.org; secure"}, "cookie_domain"),
+        ({"cookie_domain": "a.org\r\n"}, "cookie_domain"),
+        ({"cookie_samesite": "lax"}, "did you mean 'Lax'"),
+        ({"cookie_samesite": "None", "cookie_secure": False}, "cookie_secure"),
+        ({"key_name": "__Host-a", "cookie_path": "/a"}, "__Host-"),
+        ({"key_name": "a b", "session_type": "header"}, "the name of a header"),
+        ({"key_name": ["X-A", "X\nB"], "session_type": "header"}, "the name of a header"),
+        ({"hash_keys": 1}, "hash_keys: found 1"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"on_conflict": "merg"}, "did you mean 'merge'"),
+        ({"absolute_ttl": 0}, "absolute_ttl"),
+    ],
+)
+def test_refused_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        SessionFactory({"kvs": "memory", **options})
+    assert str(raised.value).startswith("kvs.session: ")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "Cookie"),
+        ("Accept", "Accept, Cookie"),
+        ("accept, COOKIE", "accept, COOKIE"),
+        ("*", "*"),
+    ],
+)
+def test_vary_is_added_once(memory: Store, before: str | None, after: str) -> None:
+    visit = Visit(memory.factory())
+    visit.session.get("a")
+    response = Response()
+    if before is not None:
+        response.headers["vary"] = before
+    visit.request._process_response_callbacks(response)
+    assert response.headers.getall("Vary") == [after]
+
+
+def test_thousand_forged_ids_are_not_adopted(store: Store) -> None:
+    factory = store.factory()
+    adopted = []
+    for number in range(1000):
+        forged = f"{number:040x}"
+        visit = Visit(factory, forged)
+        visit.session["a"] = 1
+        if cookie_of(visit.end()) == forged or store.data(forged) is not None:
+            adopted.append(forged)
+    assert adopted == []
+
+
+def test_ids_are_random_and_long(memory: Store) -> None:
+    factory = memory.factory()
+    ids = {new_session(factory, a=1) for _ in range(100)}
+    assert len(ids) == 100
+    assert all(POSSIBLE_ID.fullmatch(session_id) for session_id in ids)
+
+
+def test_id_is_in_no_log_and_no_repr(memory: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+    visit = Visit(factory, session_id)
+    assert session_id not in repr(visit.session)
+    visit.session["a"] = 2
+    memory.driver.delete(session_id)
+    visit.end()
+    assert session_id not in repr(visit.session)
+    assert session_id not in caplog.text
+
+
+def test_one_cookie_for_a_session_used_twice(memory: Store) -> None:
+    app = memory.app()
+    response = send(app, ["set", "a", 1], ["invalidate"], ["set", "b", 1])
+    assert len(response.headers.getall("Set-Cookie")) == 1
+    assert do(app, ["all"]) == [{"b": 1}]
+
+
+WORDS = st.sampled_from(
+    [COOKIE, "x", "other", "=", " = ", ";", "; ", '"', "\\", ",", " ", ID, ID.upper(), ID[:-1],
+     f"{COOKIE}={ID}", "x=1; ", "\t", "é", "a" * 40, "$Version", "Wed, 31-Dec-97 23:59:59 GMT"]
+)  # fmt: skip
+FACTORY = SessionFactory({"kvs": "memory"})
+
+
+@given(st.lists(WORDS, max_size=8).map("".join))
+@example(f"{COOKIE}={ID}")
+@example(f"{COOKIE}={ID}; {COOKIE}={'a' * 40}")
+@example(f'{COOKIE}="{ID}"')
+@example(f'x="; {COOKIE}={ID}"')
+@example(f"x{COOKIE}={ID}")
+def test_cookie_is_found_as_webob_finds_it(header: str) -> None:
+    request = Request.blank("/")
+    request.environ["HTTP_COOKIE"] = header
+    expected = request.cookies.get(COOKIE)
+    if expected is not None and not POSSIBLE_ID.fullmatch(expected):
+        expected = None
+    assert FACTORY.cookie.find(request) == expected
