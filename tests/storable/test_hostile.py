@@ -1,0 +1,47 @@
+"""Any bytes give a value or StorableError, in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyramid_kvs.storable import StorableError, thaw
+from tests.storable import fuzz, hostile
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_megabytes() -> None:
+    """1 MB takes about half a second at most and 150 MB; the bounds here leave room for noise."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.storable.hostile", "json"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    table = json.loads(run.stdout)
+    assert len(table) == len(hostile.CASES) + len(hostile.WITH_CALLBACK)
+    assert [row for row in table if row[2] > 5] == []
+    assert table[-1][3] < 200
+
+
+def test_mutated_images() -> None:
+    counts = fuzz.run(40_000, seed=4)
+    assert counts["failures"] == 0
+    assert counts["values"] > 5_000
+    assert counts["errors"] > 10_000
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    for head in (b"", b"\x05\x0b", b"\x03", b"\x01", b"\x04\x0b\x0812345678\x04\x08\x08\x08"):
+        try:
+            fuzz.check_types(thaw(head + data))
+        except StorableError as error:
+            assert error.offset is not None
