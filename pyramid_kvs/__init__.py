@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from pyramid.config import Configurator
@@ -26,9 +25,9 @@ def includeme(config: Configurator) -> None:
     config.add_directive("add_kvs_codec", add_kvs_codec)
     config.include(".responses")
     config.include(".cache")
-    for feature in ("session", "ratelimit", "perlsess"):  # being built
-        if importlib.util.find_spec(f"pyramid_kvs.{feature}"):
-            config.include(f".{feature}")
+    config.include(".session")
+    config.include(".ratelimit")
+    config.include(".perlsess")
 
 
 def subscribe_cache(event: Any) -> None:
