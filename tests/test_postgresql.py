@@ -336,7 +336,7 @@ def test_one_statement_for_each_operation(
     for operation in operations:
         operation()
         before = server.log.count("pyramid_kvs>LOG:")
-        driver._writes = iter(range(1, 1000))  # type: ignore[assignment]
+        driver._rows_written = -100  # or else some writes are followed by a purge
         operation()
         assert server.log.count("pyramid_kvs>LOG:") == before + 1, server.log[-2000:]
 
@@ -584,7 +584,7 @@ def test_full_pool(store: PostgresqlKVS, make: Make, postgres_server: PostgresSe
 def test_backlog_of_none(store: PostgresqlKVS, make: Make, postgres_server: PostgresServer) -> None:
     with full_pool(make, postgres_server, max_backlog=0, pool_timeout=60) as (driver, _):
         started = time.monotonic()
-        with pytest.raises(KVSUnavailable, match="0 wait"):
+        with pytest.raises(KVSUnavailable, match="0 callers wait"):
             driver.get("other")
         assert time.monotonic() - started < 30
     assert driver.get("other") is None
@@ -860,6 +860,15 @@ def test_writes_remove_what_expired(store: PostgresqlKVS, postgres_server: Postg
     assert rows_of(postgres_server) == 10
 
 
+def test_purging_does_not_wait_for_a_connection(
+    store: PostgresqlKVS, postgres_server: PostgresServer, make: Make
+) -> None:
+    with full_pool(make, postgres_server, pool_timeout=30) as (driver, _):
+        started = time.monotonic()
+        driver._purge_now_and_then(1000)  # type: ignore[attr-defined]
+        assert time.monotonic() - started < 15
+
+
 def test_write_succeeds_where_purging_fails(
     store: PostgresqlKVS, make: Make, postgres_server: PostgresServer
 ) -> None:
@@ -891,7 +900,8 @@ def test_renewals_stay_hot(
             store.raw_load(f"session{number}", renew=1000.0 * turn)
     store.close()
     wait_until(lambda: updates(postgres_server)[0] == 200, "the counts of the updates", 30)
-    assert updates(postgres_server)[1] == 200
+    # Another snapshot at the wrong moment keeps a full page from being pruned.
+    assert updates(postgres_server)[1] >= 180
     assert toast == postgres_server.execute(
         "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE relname = 'kvs'"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import select
 import struct
@@ -271,7 +272,8 @@ class Server:
         params.setdefault("fallback_application_name", "pyramid_kvs")
         if self._takes_options:
             # The last one wins: what the URL says comes after ours.
-            params["options"] = f"{self._options} {params.get('options', '')}".strip()
+            own = params.get("options") or os.environ.get("PGOPTIONS", "")
+            params["options"] = f"{self._options} {own}".strip()
         return make_conninfo("", **params).encode()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,12 +39,11 @@ LONGEST_TTL = 1e12
 RENEWAL_SLACK = 0.1
 RENEWAL_SLACK_SECONDS = 60.0
 
-#: Every so many writes, so many pages of the table are searched for expired rows: one page a
-#: write, which is more than a write fills.
+#: After every so many rows written, as many pages of the table are searched for expired rows:
+#: one page for each row, which is more than a row fills.
 PURGE_EVERY = 16
-PURGE_PAGES = 16
-PURGE_ROWS = 100
-PURGE_PATIENCE = 0.25
+PURGE_PAGES = 128
+PURGE_ROWS_OF_PAGE = 6
 
 SCAN_ROWS = 10_000
 FLUSH_ROWS = 1_000
@@ -186,6 +185,7 @@ class Client:
 
     #: How much later than the server's own time-out ours comes.
     GRACE = 0.2
+    ASIDE_TIMEOUT = 0.25
     CONNECT_TIMEOUT = 2.0
     ATTEMPTS = 4
 
@@ -217,17 +217,15 @@ class Client:
         statement: Statement,
         params: Sequence[Param] = (),
         repeatable: bool = False,
-        patience: float | None = None,
     ) -> PGresult:
         """Run a statement in a transaction of its own.
 
         :param repeatable: it may run twice, where a connection broke under way.
-        :param patience: seconds for all of it; ``None``: those that were configured.
         :raises KVSError: see :func:`failure`.
         """
         if sum(len(param) for param in params if param) > LARGEST:
             raise ValueTooLarge(f"PostgreSQL takes at most {LARGEST:,} bytes at once")
-        deadline = time.monotonic() + (self._patience if patience is None else patience)
+        deadline = time.monotonic() + self._patience
         return self._attempt(statement, params, repeatable, deadline, self.ATTEMPTS)
 
     def _attempt(
@@ -243,7 +241,15 @@ class Client:
         except psycopg.Error as error:
             if attempts == 1 or not self._may_repeat(error, repeatable):
                 raise failure(error, self.table) from error
+            attempts = 2 if is_broken(error) else attempts
         return self._attempt(statement, params, repeatable, deadline, attempts - 1)
+
+    def run_aside(self, statement: Statement, params: Sequence[Param]) -> PGresult:
+        """Run what may be left out: soon, without waiting in line, or not at all."""
+        try:
+            return self._run(statement, params, time.monotonic() + self.ASIDE_TIMEOUT, waits=False)
+        except psycopg.Error as error:
+            raise failure(error, self.table) from error
 
     def run_script(self, sql: str, patience: float) -> None:
         """Run several statements in one transaction."""
@@ -266,10 +272,17 @@ class Client:
         try:
             return self._server.connect(deadline)
         except psycopg.Error as error:
-            raise KVSUnavailable(f"no connection to PostgreSQL: {error}") from error
+            reason = " ".join(str(error).split())
+            raise KVSUnavailable(f"no connection to PostgreSQL: {reason}") from error
 
-    def _run(self, statement: Statement, params: Sequence[Param], deadline: float) -> PGresult:
-        connection = self._pool.take(deadline)
+    def _run(
+        self,
+        statement: Statement,
+        params: Sequence[Param],
+        deadline: float,
+        waits: bool = True,
+    ) -> PGresult:
+        connection = self._pool.take(deadline, waits)
         try:
             until = min(deadline, time.monotonic() + self._statement_timeout)
             result = connection.run(statement, params, until, self._prepares)
@@ -357,8 +370,8 @@ class PostgresqlKVS(KVS):
         options = read_options(kwargs)
         self._unlogged = options.unlogged
         self._statements = statements(options.table)
-        self._writes = itertools.count(1)
-        self._page = 0
+        self._rows_written = 0
+        self._page: int | None = None
         return Client(options)
 
     # -- one key --------------------------------------------------------------------------
@@ -421,7 +434,7 @@ class PostgresqlKVS(KVS):
             seconds(ttl),
         )
         self._run("set_many", params, repeatable=True)
-        self._purge_now_and_then()
+        self._purge_now_and_then(len(rows))
 
     def raw_delete_many(self, keys: list[str]) -> None:
         stored = [self._stored_key(key) for key in keys]
@@ -574,33 +587,33 @@ class PostgresqlKVS(KVS):
         total = page = 0
         pages = 1
         while page < pages:
-            removed, pages = self._purge(page, page + 8 * PURGE_PAGES, 10 * PURGE_ROWS)
+            result = self._run("purge", _purge_params(page, PURGE_PAGES), repeatable=True)
+            removed, pages = _purged(result)
             total += removed
-            if removed < 10 * PURGE_ROWS:
-                page += 8 * PURGE_PAGES
+            if removed < PURGE_PAGES * PURGE_ROWS_OF_PAGE:
+                page += PURGE_PAGES
         return total
 
-    def _purge(
-        self, first: int, end: int, rows: int, patience: float | None = None
-    ) -> tuple[int, int]:
-        """Remove expired rows on some pages; return how many, and how many pages there are."""
-        params = (b"(%d,0)" % first, b"(%d,0)" % end, int8(rows))
-        result = self._run("purge", params, repeatable=True, patience=patience)
-        removed, pages = (libpq.from_int8(result.get_value(0, n) or b"") for n in (0, 1))
-        return removed, pages
-
-    def _purge_now_and_then(self) -> None:
-        if next(self._writes) % PURGE_EVERY:
+    def _purge_now_and_then(self, rows: int = 1) -> None:
+        """Count rows that were written; after some of them, remove a few expired ones."""
+        self._rows_written += rows
+        if self._rows_written < PURGE_EVERY:
             return
-        page = self._page
+        pages = min(self._rows_written, PURGE_PAGES)
+        self._rows_written = 0
         try:
-            removed, pages = self._purge(page, page + PURGE_PAGES, PURGE_ROWS, PURGE_PATIENCE)
+            self._purge_some(pages)
         except KVSError as error:
             log.debug("expired rows were not removed: %s", error)
-            return
-        if removed < PURGE_ROWS:
-            page += PURGE_PAGES
-        self._page = page if page < pages else 0
+
+    def _purge_some(self, pages: int) -> None:
+        page = self._page or 0
+        purge = self._statements["purge"]
+        removed, size = _purged(self._client.run_aside(purge, _purge_params(page, pages)))
+        if self._page is None:  # so that short-lived processes do not all begin with the same
+            self._page = random.randrange(max(1, size))
+        elif removed < pages * PURGE_ROWS_OF_PAGE:
+            self._page = page + pages if page + pages < size else 0
 
     # -- the store ------------------------------------------------------------------------
 
@@ -633,14 +646,8 @@ class PostgresqlKVS(KVS):
 
     # -- helpers --------------------------------------------------------------------------
 
-    def _run(
-        self,
-        name: str,
-        params: Sequence[Param] = (),
-        repeatable: bool = False,
-        patience: float | None = None,
-    ) -> PGresult:
-        return self._client.run(self._statements[name], params, repeatable, patience)
+    def _run(self, name: str, params: Sequence[Param] = (), repeatable: bool = False) -> PGresult:
+        return self._client.run(self._statements[name], params, repeatable)
 
     def _stored_key(self, key: str) -> bytes:
         return stored_key(self._get_key(key))[0]
@@ -662,6 +669,17 @@ def _renewal(ttl: float) -> tuple[bytes, bytes]:
     """Return a new ttl, and how much of it must be left for the row to stay as it is."""
     ttl = min(ttl, LONGEST_TTL)
     return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
+
+
+def _purge_params(first: int, pages: int) -> tuple[bytes, bytes, bytes]:
+    rows = pages * PURGE_ROWS_OF_PAGE
+    return b"(%d,0)" % first, b"(%d,0)" % (first + pages), int8(rows)
+
+
+def _purged(result: PGresult) -> tuple[int, int]:
+    """Return how many rows were removed, and how many pages the table has."""
+    removed, size = (libpq.from_int8(result.get_value(0, column) or b"") for column in (0, 1))
+    return removed, size
 
 
 def _data(result: PGresult, column: int = 0) -> Data:

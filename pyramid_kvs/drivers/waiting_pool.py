@@ -86,13 +86,14 @@ class WaitingPool(Generic[C]):
         self._idle: list[C] = []
         self._generation += 1
 
-    def take(self, deadline: float) -> C:
+    def take(self, deadline: float, waits: bool = True) -> C:
         """Return a connection for the caller alone, who must ``give`` or ``drop`` it.
 
         :param deadline: of ``time.monotonic()``, for opening a connection.
+        :param waits: whether to stand in line for a slot.
         :raises KVSUnavailable: all are in use, and the line is full or the wait was too long.
         """
-        slot = self._take_slot(deadline)
+        slot = self._take_slot(deadline, waits)
         try:
             connection = self._pop() or self._open(deadline)
             connection.slot = slot
@@ -155,15 +156,16 @@ class WaitingPool(Generic[C]):
 
     # -- slots ----------------------------------------------------------------------------
 
-    def _take_slot(self, deadline: float) -> Slot:
+    def _take_slot(self, deadline: float, waits: bool) -> Slot:
         slot = Slot()
         with self._lock:
             if len(self._in_use) < self._slots:
                 self._in_use.add(slot)
                 return slot
-            if len(self._line) >= self._backlog:
+            if not waits or len(self._line) >= self._backlog:
                 raise KVSUnavailable(
-                    f"all {self._slots} connections are in use, and {self._backlog} wait for one"
+                    f"all {self._slots} connections are in use, and "
+                    f"{len(self._line)} callers wait for one"
                 )
             slot.gate.acquire()
             self._line.append(slot)
