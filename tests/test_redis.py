@@ -603,6 +603,17 @@ def test_old_server(own_redis):
     assert "secret-id" not in str(raised.value.__cause__)
 
 
+def test_cluster(own_redis):
+    """A node that has all keys serves; keys on several nodes are not supported, nor hidden."""
+    server = own_redis("--cluster-enabled", "yes")
+    driver = driver_of(server)
+    assert "not served" in str(unavailable(lambda: driver.get("key")))
+    server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    wait_until(lambda: failure(lambda: driver.set("key", 1)) is None, "a cluster of one")
+    with pytest.raises(KVSNotSupported, match="cluster"):
+        driver.get_many(["a", "b"])
+
+
 def test_pool_exhausted(own_redis):
     server = own_redis()
     driver = driver_of(server, max_connections=1, socket_timeout=10)

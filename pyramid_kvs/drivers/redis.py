@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
     ClusterDownError,
     NoScriptError,
     OutOfMemoryError,
@@ -62,13 +64,23 @@ class Script:
 
     def __init__(self, source: str) -> None:
         self.source = source.strip().encode()
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self.by_hash = pack_words((b"EVALSHA", sha))
 
 
 def pack(*words: bytes) -> bytes:
     """Return a command as it goes over the wire: each word with its length before it."""
-    packed = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-    return b"*%d\r\n%b" % (len(packed), b"".join(packed))
+    return b"*%d\r\n" % len(words) + pack_words(words)
+
+
+def pack_words(words: Iterable[bytes]) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+# The commonest commands, ready to be filled in: a fifth of the time that pack() takes.
+GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
+GETEX_PX = b"*4\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+SET_PX = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 
 
 def encoded(data: Data) -> bytes:
@@ -78,6 +90,10 @@ def encoded(data: Data) -> bytes:
 def milliseconds(ttl: float) -> int:
     """Return a ttl in the unit of redis, at least 1."""
     return math.ceil(min(ttl * 1000, LONGEST_MS))
+
+
+def ttl_word(ttl: float) -> bytes:
+    return b"%d" % milliseconds(ttl)
 
 
 def batches(items: list[T]) -> Iterator[list[T]]:
@@ -159,6 +175,7 @@ _FOR_NOW = re.compile(
     r"|TRYAGAIN)\b|max number of clients"
 )
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_OF_CLUSTERS = (AskError, ClusterCrossSlotError)
 _NO_NUMBER = re.compile(r"not an integer or out of range")
 
 
@@ -173,6 +190,8 @@ def _as_kvs_error(error: Exception, where: str) -> KVSError:
     if "unknown command" in reason:
         error.args = (reason,)  # the rest quotes the key
         return KVSNotSupported(f"{message}; the driver needs Redis 6.2 or newer")
+    if isinstance(error, _OF_CLUSTERS):
+        return KVSNotSupported(f"redis at {where} is part of a cluster: {type(error).__name__}")
     if not isinstance(error, ResponseError) or isinstance(error, _REFUSED_FOR_NOW):
         return KVSUnavailable(message)
     if _FOR_NOW.search(reason):
@@ -231,13 +250,15 @@ class RedisKVS(KVS):
 
         :param keys: full keys.
         """
-        words = (b"%d" % len(keys), *keys, *args)
+        words = pack_words((b"%d" % len(keys), *keys, *args))
+        count = len(keys) + len(args) + 3
         try:
-            return self.call(pack(b"EVALSHA", script.sha, *words))
+            return self.call(b"*%d\r\n%b%b" % (count, script.by_hash, words))
         except KVSError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        return self.call(pack(b"EVAL", script.source, *words))
+        by_source = pack_words((b"EVAL", script.source))
+        return self.call(b"*%d\r\n%b%b" % (count, by_source, words))
 
     def _exchange(
         self, packed: bytes, again: bool, read: Callable[[RedisConnection], Reply]
@@ -321,7 +342,9 @@ class RedisKVS(KVS):
         if size > LEAST_BULK_LIMIT and isinstance(error, (NoConnection, ResponseError)):
             limit = self._bulk_limit()
             if size > limit:
-                return ValueTooLarge(f"{size} bytes, of which redis takes {limit} in a value")
+                return ValueTooLarge(
+                    f"redis at {self._where} takes {limit} bytes in a value, of {size} sent"
+                )
         return _as_kvs_error(error, self._where)
 
     def _bulk_limit(self) -> int:
@@ -335,19 +358,23 @@ class RedisKVS(KVS):
 
     def raw_get(self, key: str, default: Any = None) -> Any:
         full_key = self._get_key(key)
-        packed = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(full_key), full_key)
-        data = self._exchange(packed, True, _read_reply)
+        data = self._exchange(GET % (len(full_key), full_key), True, _read_reply)
         return default if data is None else data
 
     def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
         self._exchange(self._set_command(key, value, ttl), True, _read_reply)
 
-    def _set_command(self, key: str, data: Data, ttl: float | None, *options: bytes) -> bytes:
-        words = [b"SET", self._get_key(key), encoded(data), *options]
-        return pack(*words) if ttl is None else pack(*words, b"PX", b"%d" % milliseconds(ttl))
+    def _set_command(self, key: str, data: Data, ttl: float | None) -> bytes:
+        full_key, data = self._get_key(key), encoded(data)
+        if ttl is None:
+            return pack(b"SET", full_key, data)
+        left = ttl_word(ttl)
+        return SET_PX % (len(full_key), full_key, len(data), data, len(left), left)
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
-        return self.call(self._set_command(key, data, ttl, b"NX")) is not None
+        expiry = () if ttl is None else (b"PX", ttl_word(ttl))
+        packed = pack(b"SET", self._get_key(key), encoded(data), b"NX", *expiry)
+        return self.call(packed) is not None
 
     def raw_delete(self, key: str) -> Data | None:
         data: bytes | None = self.call(pack(b"GETDEL", self._get_key(key)))
@@ -378,7 +405,7 @@ class RedisKVS(KVS):
         full_key, by = self._get_key(key), b"%d" % delta
         if ttl is None:
             return int(self.call(pack(b"INCRBY", full_key, by)))
-        return int(self.run_script(INCR, [full_key], [by, b"%d" % milliseconds(ttl)]))
+        return int(self.run_script(INCR, [full_key], [by, ttl_word(ttl)]))
 
     def raw_ttl(self, key: str) -> float:
         left: int = self.call(pack(b"PTTL", self._get_key(key)), again=True)
@@ -387,7 +414,7 @@ class RedisKVS(KVS):
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         full_key = self._get_key(key)
         if ttl is not None:
-            packed = pack(b"PEXPIRE", full_key, b"%d" % milliseconds(ttl))
+            packed = pack(b"PEXPIRE", full_key, ttl_word(ttl))
             return bool(self.call(packed, again=True))
         commands = [pack(b"PERSIST", full_key), pack(b"EXISTS", full_key)]
         return bool(self.call_many(commands, again=True)[1])
@@ -396,8 +423,8 @@ class RedisKVS(KVS):
         if renew is None:
             data = self.raw_get(key)
         else:
-            words = (b"GETEX", self._get_key(key), b"PX", b"%d" % milliseconds(renew))
-            data = self.call(pack(*words), again=True)
+            full_key, left = self._get_key(key), ttl_word(renew)
+            data = self.call(GETEX_PX % (len(full_key), full_key, len(left), left), again=True)
         return None if data is None else Stored(data)
 
     def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
@@ -413,7 +440,7 @@ class RedisKVS(KVS):
     ) -> Swap:
         args = [
             b"" if data is None else b"1",
-            b"" if ttl is None else b"%d" % milliseconds(ttl),
+            b"" if ttl is None else ttl_word(ttl),
             b"" if data is None else encoded(data),
         ]
         if old is not None:

@@ -41,6 +41,8 @@ def new_client(url: str | None = None, **kwargs: Any) -> redis.Redis:
 
 def _client(url: str | None, kwargs: Mapping[str, Any]) -> redis.Redis:
     if kwargs.get("connection_pool") is not None:
+        if url is not None:
+            raise TypeError("'url' and 'connection_pool' exclude each other")
         return redis.Redis(**kwargs)
     options: dict[str, Any] = {
         "socket_connect_timeout": TIMEOUT,
