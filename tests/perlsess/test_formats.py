@@ -30,7 +30,7 @@ CREATED = 1_800_000_000
 
 
 def chi(data: bytes, bits: int = 1, expires: int = 0xFFFFFFFF) -> bytes:
-    return struct.pack("=IIIBB", CREATED, expires, expires, bits, 1) + data
+    return struct.pack("=IIIBB", min(CREATED, expires), expires, expires, bits, 1) + data
 
 
 def uuencode(data: bytes) -> bytes:
