@@ -279,10 +279,11 @@ def test_a_short_life_outlasts_the_servers_tick(
     memcached_server: MemcachedServer, kvs: KVS
 ) -> None:
     """With exptime 1 an item may be gone at the server's next tick, microseconds later."""
-    kvs.set("key", "x", 0.3)
-    kvs.incr("counter", 1, 0.3)
-    assert seconds_left(memcached_server, b"p::key") >= 1
-    assert seconds_left(memcached_server, b"p::counter") >= 1
+    longest = 0
+    for _ in range(5):  # the tick may come between these two
+        kvs.set("key", "x", 0.3)
+        longest = max(longest, seconds_left(memcached_server, b"p::key"))
+    assert longest == 2
 
 
 @pytest.mark.parametrize("ttl", [None, 50, 50.5])
@@ -409,6 +410,14 @@ def test_a_negative_counter_without_expiry_gets_its_ttl(
     assert 97 < kvs.ttl_of("counter") <= 100
 
 
+def test_counting_down_gives_a_counter_without_expiry_its_ttl(
+    memcached_server: MemcachedServer, kvs: KVS
+) -> None:
+    connect(memcached_server, ttl=None).incr("counter", 5)
+    assert kvs.decr("counter", 1, 100) == 4
+    assert 97 < kvs.ttl_of("counter") <= 100
+
+
 @pytest.mark.parametrize("start", [2**64 - 1, 2**63, 10**30, -(10**30)])
 def test_counts_beyond_64_bits(kvs: KVS, start: int) -> None:
     kvs.raw_set("counter", str(start), 100)
@@ -513,6 +522,14 @@ def test_many_thousand_keys_at_once(kvs: KVS) -> None:
     assert kvs.get_many(mapping) == mapping
     kvs.delete_many(list(mapping)[1:])
     assert len(kvs.get_many(mapping)) == 1
+
+
+def test_large_reads_do_not_block_each_other(own_memcached: Start) -> None:
+    """A server that cannot get rid of its replies stops reading what is asked."""
+    kvs = connect(own_memcached(unix=True))
+    mapping = {f"{n:0245}": "x" * 2000 for n in range(1000)}
+    kvs.set_many(mapping)
+    assert kvs.get_many(mapping) == mapping
 
 
 @contextlib.contextmanager
@@ -817,16 +834,25 @@ def test_threads_never_get_each_others_values(kvs: KVS) -> None:
 
 def test_all_connections_in_use(own_memcached: Start) -> None:
     server = own_memcached()
-    kvs = connect(server, max_connections=1, socket_timeout=3)
+    kvs = connect(server, max_connections=1, socket_timeout=2)
     kvs.set("key", 1)
     server.pause()
-    first = threading.Thread(target=lambda: unavailable(kvs, "key"))
-    first.start()
-    wait_until(lambda: kvs._servers[0]._pool._free == type(kvs._servers[0]._pool._free)(), "use")
-    with pytest.raises(KVSUnavailable, match="all 1 connections are in use"):
-        kvs.get("key")
+    errors: list[str] = []
+
+    def read() -> None:
+        try:
+            kvs.get("key")
+        except KVSUnavailable as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(errors) == 2, "two refusals", 2)
     server.resume()
-    first.join()
+    for thread in threads:
+        thread.join()
+    assert errors == ["all 1 connections are in use"] * 2
     assert kvs.get("key") == 1
 
 

@@ -86,7 +86,7 @@ class MemcacheKVS(KVS):
         To each server from each process, 100.
     """
 
-    def _create_client(  # type: ignore[override]
+    def _create_client(
         self,
         servers: Any = None,
         rehash: bool = False,
