@@ -63,7 +63,7 @@ def hit(
         key = check.unknown_key if session is None else check.key
         counters.append(None if key is None else Counter(key, check.rule, loaded.get(key)))
     present = [counter for counter in counters if counter is not None]
-    refused = not _write(driver, present, pause)
+    refused = bool(present) and not _write(driver, present, pause)
     return Hit([_result(counter, refused) for counter in counters], session)
 
 

@@ -165,7 +165,9 @@ class RequestLimits:
     def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
         """Give back what other stores have counted already, and raise."""
         for counters in done:
-            counters.hit(cost, -1)
+            hit = counters.hit(cost, -1)
+            if hit is not None:
+                self.note(counters.limits, hit.results)
         raise RateLimitError([status for status in self.results if not status.allowed])
 
     def add_headers(self, request: Request, response: Response) -> None:

@@ -1,0 +1,341 @@
+"""What clients are told: header fields, the answer over the limit, and when to come back."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import http_sf
+import pytest
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPForbidden
+from pyramid.request import Request
+from pyramid.response import Response
+from webtest import TestApp
+
+from pyramid_kvs.ratelimit import RateLimitError
+from tests.ratelimit.stores import STRATEGY_NAMES, Settings, make_app, statuses
+
+BURST = {"limit": 2, "window": 60, "name": "burst", "kvs": "memory"}
+DAILY = {"limit": 1000, "window": 86400, "name": 'da"i\\ly', "kvs": "memory"}
+
+
+def parsed(response: Any, field: str) -> dict[str, dict[str, int]]:
+    """Return a field's items and parameters, by a parser of RFC 9651 that is not ours."""
+    items = http_sf.parse(response.headers[field].encode("ascii"), tltype="list")
+    assert all(type(name) is str for name, _ in items)
+    return dict(items)
+
+
+# -- fields ----------------------------------------------------------------------------------
+
+
+def test_fields_of_a_single_limit() -> None:
+    before = time.time()
+    response = make_app(BURST).get("/")
+    headers = response.headers
+    assert headers["X-RateLimit-Limit"] == "2"
+    assert headers["X-RateLimit-Remaining"] == "1"
+    assert before + 59 < int(headers["X-RateLimit-Reset"]) <= time.time() + 61
+    assert headers["RateLimit-Policy"] == '"burst";q=2;w=60'
+    assert headers["RateLimit"] == '"burst";r=1;t=60'
+
+
+def test_ietf_fields_parse_by_rfc_9651() -> None:
+    response = make_app([BURST, DAILY]).get("/")
+    assert parsed(response, "RateLimit-Policy") == {
+        "burst": {"q": 2, "w": 60},
+        'da"i\\ly': {"q": 1000, "w": 86400},
+    }
+    assert parsed(response, "RateLimit") == {
+        "burst": {"r": 1, "t": 60},
+        'da"i\\ly': {"r": 999, "t": 86400},
+    }
+
+
+def test_x_fields_tell_of_the_most_restrictive_limit() -> None:
+    app = make_app([DAILY, BURST])
+    app.get("/")
+    response = app.get("/")
+    assert response.headers["X-RateLimit-Limit"] == "2"
+    assert response.headers["X-RateLimit-Remaining"] == "0"
+
+
+def test_a_window_with_a_fraction_is_told_in_whole_seconds() -> None:
+    response = make_app({**BURST, "window": 0.25}).get("/")
+    assert parsed(response, "RateLimit-Policy")["burst"]["w"] == 1
+    assert parsed(response, "RateLimit")["burst"]["t"] == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "x", "ietf"),
+    [
+        (["x"], True, False),
+        (["ietf"], False, True),
+        ([], False, False),
+        (["ietf", "x"], True, True),
+    ],
+)
+def test_the_setting_chooses_the_fields(chosen: list[str], x: bool, ietf: bool) -> None:
+    app = make_app({**BURST, "headers": chosen})
+    app.get("/"), app.get("/")
+    for response in (app.get("/", status=429), app.get("/", status="*")):
+        names = set(response.headers)
+        assert ("X-RateLimit-Limit" in names) is x
+        assert ("RateLimit" in names) is ietf
+        assert "Retry-After" in names
+
+
+def test_each_limit_has_its_own_choice_of_fields() -> None:
+    app = make_app([{**BURST, "headers": ["x"]}, {**DAILY, "headers": ["ietf"]}])
+    response = app.get("/")
+    assert response.headers["X-RateLimit-Limit"] == "2"
+    assert list(parsed(response, "RateLimit")) == ['da"i\\ly']
+
+
+def fail(request: Request) -> Response:
+    raise ValueError("a bug")
+
+
+def forbid(request: Request) -> Response:
+    raise HTTPForbidden
+
+
+def on_error(error: Exception, request: Request) -> Response:
+    return Response("an error", status=500)
+
+
+def with_failures(config: Configurator) -> None:
+    for view in (fail, forbid):
+        config.add_route(view.__name__, f"/{view.__name__}")
+        config.add_view(view, route_name=view.__name__)
+    config.add_exception_view(on_error, context=ValueError)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/fail", 500), ("/forbid", 403), ("/none", 404)])
+def test_error_responses_carry_the_fields(path: str, status: int) -> None:
+    response = make_app(DAILY, configure=with_failures).get(path, status=status)
+    assert response.headers["X-RateLimit-Limit"] == "1000"
+    assert response.headers["X-RateLimit-Remaining"] == "999"
+
+
+REUSED = Response("reused")
+
+
+def test_a_response_used_again_gets_the_fields_once() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("reused", "/reused")
+        config.add_view(lambda request: REUSED, route_name="reused")
+
+    app = make_app(BURST, configure=configure)
+    app.get("/reused")
+    response = app.get("/reused")
+    assert response.headers.getall("X-RateLimit-Remaining") == ["0"]
+    assert response.headers.getall("RateLimit") == ['"burst";r=0;t=60']
+
+
+# -- over the limit --------------------------------------------------------------------------
+
+
+def refused(app: TestApp, **options: Any) -> Any:
+    while (response := app.get("/", status="*", **options)).status_int == 200:
+        pass
+    return response
+
+
+def test_over_the_limit_the_view_is_not_called() -> None:
+    called: list[str] = []
+
+    def view(request: Request) -> Response:
+        called.append(request.path)
+        return Response()
+
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view")
+        config.add_view(view, route_name="view")
+
+    app = make_app(BURST, configure=configure)
+    assert statuses(app, 4, "/view") == [200, 200, 429, 429]
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+@pytest.mark.parametrize("window", [0.7, 3, 61.3])
+def test_retry_after_is_never_earlier_than_t(strategy: str, window: float) -> None:
+    limits = [{**BURST, "strategy": strategy, "window": window}, DAILY]
+    response = refused(make_app(limits))
+    retry_after = int(response.headers["Retry-After"])
+    assert retry_after >= parsed(response, "RateLimit")["burst"]["t"]
+    assert 1 <= retry_after <= math.ceil(2 * window)
+    assert response.headers["X-RateLimit-Remaining"] == "0"
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json", "application/problem+json", "text/html;q=0.1, application/json"]
+)
+def test_json_clients_get_problem_details(accept: str) -> None:
+    response = refused(make_app([DAILY, BURST]), headers={"Accept": accept})
+    assert response.status == "429 Too Many Requests"
+    assert response.content_type == "application/problem+json"
+    assert response.json == {
+        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": f"Retry after {response.headers['Retry-After']} seconds.",
+        "violated-policies": ["burst"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"), [("text/html", "text/html"), ("text/plain", "text/plain"), (None, None)]
+)
+def test_other_clients_get_a_page_or_text(accept: str | None, kind: str | None) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    response = refused(make_app(BURST), headers=headers)
+    assert response.content_type == (kind or "text/plain")
+    assert "Too many requests" in response.text
+
+
+def test_the_setting_chooses_the_status() -> None:
+    response = refused(make_app({**BURST, "status": 503}), headers={"Accept": "application/json"})
+    assert response.status == "503 Service Unavailable"
+    assert response.json["status"] == 503
+    assert response.headers["Retry-After"] == "60"
+
+
+def test_an_exception_view_replaces_the_body_and_keeps_the_fields() -> None:
+    def view(error: RateLimitError, request: Request) -> Response:
+        assert (error.limit, error.remaining, error.violated) == (2, 0, ["burst"])
+        return Response(f"come back in {error.retry_after} s", status=error.status_int)
+
+    def configure(config: Configurator) -> None:
+        config.add_exception_view(view, context=RateLimitError)
+
+    response = refused(make_app(BURST, configure=configure))
+    assert response.status_int == 429
+    assert response.text == "come back in 60 s"
+    assert response.headers["Retry-After"] == "60"
+    assert response.headers["X-RateLimit-Limit"] == "2"
+    assert parsed(response, "RateLimit") == {"burst": {"r": 0, "t": 60}}
+
+
+def test_all_violated_limits_are_named() -> None:
+    limits = [{**BURST, "limit": 1, "name": name, "window": w} for name, w in (("a", 9), ("b", 90))]
+    response = refused(make_app(limits), headers={"Accept": "application/json"})
+    assert response.json["violated-policies"] == ["a", "b"]
+    assert response.headers["Retry-After"] == "90"
+
+
+# -- windows roll over -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_windows_roll_over(store: Settings, strategy: str) -> None:
+    """On the store's own clock; memcached counts whole seconds, the limit does not."""
+    app = make_app({"limit": 3, "window": 0.6, "strategy": strategy, **store})
+    refused(app)
+    deadline = time.monotonic() + 30
+    while app.get("/", status="*").status_int != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_new_window_has_the_whole_limit(store: Settings) -> None:
+    app = make_app({"limit": 3, "window": 0.5, **store})
+    for _ in range(2):
+        response = refused(app)
+        assert response.headers["Retry-After"] == "1"
+        time.sleep(0.55)
+    response = app.get("/")
+    assert response.headers["X-RateLimit-Remaining"] == "2"
+
+
+# -- request.ratelimit -----------------------------------------------------------------------
+
+
+def test_the_request_tells_what_was_decided() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("told", "/told")
+        config.add_view(told, route_name="told", renderer="json")
+
+    def told(request: Request) -> dict[str, Any]:
+        found = request.ratelimit
+        return {
+            "limit": found.limit,
+            "remaining": found.remaining,
+            "reset": found.reset,
+            "results": [
+                [one.name, one.limit, one.remaining, one.window, one.allowed]
+                for one in found.results
+            ],
+        }
+
+    answer = make_app([BURST, DAILY], configure=configure).get("/told").json
+    assert 59 < answer.pop("reset") <= 60
+    assert answer == {
+        "limit": 2,
+        "remaining": 1,
+        "results": [["burst", 2, 1, 60, True], ['da"i\\ly', 1000, 999, 86400, True]],
+    }
+
+
+def charging_app(limits: Any) -> TestApp:
+    def charge(request: Request) -> Response:
+        request.ratelimit.charge(int(request.params["cost"]))
+        return Response(str(request.ratelimit.remaining))
+
+    def configure(config: Configurator) -> None:
+        config.add_route("charge", "/charge")
+        config.add_view(charge, route_name="charge")
+
+    return make_app(limits, configure=configure)
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_a_view_can_charge_more(store: Settings, strategy: str) -> None:
+    app = charging_app({"limit": 10, "window": 3600, "strategy": strategy, **store})
+    response = app.get("/charge?cost=5")
+    assert response.text == response.headers["X-RateLimit-Remaining"] == "4"
+    assert app.get("/charge?cost=5", status=429).headers["X-RateLimit-Remaining"] == "3"
+    assert app.get("/charge?cost=-2").headers["X-RateLimit-Remaining"] == "4"
+    assert app.get("/charge?cost=3").headers["X-RateLimit-Remaining"] == "0"
+    assert app.get("/", status=429)
+
+
+def test_a_charge_is_on_all_limits_or_none() -> None:
+    own_store = {"kvs_kwargs": {"max_bytes": 1_000_000}}
+    limits = [{**BURST, "limit": 20}, {**DAILY, **own_store, "limit": 8, "name": "daily"}]
+    app = charging_app(limits)
+    app.get("/charge?cost=4")
+    response = app.get("/charge?cost=9", status=429)
+    assert parsed(response, "RateLimit")["daily"]["r"] == 2
+    response = app.get("/charge?cost=1")
+    remaining = {name: found["r"] for name, found in parsed(response, "RateLimit").items()}
+    assert remaining == {"burst": 12, "daily": 0}
+
+
+@pytest.mark.parametrize("cost", [1.5, "5", True])
+def test_a_charge_is_a_whole_number(cost: Any) -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("charge", "/charge")
+        config.add_view(lambda request: request.ratelimit.charge(cost), route_name="charge")
+
+    with pytest.raises(TypeError, match="whole number"):
+        make_app(BURST, configure=configure).get("/charge")
+
+
+def test_cost_counts_more_than_one() -> None:
+    app = make_app({**BURST, "limit": 7, "cost": 3})
+    assert [app.get("/").headers["X-RateLimit-Remaining"] for _ in range(2)] == ["4", "1"]
+    assert app.get("/", status=429).headers["X-RateLimit-Remaining"] == "1"
+
+
+def test_limits_of_two_stores_count_together() -> None:
+    """What the first store has counted is given back when the second refuses."""
+    other = {"kvs_kwargs": {"max_bytes": 1_000_000}}
+    app = make_app([{**BURST, "limit": 100}, {**DAILY, **other, "limit": 1, "name": "one"}])
+    app.get("/")
+    for _ in range(3):
+        remaining = parsed(app.get("/", status=429), "RateLimit")
+    assert {name: found["r"] for name, found in remaining.items()} == {"burst": 99, "one": 0}
