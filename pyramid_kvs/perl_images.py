@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from . import storable
@@ -55,11 +55,13 @@ class Changes:
     :param values: by key; :data:`REMOVED` where the key goes.
     :param mutated: keys whose value is still the one that was read, with other content.
     :param objects: the lists and dicts that stand for objects of Perl classes, by ``id``.
+    :param text_codec: how text is written; ``None``: as characters, with Perl's UTF-8 flag.
     """
 
     values: dict[Key, Any]
     mutated: set[Key] = field(default_factory=set)
     objects: dict[int, Any] = field(default_factory=dict)
+    text_codec: str | None = None
 
 
 def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) -> bytes:
@@ -73,7 +75,7 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
         values cannot say: an object of a class, a reference to a scalar, code.
     """
     asked = changes.values.keys()
-    changes = Changes(dict(changes.values), set(changes.mutated), changes.objects)
+    changes = replace(changes, values=dict(changes.values), mutated=set(changes.mutated))
     dropped = _dropped(image, changes, current)
     for key, value in changes.values.items():
         if _holds_object(value, changes.objects):
@@ -84,7 +86,7 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
 
 def _dropped(image: HashImage, changes: Changes, current: Mapping[Key, Any]) -> set[int]:
     """Return the places of the pairs that go, and complete the changes by keys linked to others."""
-    pairs, written = image.pairs, {key.characters for key, _ in _written(image, changes)}
+    pairs, written = image.pairs, {key.characters for key in _wire_keys(image, changes).values()}
     dropped = {
         place
         for place, pair in enumerate(pairs)
@@ -168,25 +170,64 @@ def _holds_object(value: Any, objects: Mapping[int, Any]) -> bool:
     return False
 
 
-def _written(image: HashImage, changes: Changes) -> list[tuple[WireKey, Any]]:
-    """Return the pairs to write; a key that perl wrote is written as perl did."""
+def _wire_keys(image: HashImage, changes: Changes) -> dict[Key, WireKey]:
+    """Return the keys to write; one that perl wrote is written as perl did."""
     known = {pair.key: pair.wire_key for pair in image.pairs}
-    return [
-        (known.get(key) or _wire_key(key), value)
+    return {
+        key: known.get(key) or _wire_key(key, changes.text_codec)
         for key, value in changes.values.items()
         if value is not REMOVED
-    ]
+    }
 
 
-def _wire_key(key: Key) -> WireKey:
+def _written(image: HashImage, changes: Changes) -> list[tuple[WireKey, Any]]:
+    """Return the pairs to write."""
+    keys = _wire_keys(image, changes)
+    values = [changes.values[key] for key in keys]
+    if changes.text_codec is not None:
+        values = encode_text(values, changes.text_codec)
+    return list(zip(keys.values(), values, strict=True))
+
+
+def _wire_key(key: Key, text_codec: str | None) -> WireKey:
     if isinstance(key, bytes):
         return WireKey(key, 0)
-    if not isinstance(key, str):
-        raise StorableError(f"a key of a Perl session is text or bytes, not {type(key).__name__}")
     try:
-        return WireKey(key.encode(), 0 if key.isascii() else KEY_UTF8)
-    except UnicodeEncodeError:
-        raise StorableError(f"the key {key!r} is no text that Perl could read") from None
+        is_flagged = text_codec is None and not key.isascii()
+        return WireKey(key.encode(text_codec or "utf-8"), KEY_UTF8 if is_flagged else 0)
+    except UnicodeEncodeError as error:
+        raise StorableError(f"the key {key!r} is not written: {error.reason}") from None
+
+
+def encode_text(value: Any, codec: str) -> Any:
+    """Return a copy of lists and dicts in which all text that is not ASCII is bytes.
+
+    :raises StorableError: the codec has no such character.
+    """
+    copies: dict[int, Any] = {}
+    todo: list[Any] = []
+
+    def copied(item: Any) -> Any:
+        if isinstance(item, str) and not item.isascii():
+            try:
+                return item.encode(codec)
+            except UnicodeEncodeError as error:
+                raise StorableError(f"a text is not written in {codec}: {error.reason}") from None
+        if not isinstance(item, (dict, list, tuple)):
+            return item
+        if id(item) not in copies:
+            copies[id(item)] = {} if isinstance(item, dict) else []
+            todo.append(item)
+        return copies[id(item)]
+
+    root = copied(value)
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            copies[id(item)].update({copied(key): copied(inner) for key, inner in item.items()})
+        else:
+            copies[id(item)].extend(map(copied, item))
+    return root
 
 
 class _Assembly:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from . import storable
 from .exceptions import CodecError
 from .kvs import Stored
-from .perl_formats import CACHE_OBJECT, MAX_BYTES, Form, unwrap, wrap
+from .perl_formats import CACHE_OBJECT, Form, unwrap, wrap
 from .perl_images import REMOVED, Changes, Key, edit_hash, read_hash
 from .serializer import Codec, StorableCodec, as_bytes
 
@@ -100,28 +100,33 @@ class Records(Protocol):
         """
 
 
-def records(
-    codec: Codec,
-    encoding: str | None,
-    format_name: str,
-    max_bytes: int = MAX_BYTES,
-) -> Records:
-    """Return what reads sessions that a codec wrote and Perl's modules wrapped in a format."""
+def records(codec: Codec, options: Mapping[str, Any]) -> Records:
+    """Return what reads sessions that a codec wrote and Perl's modules wrapped.
+
+    :param options: the checked options of ``kvs.perlsess``.
+    """
+    format_name, max_bytes = options["format"], options["max_bytes"]
     if isinstance(codec, StorableCodec):
-        return StorableRecords(encoding, format_name, max_bytes)
+        return StorableRecords(options["encoding"], format_name, max_bytes, options["write_text"])
     return CodecRecords(codec, format_name, max_bytes)
 
 
 class StorableRecords:
     """Sessions that are Storable images: what did not change keeps its bytes.
 
+    :param encoding: of strings without Perl's UTF-8 flag.
     :param format_name: of :data:`pyramid_kvs.perl_formats.FORMATS`.
+    :param max_bytes: the most bytes that an image may have.
+    :param write_text: ``"bytes"``: text is written in that encoding, without the flag.
     """
 
-    def __init__(self, encoding: str | None, format_name: str, max_bytes: int) -> None:
+    def __init__(
+        self, encoding: str | None, format_name: str, max_bytes: int, write_text: str
+    ) -> None:
         self._encoding = encoding
         self._format = format_name
         self._max_bytes = max_bytes
+        self._text_codec = (encoding or "utf-8") if write_text == "bytes" else None
 
     def read(self, stored: Stored) -> Record:
         data = as_bytes(stored.data)
@@ -160,6 +165,7 @@ class StorableRecords:
     def edit(self, record: Record, changes: Changes, form: Form) -> tuple[bytes, int]:
         member = None if record.wrapper is None else _DATA.encode()
         image = read_hash(record.image, self._encoding, member)
+        changes = replace(changes, text_codec=self._text_codec)
         return wrap(edit_hash(image, changes, record.values), form)
 
 

@@ -201,9 +201,7 @@ class PerlSessionFactory:
 
     def __init__(self, options: Mapping[str, Any], driver: KVS, renews: bool = False) -> None:
         self.driver = driver
-        self.records = records(
-            driver.codec, options["encoding"], options["format"], options["max_bytes"]
-        )
+        self.records = records(driver.codec, options)
         self._cookie_name: str = options["cookie_name"]
         self._key_format: str = options["key_format"]
         self._is_id = re.compile(options["id_pattern"]).fullmatch

@@ -244,6 +244,7 @@ TABLE: dict[str, dict[str, Option]] = {
         "id_pattern": Option(pattern, "[A-Za-z0-9_=+/-]{1,128}"),
         "max_bytes": Option(whole_number, MAX_BYTES),
         "writable": Option(flag, False),
+        "write_text": Option(one_of("characters", "bytes"), "characters"),
     },
 }
 

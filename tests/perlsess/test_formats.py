@@ -169,7 +169,7 @@ def test_expiry_of_chi() -> None:
     assert (unwrap(data, flags).form, flags) == (renewed, 0)
 
 
-RECORDS = {name: StorableRecords("utf-8", name, MAX_BYTES) for name in FORMATS}
+RECORDS = {name: StorableRecords("utf-8", name, MAX_BYTES, "characters") for name in FORMATS}
 SAMPLES = [
     (data, flags)
     for image in (NETWORK, NATIVE, FILE)

@@ -1,0 +1,358 @@
+"""``request.perlsess`` with ``"writable": true``: what is saved, and what is there afterwards."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pyramid_kvs.exceptions import KVSError
+from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
+from tests.perlsess.sites import Site, perl_dump, perl_image
+from tests.servers import MemcachedServer, RedisServer, need_perl
+
+SESSION = {"user": "ann", "count": 1, "cart": [{"sku": "a1"}]}
+
+
+class Redis:
+    """A writable site on redis, with one session."""
+
+    def __init__(self, server: RedisServer, **more: Any) -> None:
+        self.server = server
+        setting = {"kvs": "redis", "kvs_kwargs": {"url": server.url}, "writable": True, **more}
+        self.site = Site(setting)
+        self.driver = self.site.driver
+        self.store(SESSION)
+
+    def store(self, session: Any, ttl: float | None = 600) -> None:
+        """Put a session there, as Perl would."""
+        self.driver.raw_set("abc", nfreeze(session), ttl)
+
+    def stored(self) -> Any:
+        """Return what is there."""
+        data = self.driver.raw_get("abc")
+        return None if data is None else thaw(data)
+
+    def change(self, change: Any, **options: Any) -> Any:
+        """Send a request that changes the session."""
+        return self.site.get(lambda request: change(request.perlsess), "abc", **options)
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Redis:
+    return Redis(redis_server)
+
+
+def put(**values: Any) -> Any:
+    return lambda session: session.update(values)
+
+
+# -- what is saved
+
+
+def test_set_and_delete(redis: Redis) -> None:
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        session["new"] = {"list": [1, None, "ü"]}
+        del session["count"]
+        assert session.pop("cart") == SESSION["cart"]
+        assert session.setdefault("other", 1) == 1
+
+    redis.change(change)
+    assert redis.stored() == {"user": "bob", "new": {"list": [1, None, "ü"]}, "other": 1}
+
+
+def test_nested_change(redis: Redis) -> None:
+    redis.change(lambda session: session["cart"][0].update(count=2))
+    assert redis.stored() == {**SESSION, "cart": [{"sku": "a1", "count": 2}]}
+
+
+def test_change_of_type_only(redis: Redis) -> None:
+    redis.change(lambda session: session["cart"][0].update(sku=None))
+    redis.change(put(count="1"))
+    assert redis.stored() == {**SESSION, "cart": [{"sku": None}], "count": "1"}
+
+
+def test_clear(redis: Redis) -> None:
+    """An emptied session is an empty hash: whether it lives on is for Perl to say."""
+    redis.change(lambda session: session.clear())
+    assert redis.stored() == {}
+
+
+def test_no_change_no_write(redis: Redis) -> None:
+    """Reading, and writing what is there already, sends no second command."""
+    redis.server.reset_calls()
+
+    def look(session: Any) -> None:
+        json.dumps(dict(session))
+        session["user"] = "ann"
+        session["cart"] = session["cart"]
+        session["cart"][0]["sku"] = "a1"
+
+    redis.change(look)
+    assert redis.server.calls() == {"get": 1}
+
+
+def test_read_only_costs_one_command(redis: Redis) -> None:
+    redis.server.reset_calls()
+    redis.change(lambda session: session["user"])
+    assert redis.server.calls() == {"get": 1}
+
+
+@pytest.mark.parametrize("kind", ["deep", "cyclic", "shared"])
+def test_odd_data_is_not_taken_for_changed(redis: Redis, kind: str) -> None:
+    """Reading lists 5000 deep, or in cycles, is no change; changing them is one."""
+    value: list[Any] = []
+    if kind == "deep":
+        for _ in range(5000):
+            value = [value]
+    elif kind == "cyclic":
+        value += [value, {"up": value}]
+    else:
+        value += [[1]] * 2
+    redis.store({"odd": value, "n": 1})
+    redis.server.reset_calls()
+    redis.change(lambda session: len(session["odd"]))
+    assert redis.server.calls() == {"get": 1}
+    redis.change(put(n=2))
+    assert redis.stored()["n"] == 2
+    if kind != "deep":
+        redis.change(lambda session: session["odd"].append("new"))
+        found = redis.stored()["odd"]
+        assert found[-1] == "new"
+        assert (found[0] is found) == (kind == "cyclic")
+
+
+# -- the form
+
+
+@pytest.mark.parametrize("function", [freeze, nfreeze])
+def test_native_stays_native(redis: Redis, function: Any) -> None:
+    redis.driver.raw_set("abc", function({"n": 2**40, "f": 0.1}), 60)
+    redis.change(put(new=2**41))
+    data = redis.driver.raw_get("abc")
+    assert data[:2] == function({})[:2]
+    assert int(thaw(data)["new"]) == 2**41
+
+
+def test_classes_and_references_stay(redis: Redis) -> None:
+    """What Python cannot say stays in the image, beside what changed."""
+    perl = need_perl()
+    script = r"{user => bless({n => 1}, 'My::User'), re => qr/x/, ref => \'text', raw => qq(\xff)}"
+    redis.driver.raw_set("abc", perl_image(perl, script), 60)
+
+    def change(session: Any) -> None:
+        assert session["user"] == {"n": 1}
+        session["seen"] = 1
+
+    redis.change(change)
+    expected = perl_dump(perl, perl_image(perl, script)).replace('"user"', '"seen" => 1,"user"')
+    assert perl_dump(perl, redis.driver.raw_get("abc")) == expected
+
+
+def test_changes_of_objects_are_refused(redis: Redis) -> None:
+    """An object of a Perl class that was changed here would lose its class: an error says so."""
+    script = "{user => bless({n => 1}, 'My::User'), other => 1}"
+    image = perl_image(need_perl(), script)
+    redis.driver.raw_set("abc", image, 60)
+    with pytest.raises(
+        StorableError, match="'user' changed, and it holds an object of class My::User"
+    ):
+        redis.change(lambda session: session["user"].update(n=2))
+    assert redis.driver.raw_get("abc") == image
+    redis.change(put(user={"n": 3}))
+    assert redis.stored() == {"user": {"n": 3}, "other": 1}
+
+
+def test_values_that_perl_has_no_form_for(redis: Redis) -> None:
+    with pytest.raises(StorableError, match="date"):
+        redis.change(put(when=datetime.date(2026, 1, 1)))
+    with pytest.raises(TypeError, match="int"):
+        redis.change(lambda session: session.update({5: 1}))
+    assert redis.stored() == SESSION
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ({}, r'"new" => ["gr\x{fc}n"],"\x{fc}" => "\x{263a}"'),
+        ({"write_text": "bytes"}, r'"new" => ["gr\303\274n"],"\303\274" => "\342\230\272"'),
+    ],
+)
+def test_text_is_characters_or_bytes(
+    redis_server: RedisServer, options: dict[str, Any], written: str
+) -> None:
+    """As characters, or as the bytes that a Perl site without ``use utf8`` works with."""
+    redis = Redis(redis_server, **options)
+    perl = need_perl()
+    redis.driver.raw_set("abc", perl_image(perl, r'{a => "\xc3\xbc", b => "\x{fc}\x{263a}"}'), 60)
+
+    def change(session: Any) -> None:
+        assert session["a"] == "ü"
+        session.update({"new": ["grün"], "ü": "☺"})
+
+    redis.change(change)
+    kept = r'{"a" => "\303\274","b" => "\x{fc}\x{263a}",'
+    found = perl_dump(perl, redis.driver.raw_get("abc"))
+    assert sorted(found.strip("{}").split(",")) == sorted((kept + written).strip("{}").split(","))
+
+
+def test_text_that_the_encoding_has_not(redis_server: RedisServer) -> None:
+    redis = Redis(redis_server, encoding="latin-1", write_text="bytes")
+    with pytest.raises(StorableError, match="is not written in"):
+        redis.change(put(new=["☺"]))
+    redis.change(put(new=["ü"]))
+    assert b"\xfc" in redis.driver.raw_get("abc")
+
+
+def test_json(redis_server: RedisServer) -> None:
+    """With another codec the whole session is written by that codec."""
+    redis = Redis(redis_server, codec="json")
+    redis.driver.raw_set("abc", '{"user": "ann", "list": [1]}', 60)
+
+    def change(session: Any) -> None:
+        session["list"].append(2)
+        session["new"] = True
+        del session["user"]
+
+    redis.change(change)
+    assert json.loads(redis.driver.raw_get("abc")) == {"list": [1, 2], "new": True}
+
+
+# -- others who write meanwhile
+
+
+def test_both_changes_stay(redis: Redis) -> None:
+    """Perl changed other keys during the request: its changes and ours are kept."""
+
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        session["cart"].append({"sku": "b2"})
+        redis.store({**SESSION, "count": 2, "perl": [1]})
+
+    redis.change(change)
+    assert redis.stored() == {
+        "user": "bob",
+        "count": 2,
+        "perl": [1],
+        "cart": [{"sku": "a1"}, {"sku": "b2"}],
+    }
+
+
+def test_the_later_save_wins_a_key(redis: Redis) -> None:
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        del session["count"]
+        redis.store({**SESSION, "user": "carol", "count": 7})
+
+    redis.change(change)
+    assert redis.stored() == {"user": "bob", "cart": SESSION["cart"]}
+
+
+def test_logout_meanwhile(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that Perl removed is not brought back."""
+
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        redis.driver.raw_delete("abc")
+
+    redis.change(change)
+    assert redis.stored() is None
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "went away during the request" in record.getMessage()
+
+
+def test_what_is_no_session_any_more_is_left_alone(redis: Redis) -> None:
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        redis.driver.raw_set("abc", b"something else", 60)
+
+    redis.change(change)
+    assert redis.driver.raw_get("abc") == b"something else"
+
+
+def test_many_at_once(redis: Redis) -> None:
+    """Of 40 requests that change a key each at the same time, none is lost."""
+
+    def request(number: int) -> None:
+        site = Site({"kvs": "redis", "kvs_kwargs": {"url": redis.server.url}, "writable": True})
+        for step in range(5):
+            site.get(put_one(f"k{number}-{step}"), "abc")
+
+    def put_one(key: str) -> Any:
+        return lambda request: request.perlsess.update({key: 1})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(request, range(8)))
+    assert len(redis.stored()) == len(SESSION) + 40
+
+
+# -- no session
+
+
+@pytest.mark.parametrize("session_id", [None, "unknown", "a b"])
+def test_no_session_is_made(redis: Redis, session_id: str | None) -> None:
+    """An id that the client chose never becomes a session."""
+
+    def change(request: Any) -> None:
+        assert not request.perlsess.is_found
+        with pytest.raises(KVSError, match="is_found"):
+            request.perlsess["user"] = "mallory"
+        with pytest.raises(KVSError, match="nothing to change"):
+            del request.perlsess["user"]
+        request.perlsess.clear()
+
+    redis.site.get(change, session_id)
+    assert redis.driver.get_keys() == ["abc"]
+
+
+# -- life and failure
+
+
+@pytest.mark.parametrize(("ttl", "left"), [(100, (90, 100)), (None, (-1, -1)), (2.5, (0.1, 3))])
+def test_life_is_kept(redis: Redis, ttl: float | None, left: tuple[float, float]) -> None:
+    """A save neither prolongs nor shortens the life that Perl gave the session."""
+    redis.store(SESSION, ttl)
+    redis.change(put(new=1))
+    assert "new" in redis.stored()
+    assert left[0] <= redis.driver.raw_ttl("abc") <= left[1]
+
+
+@pytest.mark.parametrize(("ttl", "left"), [(1000, (900, 1000)), (None, (-1, -1))])
+def test_ttl_of_the_setting(
+    redis_server: RedisServer, ttl: float | None, left: tuple[float, float]
+) -> None:
+    """A ttl in the setting is given by each save."""
+    redis = Redis(redis_server, ttl=ttl)
+    redis.store(SESSION, 50)
+    redis.change(put(new=1))
+    assert left[0] <= redis.driver.raw_ttl("abc") <= left[1]
+
+
+def test_fraction_of_a_ttl_is_no_wrapping(memcached_server: MemcachedServer) -> None:
+    """On memcached the data stay what Perl can read, whatever the ttl."""
+    store = {"kvs": "memcache", "kvs_kwargs": {"servers": [memcached_server.url]}}
+    site = Site({**store, "writable": True, "ttl": 99.5})
+    memcached_server.talk(b"set perlsess::abc 1 50 8\r\n" + nfreeze({})[:8].ljust(8) + b"\r\n")
+    site.get(lambda request: request.perlsess.update(user="bob"), "abc")
+    reply = memcached_server.talk(b"mg perlsess::abc v f t\r\n")
+    header, data = reply.split(b"\r\n")[0], reply.split(b"\r\n", 1)[1][:-2]
+    assert header.split()[2:] in ([b"f1", b"t100"], [b"f1", b"t99"])
+    assert thaw(data) == {"user": "bob"}
+
+
+def test_store_away_at_the_save(own_redis: Any) -> None:
+    """The client learns that its change is not stored: 503, and not the page."""
+    redis = Redis(own_redis())
+
+    def change(session: Any) -> None:
+        session["user"] = "bob"
+        redis.server.stop()
+
+    response = redis.change(change, status=503)
+    assert response.headers["Retry-After"]
+    assert b"null" not in response.body
