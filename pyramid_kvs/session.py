@@ -54,14 +54,17 @@ def includeme(config: Configurator) -> None:
     )
     introspectable["setting"] = SETTING
 
-    def register() -> None:
-        parts = components(config.registry)
+    parts = components(config.registry)
+
+    def build() -> None:
         parts.session = SessionFactory(options[SETTING], parts=parts)
+
+    def register() -> None:
         config.registry.registerUtility(parts.session, ISessionFactory)
 
-    config.action(
-        ISessionFactory, register, introspectables=(introspectable,), order=ORDER_FEATURES
-    )
+    config.action(SETTING, build, order=ORDER_FEATURES)
+    # In the order of Pyramid's own set_session_factory, which thus replaces it without conflict.
+    config.action(ISessionFactory, register, introspectables=(introspectable,))
 
 
 @implementer(ISessionFactory)

@@ -31,7 +31,7 @@ from .session_merge import (
     snapshot,
 )
 from .session_store import LOOKS_HASHED, Loaded, Save, Written, created_at
-from .session_users import user_digest
+from .session_users import EPOCH, user_digest
 
 if TYPE_CHECKING:
     from .session import SessionFactory
@@ -280,7 +280,8 @@ class Session(MutableMapping[str, Any]):
         self._use()
         if self._meta.get(USER) != user:
             self._meta[USER] = user
-            self._touched.add(USER)
+            self._meta.pop(EPOCH, None)
+            self._touched.update((USER, EPOCH))
 
     def regenerate_id(self) -> None:
         """Go on under a new id, with a new CSRF token, when the response is sent.
@@ -446,7 +447,7 @@ class Session(MutableMapping[str, Any]):
         return Changes(values, self._popped, self._unique)
 
     def _enter(self, key: str, changes: Changes) -> None:
-        entered = self._factory.users.enter(self._meta[USER], key)
+        entered = self._factory.users.enter(self._meta[USER], key, self._meta)
         self._meta.update(entered)
         changes.values.update(entered)
 

@@ -60,7 +60,7 @@ def _handle(key: str) -> str:
 class Users(Protocol):
     """How a store finds the sessions of a user."""
 
-    def enter(self, user: str, key: str) -> Record:
+    def enter(self, user: str, key: str, record: Record) -> Record:
         """Note that a session is about to be saved; return metadata to save with it."""
 
     def is_ended(self, record: Record) -> bool:
@@ -85,7 +85,7 @@ class UserIndex:
         # It outlives every session: one that is older than half of it is entered again.
         self._ttl = None if driver.ttl is None else max(_MONTH, 2 * driver.ttl)
 
-    def enter(self, user: str, key: str) -> Record:
+    def enter(self, user: str, key: str, record: Record) -> Record:
         now = time.time()
         entries = self._change(user, lambda entries: {**entries, key: now})
         if len(entries) % _PRUNE_EVERY == 0:
@@ -183,7 +183,9 @@ class UserEpochs:
         self._driver = driver
         self._ttl = None if driver.ttl is None else max(_MONTH, 2 * driver.ttl)
 
-    def enter(self, user: str, key: str) -> Record:
+    def enter(self, user: str, key: str, record: Record) -> Record:
+        if EPOCH in record:
+            return {}
         now = self._now()
         epoch = self._driver.update(
             _PREFIX + user, lambda value: value if isinstance(value, int) else now, self._ttl

@@ -1,0 +1,234 @@
+"""Pyramid's interface, the mapping methods, and requests without a router."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.interfaces import ISession, ISessionFactory
+from pyramid.response import Response
+from pyramid.session import SignedCookieSessionFactory
+from pyramid.testing import DummyRequest
+from zope.interface.verify import verifyClass, verifyObject
+
+from pyramid_kvs.exceptions import KVSNotSupported
+from pyramid_kvs.session import (
+    AuthTokenSession,
+    CookieSession,
+    SessionFactory,
+    list_sessions,
+)
+from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, make_app, new_session, send
+
+
+@pytest.fixture
+def session(memory: Store) -> Any:
+    factory = memory.factory()
+    return Visit(factory, new_session(factory, a=1, b=[2])).session
+
+
+@pytest.mark.parametrize("session_class", [CookieSession, AuthTokenSession])
+def test_isession(session_class: type[CookieSession], memory: Store) -> None:
+    kind = "cookie" if session_class is CookieSession else "header"
+    factory = memory.factory(session_type=kind)
+    assert factory.session_class is session_class
+    assert factory.key_name == "session_id"
+    assert verifyClass(ISession, session_class)
+    assert verifyObject(ISession, factory(Visit(factory).request))
+    assert verifyObject(ISessionFactory, factory)
+
+
+def test_mapping(session: Any) -> None:
+    assert isinstance(session, MutableMapping)
+    assert list(session) == list(session.keys()) == ["a", "b"]
+    assert list(session.values()) == [1, [2]]
+    assert list(session.items()) == [("a", 1), ("b", [2])]
+    assert len(session) == 2
+    assert "a" in session
+    assert "c" not in session
+    assert session.get("c") is None
+    assert session.get("c", 3) == 3
+    assert session.setdefault("a", 5) == 1
+    assert session.setdefault("c", 5) == 5
+    assert session.pop("c") == 5
+    assert session.pop("c", None) is None
+    with pytest.raises(KeyError):
+        session.pop("c")
+    with pytest.raises(KeyError):
+        session["c"]
+    with pytest.raises(KeyError):
+        del session["c"]
+    session.update({"d": 1}, e=2)
+    assert session.popitem() == ("e", 2)
+    session.clear()
+    assert dict(session) == {}
+    assert not session
+
+
+def test_metadata_is_hidden_and_reserved(memory: Store) -> None:
+    memory.put("ab" * 20, {"a": 1, "__kvs_created": 5.5, "__kvs_x": 1, "__csrf_token": "t"})
+    session = Visit(memory.factory(), "ab" * 20).session
+    assert dict(session) == {"a": 1, "__csrf_token": "t"}
+    assert session.created == 5
+    assert "__kvs_created" not in session
+    assert session.get("__kvs_created") is None
+    for key in ("__kvs_created", "__kvs_new"):
+        with pytest.raises(ValueError, match="__kvs_"):
+            session[key] = 1
+        with pytest.raises(ValueError, match="__kvs_"):
+            session.update({key: 1})
+
+
+def test_metadata_of_a_later_version_is_kept(memory: Store) -> None:
+    memory.put("ab" * 20, {"a": 1, "__kvs_later": [1]})
+    visit = Visit(memory.factory(), "ab" * 20)
+    visit.session["a"] = 2
+    visit.end()
+    assert memory.record("ab" * 20)["__kvs_later"] == [1]
+
+
+def test_keys_are_text(session: Any) -> None:
+    with pytest.raises(TypeError, match="text"):
+        session[1] = "x"
+
+
+def test_attributes_of_version_1(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+    session = Visit(factory, session_id).session
+    assert session.client is factory.driver
+    assert session.key_name == COOKIE
+    assert session.get_session_key() == session_id
+    assert session.client.get(session.get_session_key())["a"] == 1
+
+
+def test_key_of_a_new_session_is_kept(memory: Store) -> None:
+    visit = Visit(memory.factory())
+    key = visit.session.get_session_key()
+    visit.session["a"] = 1
+    assert cookie_of(visit.end()) == key
+
+
+def test_created_is_a_whole_number_of_now(memory: Store) -> None:
+    created = Visit(memory.factory()).session.created
+    assert type(created) is int
+    assert abs(created - time.time()) < 60
+
+
+def test_created_is_kept(store: Store) -> None:
+    app = store.app()
+    session_id = cookie_of(send(app, ["set", "a", 1]))
+    store.put(session_id, {**store.record(session_id), "__kvs_created": 1000.25})
+    do(app, ["set", "a", 2])
+    assert do(app, ["created"]) == [1000]
+
+
+def test_save_session_can_be_called_by_hand(memory: Store) -> None:
+    visit, response = Visit(memory.factory()), Response()
+    visit.session["a"] = 1
+    visit.session.save_session(visit.request, response)
+    assert memory.record(cookie_of(response))["a"] == 1
+
+
+def test_dummy_request(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+    request = DummyRequest(cookies={COOKIE: session_id})
+    request.session = factory(request)
+    assert request.session["a"] == 1
+    token = memory.factory(session_type="header", key_name="X-T")
+    request = DummyRequest(headers={"X-T": "t"})
+    assert token.session_key(request) == "x-t::t"
+
+
+@pytest.mark.parametrize(
+    "given", ['{"kvs": "memory", "ttl": 7}', {"kvs.session": '{"kvs": "memory", "ttl": 7}'}]
+)
+def test_factory_takes_text_and_settings(given: Any) -> None:
+    assert SessionFactory(given).ttl == 7
+
+
+def test_settings_are_not_changed() -> None:
+    options = {"kvs": "memory", "kvs_kwargs": {}}
+    make_app(options)
+    assert options == {"kvs": "memory", "kvs_kwargs": {}}
+
+
+def test_no_session_without_the_setting() -> None:
+    config = Configurator()
+    config.include("pyramid_kvs")
+    config.commit()
+    assert config.registry.queryUtility(ISessionFactory) is None
+
+
+def test_session_factory_of_the_application_wins() -> None:
+    config = Configurator(settings={"kvs.session": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    own = SignedCookieSessionFactory("secret")
+    config.set_session_factory(own)
+    config.commit()
+    assert config.registry.getUtility(ISessionFactory) is own
+
+
+def test_introspectable() -> None:
+    config = Configurator(settings={"kvs.session": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    config.commit()
+    [found] = config.introspector.get_category("session factory")
+    assert found["introspectable"]["setting"] == "kvs.session"
+
+
+def test_applications_share_nothing() -> None:
+    one, two = make_app({"kvs": "memory"}), make_app({"kvs": "memory"})
+    session_id = cookie_of(send(one, ["set", "a", 1]))
+    two.set_cookie(COOKIE, session_id)
+    assert do(two, ["all"]) == [{}]
+
+
+def test_sessions_of_another_library_cannot_be_listed() -> None:
+    request = DummyRequest()
+    with pytest.raises(KVSNotSupported, match="DummySession"):
+        list_sessions(request, "u")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["list"].append(1),
+        lambda s: s.get("list").append(1),
+        lambda s: s["dict"]["inner"].update(x=1),
+        lambda s: list(s.values())[0].append(1),
+        lambda s: dict(s.items())["dict"].clear(),
+        lambda s: s.peek_flash().append(1),
+        lambda s: s.setdefault("list", None).append(1),
+        lambda s: s["list"].__setitem__(0, True),
+        lambda s: s["list"].__setitem__(0, 1.0),
+        lambda s: s["dict"].__setitem__("inner", dict(reversed(s["dict"]["inner"].items()))),
+    ],
+)
+def test_change_in_place_is_found(memory: Store, change: Any) -> None:
+    factory = memory.factory()
+    session_id = new_session(
+        factory, list=[1, 2], dict={"inner": {"a": 1, "b": 2}}, _f_=["m"]
+    )
+    before = memory.data(session_id)
+    visit = Visit(factory, session_id)
+    change(visit.session)
+    visit.end()
+    assert memory.data(session_id) != before
+    assert dict(Visit(factory, session_id).session) == dict(visit.session)
+
+
+def test_reading_everything_writes_nothing(memory: Store) -> None:
+    factory = memory.factory()
+    memory.put("ab" * 20, '{ "b" :[1.0,{"x":"\\u00e9é"}],\n"a":{"k":[null,true]},"s":"é" }')
+    before = memory.data("ab" * 20)
+    visit = Visit(factory, "ab" * 20)
+    held = [visit.session["a"], visit.session["a"]["k"], visit.session.get("b")]
+    held += [dict(visit.session.items()), list(visit.session.values())]
+    visit.end()
+    assert memory.data("ab" * 20) == before
+    held.clear()
