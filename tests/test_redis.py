@@ -486,6 +486,20 @@ def test_out_of_memory(own_redis):
     assert driver.incr("count") == 2
 
 
+def test_cannot_save(own_redis):
+    """Redis takes no writes while its snapshots fail: here a directory is in their way."""
+    server = own_redis()
+    driver = driver_of(server)
+    driver.set("key", 1)
+    (server.directory / "dump.rdb" / "in the way").mkdir(parents=True)
+    server.command("CONFIG", "SET", "save", "3600 1")
+    server.command("BGSAVE")
+    wait_until(lambda: "MISCONF" in str(failure(lambda: driver.set("key", 2))), "MISCONF")
+    assert "MISCONF" in str(unavailable(lambda: driver.incr("count")))
+    assert driver.get("key") in (1, 2)
+    server.kill()  # asked to stop, it would insist on a snapshot
+
+
 def test_busy_with_a_script(own_redis):
     server = own_redis("--lua-time-limit", "10")
     driver = driver_of(server)
@@ -887,6 +901,37 @@ def test_unix_socket(server):
 def test_given_pool(server):
     pool = redis.ConnectionPool(host=server.host, port=server.port, max_connections=2)
     assert works(KVS("redis", {"connection_pool": pool}))
+
+
+class SentinelServer(RedisServer):
+    """A sentinel that watches one server; it keeps its state in the file given first."""
+
+    def __init__(self, watched: RedisServer) -> None:
+        super().__init__()
+        self.watched = watched
+
+    def arguments(self) -> list[str]:
+        config = self.directory / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor main {self.watched.host} {self.watched.port} 1\n"
+            f"port {self.port}\nbind {self.host}\nunixsocket {self.socket_path}\n"
+        )
+        config.chmod(0o666)
+        return [str(config), "--sentinel"]
+
+
+def test_sentinel(own_redis):
+    server = own_redis()
+    with SentinelServer(server) as watcher:
+        sentinel = redis.Sentinel([(watcher.host, watcher.port)], socket_timeout=0.5)
+        client = sentinel.master_for("main", socket_timeout=0.5)
+        driver = KVS("redis", {"connection_pool": client.connection_pool})
+        assert works(driver)
+        kill_clients(server)
+        driver.set("key", 1)
+        assert driver.get("key") == 1
+        server.kill()
+        assert "service main" in str(unavailable(lambda: driver.get("key")))
 
 
 PASSWORD = "p@ss/w:rd%#é"

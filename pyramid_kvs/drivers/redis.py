@@ -32,7 +32,7 @@ from ..exceptions import KVSError, KVSNotSupported, KVSUnavailable, ValueTooLarg
 from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
 from ..limits import Hit, LimitCheck
 from .pool import Pool
-from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection
+from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, where
 from .redis_limits import SOURCE, pack_hit, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
@@ -215,10 +215,7 @@ class RedisKVS(KVS):
     def _create_client(self, **kwargs: Any) -> redis.Redis:
         client = new_client(**kwargs)
         pool = client.connection_pool
-        options = pool.connection_kwargs
-        self._where = options.get("path") or (
-            f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        )
+        self._where = where(pool)
         self._pool = Pool(lambda: RedisConnection(new_connection(pool)), pool.max_connections)
         self._retry: Any = None
         if RETRY_OPTIONS & kwargs.keys():

@@ -70,6 +70,16 @@ def new_connection(pool: Any) -> Any:
     return connection
 
 
+def where(pool: Any) -> str:
+    """Return the name of the server for messages."""
+    options = pool.connection_kwargs
+    if hasattr(pool, "service_name"):  # of redis-py's sentinel
+        return f"service {pool.service_name}"
+    if "path" in options:
+        return str(options["path"])
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
 def _checked_url(url: Any) -> str:
     if not isinstance(url, str):
         raise TypeError(f"url is {url!r}, expected a text such as 'redis://localhost:6379/0'")
