@@ -1,0 +1,179 @@
+"""Random interleavings of two requests of one browser, against a model."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pyramid_kvs.session import SessionFactory
+from tests.servers import RedisServer
+from tests.session.apps import Store, Visit, cookie_of, memory_options
+
+KEYS = ["a", "b", "list"]
+Step = tuple[int, str, str]
+
+
+class Request:
+    """What one request knows in the model, beside the real one."""
+
+    def __init__(self, visit: Visit, session_id: str | None, record: dict[str, Any] | None) -> None:
+        self.visit = visit
+        self.session_id = session_id
+        self.base = record
+        self.view = copied(record or {})
+        self.touched: set[str] = set()
+        self.popped = False
+        self.regenerated = False
+        self.invalidated = False
+
+
+def copied(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, list) else v for key, v in record.items()}
+
+
+class Browser:
+    """Runs steps for real and in the model; both must agree after each response."""
+
+    def __init__(self, factory: SessionFactory) -> None:
+        self.factory = factory
+        self.values = itertools.count()
+        self.cookie: str | None = None
+        self.records: dict[str, dict[str, Any]] = {}
+        self.open: dict[int, Request] = {}
+        self.ids: set[str] = set()
+
+    def step(self, slot: int, operation: str, key: str) -> None:
+        if slot not in self.open:
+            visit = Visit(self.factory, self.cookie)
+            visit.session.get("")
+            known = self.records.get(self.cookie) if self.cookie else None
+            known_id = self.cookie if known is not None else None
+            self.open[slot] = Request(visit, known_id, None if known is None else copied(known))
+        getattr(self, operation)(self.open[slot], key)
+        if operation == "end":
+            del self.open[slot]
+
+    def set(self, request: Request, key: str) -> None:
+        value = [next(self.values)] if key == "list" else next(self.values)
+        request.visit.session[key] = value
+        request.view[key] = copied({"": value})[""]
+        request.touched.add(key)
+
+    def delete(self, request: Request, key: str) -> None:
+        request.visit.session.pop(key, None)
+        if request.view.pop(key, None) is not None:
+            request.touched.add(key)
+
+    def mutate(self, request: Request, key: str) -> None:
+        if "list" in request.view:
+            value = next(self.values)
+            request.visit.session["list"].append(value)
+            request.view["list"].append(value)
+            request.touched.add("list")
+
+    def flash(self, request: Request, key: str) -> None:
+        message = next(self.values)
+        request.visit.session.flash(message)
+        request.view.setdefault("_f_", []).append(message)
+        request.touched.add("_f_")
+
+    def pop_flash(self, request: Request, key: str) -> None:
+        popped = request.visit.session.pop_flash()
+        assert popped == request.view.pop("_f_", [])
+        if popped:
+            request.touched.add("_f_")
+            request.popped = True
+
+    def invalidate(self, request: Request, key: str) -> None:
+        request.visit.session.invalidate()
+        if request.session_id is not None:
+            self.records.pop(request.session_id, None)
+        session_id = request.session_id
+        request.__init__(request.visit, None, None)
+        request.invalidated = request.invalidated or session_id is not None
+
+    def regenerate(self, request: Request, key: str) -> None:
+        request.visit.session.regenerate_id()
+        request.regenerated = request.session_id is not None
+
+    def end(self, request: Request, key: str) -> None:
+        sent = cookie_of(request.visit.end())
+        if sent:
+            self.ids.add(sent)
+        self.save(request, sent)
+        if sent is not None:
+            self.cookie = sent or None
+        self.compare()
+
+    def save(self, request: Request, sent: str | None) -> None:
+        if request.view == (request.base or {}) and not request.regenerated:
+            return
+        if request.session_id is None:
+            record = request.view
+        else:
+            theirs = self.records.pop(request.session_id, None)
+            if theirs is None:
+                assert sent is None
+                return
+            record = self.merged(request, theirs)
+        if record:
+            target = sent if request.session_id is None or request.regenerated else None
+            assert sent
+            self.records[target or request.session_id or ""] = record
+
+    def merged(self, request: Request, theirs: dict[str, Any]) -> dict[str, Any]:
+        record = copied(theirs)
+        base_messages = (request.base or {}).get("_f_", [])
+        for key in request.touched - {"_f_"}:
+            record.pop(key, None)
+            if key in request.view:
+                record[key] = request.view[key]
+        mine = request.view.get("_f_", [])
+        seen = base_messages if request.popped else []
+        pushed = mine if request.popped else mine[len(base_messages) :]
+        messages = [m for m in record.pop("_f_", []) if m not in seen] + pushed
+        if messages:
+            record["_f_"] = messages
+        return record
+
+    def compare(self) -> None:
+        for session_id in self.ids:
+            found = Visit(self.factory, session_id).session
+            assert dict(found) == self.records.get(session_id, {})
+
+
+def run(factory: SessionFactory, steps: list[Step]) -> None:
+    browser = Browser(factory)
+    for step in [(0, "set", "a"), (0, "set", "list"), (0, "end", ""), *steps]:
+        browser.step(*step)
+    for slot in list(browser.open):
+        browser.step(slot, "end", "")
+
+
+OPERATIONS = st.sampled_from(
+    ["set", "set", "delete", "mutate", "flash", "flash", "pop_flash", "end", "end",
+     "invalidate", "regenerate"]
+)  # fmt: skip
+STEPS = st.lists(
+    st.tuples(st.integers(0, 1), OPERATIONS, st.sampled_from(KEYS)), max_size=24
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+@example([(0, "flash", ""), (0, "end", ""), (0, "pop_flash", ""), (1, "flash", "")])
+@example([(0, "regenerate", ""), (1, "set", "b"), (1, "end", "")])
+@example([(0, "set", "b"), (1, "invalidate", ""), (1, "set", "a"), (1, "end", "")])
+def test_on_memory(steps: list[Step]) -> None:
+    run(Store("memory", memory_options()).factory(), steps)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(STEPS)
+def test_on_redis(redis_session: RedisServer, steps: list[Step]) -> None:
+    run(Store("redis", {"url": redis_session.url}).factory(), steps)
