@@ -893,7 +893,7 @@ def answering(*replies: bytes) -> Iterator[str]:
         (b"VA 99999999999999 f0\r\n\r\n", KVSError, "larger"),
         (b"VA 1 f0\r\nabcdefg\r\n", KVSError, "more data"),
         (b"VA 1 f0 c1\r\n1\r\nVA 1 f0 c1\r\n1\r\n", KVSError, "more replies"),
-        (b"x" * 10_000, KVSError, "end of line"),
+        (b"x" * 100_000, KVSError, "end of line"),
         (b"VA 1\r\n1\r\n", KVSError, "lacks"),
         (b"VA 1 fx c1\r\n1\r\n", KVSError, "lacks"),
     ],

@@ -110,28 +110,31 @@ class Connection:
 
     def _line_end(self) -> int:
         while (end := self._buffer.find(b"\r\n", self._at)) < 0:
-            if len(self._buffer) - self._at > LONGEST_LINE:
+            self._buffer = self._buffer[self._at :] + self._receive()
+            self._at = 0
+            if len(self._buffer) > CHUNK + LONGEST_LINE:
                 raise OutOfStep("a reply without end of line")
-            self._buffer += self._receive()
         return end
 
     def _with_data(self, words: list[bytes], start: int) -> Reply:
         if len(words) < 2 or not words[1].isdigit():
             raise OutOfStep("a reply without the size of its data")
         end = start + int(words[1])
-        missing = end + 2 - len(self._buffer)
-        if missing > 0:
-            self._receive_data(missing)
-        data = self._buffer[start:end]
-        if self._buffer[end : end + 2] != b"\r\n":
+        if end + 2 > len(self._buffer):
+            self._receive_data(start, end + 2 - start)
+            start, end = 0, end - start
+        buffer = self._buffer
+        if not buffer.startswith(b"\r\n", end):
             raise OutOfStep("a reply with more data than it said")
         self._advance(end + 2)
-        return Reply(words, data)
+        return Reply(words, buffer[start:end])
 
-    def _receive_data(self, missing: int) -> None:
-        if missing > LARGEST_ITEM:
+    def _receive_data(self, start: int, size: int) -> None:
+        """Make the buffer begin where it now has ``start``, and hold at least ``size`` bytes."""
+        if size > LARGEST_ITEM:
             raise OutOfStep("a reply larger than any item")
-        chunks = [self._buffer]
+        chunks = [self._buffer[start:]]
+        missing = size - len(chunks[0])
         while missing > 0:
             chunks.append(self._receive())
             missing -= len(chunks[-1])
