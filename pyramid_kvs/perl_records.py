@@ -165,7 +165,8 @@ class StorableRecords:
     def edit(self, record: Record, changes: Changes, form: Form) -> tuple[bytes, int]:
         member = None if record.wrapper is None else _DATA.encode()
         image = read_hash(record.image, self._encoding, member)
-        changes = replace(changes, text_codec=self._text_codec)
+        objects = {**changes.objects, **record.objects}
+        changes = replace(changes, objects=objects, text_codec=self._text_codec)
         return wrap(edit_hash(image, changes, record.values), form)
 
 

@@ -8,6 +8,7 @@ import re
 import time
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -294,7 +295,7 @@ class PerlSessionFactory:
             if current is None:
                 self._warn(session_id, "it went away during the request, its changes are dropped")
                 return
-            record = current
+            record, changes = current, replace(changes, mutated=set())
             pause(attempt)
         raise KVSConflict(f"the Perl session changed {SAVE_ATTEMPTS} times during one save")
 

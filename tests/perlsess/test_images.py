@@ -55,9 +55,15 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-def edit(image: bytes, values: dict[Any, Any], mutated: set[Any] = frozenset()) -> bytes:
+def edit(
+    image: bytes,
+    values: dict[Any, Any],
+    mutated: set[Any] = frozenset(),
+    current: dict[Any, Any] | None = None,
+) -> bytes:
     objects: dict[int, Any] = {}
-    current = thaw(image, blessed=lambda _, value: objects.setdefault(id(value), value))
+    if current is None:
+        current = thaw(image, blessed=lambda _, value: objects.setdefault(id(value), value))
     return edit_hash(read_hash(image, "utf-8"), Changes(values, set(mutated), objects), current)
 
 
@@ -107,6 +113,16 @@ def test_in_place_changes_keep_what_is_shared(worker: Worker) -> None:
     edited = edit(image, {"a": values["a"], "b": values["b"]}, {"a", "b"})
     found = thaw(edited)
     assert found == {"a": [1, 5], "b": {"l": [1, 5]}, "c": [2]}
+    assert found["a"] is found["b"]["l"]
+
+
+def test_a_change_beside_what_is_shared() -> None:
+    """A changed hash that holds another key's list goes on sharing it with that key."""
+    image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}} }")
+    values = thaw(image)
+    values["b"]["new"] = 1
+    found = thaw(edit(image, {"b": values["b"]}, {"b"}, values))
+    assert found == {"a": [1], "b": {"l": [1], "new": 1}}
     assert found["a"] is found["b"]["l"]
 
 

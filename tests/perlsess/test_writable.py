@@ -253,6 +253,18 @@ def test_the_later_save_wins_a_key(redis: Redis) -> None:
     assert redis.stored() == {"user": "bob", "cart": SESSION["cart"]}
 
 
+def test_the_later_save_wins_over_an_object(redis: Redis) -> None:
+    """Perl put an object under a key that this request changed: the key is ours, complete."""
+    image = perl_image(need_perl(), "{cart => bless([], 'My::Cart'), user => 'ann'}")
+
+    def change(session: Any) -> None:
+        session["cart"].append({"sku": "b2"})
+        redis.driver.raw_set("abc", image, 600)
+
+    redis.change(change)
+    assert redis.stored() == {"user": "ann", "cart": [{"sku": "a1"}, {"sku": "b2"}]}
+
+
 def test_logout_meanwhile(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     """A session that Perl removed is not brought back."""
 
