@@ -44,7 +44,7 @@ class Statement(NamedTuple):
     sql: bytes
     #: Made from the text, so that behind a pooler the name cannot mean another statement.
     name: bytes
-    formats: tuple[int, ...]
+    formats: list[int]
 
 
 def statement(sql: str) -> Statement:
@@ -52,7 +52,7 @@ def statement(sql: str) -> Statement:
     text = " ".join(sql.split()).encode()
     name = b"kvs_" + hashlib.sha256(text).hexdigest()[:32].encode()
     count = sum(f"${number}::".encode() in text for number in range(1, 10))
-    return Statement(text, name, (BINARY,) * count)
+    return Statement(text, name, [BINARY] * count)
 
 
 # -- parameters and results ------------------------------------------------------------------
@@ -143,14 +143,15 @@ class Connection:
         :raises psycopg.Error: the server refused the statement; ``sqlstate`` says why.
         """
         pgconn = self._pgconn
+        listed = [*params]  # psycopg 3.1 takes no tuple
         if not prepare:
-            pgconn.send_query_params(statement.sql, params, None, statement.formats, BINARY)
+            pgconn.send_query_params(statement.sql, listed, None, statement.formats, BINARY)
             return self._reply(deadline)
         if statement.name not in self._prepared:
             pgconn.send_prepare(statement.name, statement.sql)
             self._reply(deadline)
             self._prepared.add(statement.name)
-        pgconn.send_query_prepared(statement.name, params, statement.formats, BINARY)
+        pgconn.send_query_prepared(statement.name, listed, statement.formats, BINARY)
         return self._reply(deadline)
 
     def run_script(self, sql: str, deadline: float) -> None:
