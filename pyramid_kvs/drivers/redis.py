@@ -7,32 +7,36 @@ from a pool of our own. Redis 6.2 or newer (GETEX, GETDEL).
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import redis
-from redis.exceptions import (
-    AskError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from ..exceptions import KVSError, KVSNotSupported, KVSUnavailable, ValueTooLarge
+from ..exceptions import KVSError, ValueTooLarge
 from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
 from ..limits import Hit, LimitCheck
 from .pool import Pool
-from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, where
+from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, server_name
+from .redis_commands import (
+    GET,
+    GETEX_PX,
+    INCR,
+    SET_PX,
+    SWAP,
+    Script,
+    batches,
+    encoded,
+    milliseconds,
+    pack,
+    pack_words,
+    sends,
+    ttl_word,
+)
+from .redis_errors import as_kvs_error, spoils_connection
 from .redis_limits import SOURCE, pack_hit, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
@@ -40,173 +44,14 @@ __all__ = ["RedisKVS", "Script", "pack"]
 #: A connection that lay free for longer (seconds) is looked at before it is used.
 IDLE = 0.1
 
-#: Redis takes times up to 2**63 ms after 1970; this is 3 million years.
-LONGEST_MS = 10**17
-
-#: So many keys go with one command; so many commands, or bytes, with one send.
-BATCH = 5000
-BATCH_BYTES = 2**24
-
 #: The setting for the longest value, what it is at least, and where nobody changed it.
 BULK_LIMIT = b"proto-max-bulk-len"
 LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
 
-Reply = Any
-T = TypeVar("T")
-
-
-# -- commands --------------------------------------------------------------------------------
-
-
-class Script:
-    """A Lua script, called by its hash; the source travels only when the server lacks it."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source.strip().encode()
-        sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
-        self.by_hash = pack_words((b"EVALSHA", sha))
-
-
-def pack(*words: bytes) -> bytes:
-    """Return a command as it goes over the wire: each word with its length before it."""
-    return b"*%d\r\n" % len(words) + pack_words(words)
-
-
-def pack_words(words: Iterable[bytes]) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
-
-
-# The commonest commands, ready to be filled in: a fifth of the time that pack() takes.
-GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
-GETEX_PX = b"*4\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-SET_PX = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-
-
-def encoded(data: Data) -> bytes:
-    return data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-
-
-def milliseconds(ttl: float) -> int:
-    """Return a ttl in the unit of redis, at least 1."""
-    return math.ceil(min(ttl * 1000, LONGEST_MS))
-
-
-def ttl_word(ttl: float) -> bytes:
-    return b"%d" % milliseconds(ttl)
-
-
-def batches(items: list[T]) -> Iterator[list[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
-
-
-def sends(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Group packed commands into what goes with one send."""
-    group: list[bytes] = []
-    size = 0
-    for command in commands:
-        if group and (len(group) == BATCH or size + len(command) > BATCH_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(command)
-        size += len(command)
-    if group:
-        yield group
-
-
-# A Lua number holds 53 bits: beyond them the exact count is what stands at the key.
-INCR = Script("""
-local count = redis.call('INCRBY', KEYS[1], ARGV[1])
-if redis.call('PTTL', KEYS[1]) < 0 then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
-if count > 9007199254740991 or count < -9007199254740991 then
-    return redis.call('GET', KEYS[1])
-end
-return count
-""")
-
-# ARGV: '1' for data ('' removes), milliseconds ('' for ever), data, what must stand there (left
-# out: nothing may).
-SWAP = Script("""
-local current = redis.call('GET', KEYS[1])
-if current ~= (ARGV[4] or false) then
-    return {current}
-end
-if ARGV[1] == '' then
-    redis.call('DEL', KEYS[1])
-elseif ARGV[2] == '' then
-    redis.call('SET', KEYS[1], ARGV[3])
-else
-    redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
-end
-return 1
-""")
-
 HIT = Script(SOURCE)
 
-
-# -- replies -------------------------------------------------------------------------------
-
-
-def _read_reply(connection: RedisConnection) -> Reply:
-    return connection.read(True)
-
-
-def _read_replies(connection: RedisConnection, count: int) -> list[Reply]:
-    """Read all replies, then raise the first error among them."""
-    replies: list[Reply] = []
-    errors: list[ResponseError] = []
-    for _ in range(count):
-        try:
-            replies.append(connection.read(True))
-        except ResponseError as error:  # noqa: PERF203
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return replies
-
-
-# -- errors ----------------------------------------------------------------------------------
-
-_FOR_NOW = re.compile(
-    r"\b(READONLY|LOADING|BUSY|MASTERDOWN|OOM|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|CLUSTERDOWN"
-    r"|TRYAGAIN)\b|max number of clients"
-)
-_REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-_OF_CLUSTERS = (AskError, ClusterCrossSlotError)
-_NO_NUMBER = re.compile(r"not an integer or out of range")
-
-
-def _reason(error: Exception) -> str:
-    """Return what the server said, without keys and values."""
-    return re.split(r", with args|\.? *script: ", str(error), maxsplit=1)[0]
-
-
-def _as_kvs_error(error: Exception, where: str) -> KVSError:
-    reason = _reason(error)
-    message = f"redis at {where}: {reason}"
-    if "unknown command" in reason:
-        error.args = (reason,)  # the rest quotes the key
-        return KVSNotSupported(f"{message}; the driver needs Redis 6.2 or newer")
-    if isinstance(error, _OF_CLUSTERS):
-        return KVSNotSupported(f"redis at {where} is part of a cluster: {type(error).__name__}")
-    if not isinstance(error, ResponseError) or isinstance(error, _REFUSED_FOR_NOW):
-        return KVSUnavailable(message)
-    if _FOR_NOW.search(reason):
-        return KVSUnavailable(message)
-    if _NO_NUMBER.search(reason):
-        return KVSError(f"redis at {where}: the count is no whole number, or too large")
-    return KVSError(message)
-
-
-def _spoils_connection(error: ResponseError) -> bool:
-    """Return whether to connect anew: to the new master, or since the server hung up."""
-    return isinstance(error, ReadOnlyError) or "Protocol error" in str(error)
-
-
-# -- the driver ------------------------------------------------------------------------------
+Reply = Any
 
 
 class RedisKVS(KVS):
@@ -215,7 +60,7 @@ class RedisKVS(KVS):
     def _create_client(self, **kwargs: Any) -> redis.Redis:
         client = new_client(**kwargs)
         pool = client.connection_pool
-        self._where = where(pool)
+        self._where = server_name(pool)
         self._pool = Pool(lambda: RedisConnection(new_connection(pool)), pool.max_connections)
         self._retry: Any = None
         if RETRY_OPTIONS & kwargs.keys():
@@ -312,7 +157,7 @@ class RedisKVS(KVS):
         return reply
 
     def _take_back(self, connection: RedisConnection, error: ResponseError) -> None:
-        if _spoils_connection(error):
+        if spoils_connection(error):
             self._pool.drop(connection)
             self._pool.close()
         else:
@@ -342,7 +187,7 @@ class RedisKVS(KVS):
                 return ValueTooLarge(
                     f"redis at {self._where} takes {limit} bytes in a value, of {size} sent"
                 )
-        return _as_kvs_error(error, self._where)
+        return as_kvs_error(error, self._where)
 
     def _bulk_limit(self) -> int:
         try:
@@ -509,3 +354,24 @@ def _text(key: bytes) -> str | None:
         return decode_key(key)
     except UnicodeDecodeError:
         return None
+
+
+# -- replies ---------------------------------------------------------------------------------
+
+
+def _read_reply(connection: RedisConnection) -> Reply:
+    return connection.read(True)
+
+
+def _read_replies(connection: RedisConnection, count: int) -> list[Reply]:
+    """Read all replies, then raise the first error among them."""
+    replies: list[Reply] = []
+    errors: list[ResponseError] = []
+    for _ in range(count):
+        try:
+            replies.append(connection.read(True))
+        except ResponseError as error:  # noqa: PERF203
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return replies

@@ -70,7 +70,7 @@ def new_connection(pool: Any) -> Any:
     return connection
 
 
-def where(pool: Any) -> str:
+def server_name(pool: Any) -> str:
     """Return the name of the server for messages."""
     options = pool.connection_kwargs
     if hasattr(pool, "service_name"):  # of redis-py's sentinel
