@@ -41,14 +41,18 @@ def hosts(value: Any) -> list[str]:
     return listed
 
 
-def whole_number(least: int, meaning: str = "") -> Check:
-    def check(value: Any) -> int:
-        number = _number(value)
-        if number is None or number != int(number) or number < least:
-            raise Refused(f"a whole number from {least}{meaning}")
-        return int(number)
+def whole_number(value: Any) -> int:
+    number = _number(value)
+    if number is None or number != int(number) or number < 1:
+        raise Refused("a whole number from 1")
+    return int(number)
 
-    return check
+
+def whole_number_or_any(value: Any) -> int:
+    number = _number(value)
+    if number is None or number != int(number) or number < -1:
+        raise Refused("a whole number from 0, or -1: any number")
+    return int(number)
 
 
 def seconds(value: Any) -> float:
@@ -85,10 +89,10 @@ CHECKS: dict[str, Check] = {
     "cache_url": url,
     "cache_hosts": hosts,
     "cache_prefix": prefix,
-    "cache_max_size_bytes": whole_number(1),
-    "cache_pool_size": whole_number(1),
-    "cache_max_overflow": whole_number(-1, ", or -1: any number"),
-    "cache_max_backlog": whole_number(-1, ", or -1: any number"),
+    "cache_max_size_bytes": whole_number,
+    "cache_pool_size": whole_number,
+    "cache_max_overflow": whole_number_or_any,
+    "cache_max_backlog": whole_number_or_any,
     "cache_pool_timeout": seconds,
     "cache_pool_recycle": seconds_or_never,
 }

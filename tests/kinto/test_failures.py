@@ -1,0 +1,79 @@
+"""A store that is away: one kind of error, soon, and none any more when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyramid_kvs.exceptions import KVSUnavailable
+from tests.kinto.stores import SERVED, BackendError, Store
+from tests.servers import wait_until
+
+pytestmark = pytest.mark.parametrize("own_store", SERVED, indirect=True)
+
+#: Seconds that a call may take, which is less, and as much again for a busy machine.
+BOUND = {"redis": 2, "memcached": 2, "postgresql": 6}
+
+
+def calls(cache: Any) -> dict[str, Callable[[], object]]:
+    return {
+        "get": lambda: cache.get("key"),
+        "set": lambda: cache.set("key", 1, 60),
+        "set away": lambda: cache.set("key", 1, 0),
+        "ttl": lambda: cache.ttl("key"),
+        "expire": lambda: cache.expire("key", 60),
+        "delete": lambda: cache.delete("key"),
+        "flush": lambda: cache.flush(),
+    }
+
+
+def check_failure(store: Store, call: Callable[[], object]) -> None:
+    started = time.monotonic()
+    with pytest.raises(BackendError) as raised:
+        call()
+    assert time.monotonic() - started < BOUND[store.name]
+    original = raised.value.original
+    assert isinstance(original, KVSUnavailable)
+    assert raised.value.__cause__ is original
+    assert str(original) in str(raised.value)
+
+
+def works(cache: Any) -> bool:
+    try:
+        cache.set("back", 1, 60)
+    except BackendError:
+        return False
+    return cache.get("back") == 1
+
+
+def test_a_store_that_is_gone(own_store: Store) -> None:
+    cache = own_store.load()
+    cache.initialize_schema()
+    cache.set("key", 1, 60)
+    own_store.kill()
+    for call in calls(cache).values():
+        check_failure(own_store, call)
+    own_store.server.start()
+    wait_until(lambda: works(cache), "the cache's return", 30)
+
+
+def test_a_store_that_hangs(own_store: Store) -> None:
+    cache = own_store.load()
+    cache.initialize_schema()
+    cache.set("key", 1, 60)
+    own_store.server.pause()
+    for name in ("get", "delete"):
+        check_failure(own_store, calls(cache)[name])
+    own_store.server.resume()
+    wait_until(lambda: works(cache), "the cache's return", 30)
+
+
+def test_a_store_that_was_never_there(own_store: Store) -> None:
+    own_store.kill()
+    cache = own_store.load()
+    check_failure(own_store, calls(cache)["get"])
+    if own_store.name == "postgresql":
+        check_failure(own_store, cache.initialize_schema)
