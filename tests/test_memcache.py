@@ -766,6 +766,46 @@ def test_a_restart_between_two_calls_goes_unnoticed(own_memcached: Start, call: 
     call(kvs)
 
 
+@contextlib.contextmanager
+def dying() -> Iterator[tuple[str, list[bytes]]]:
+    """Answer the first command of each connection as stored, and close it upon the second."""
+    received: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                received.append(connection.recv(65536))
+                connection.sendall(b"HD\r\n")
+                received.append(connection.recv(65536))
+                connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}", received
+
+
+def test_only_what_may_run_twice_is_repeated() -> None:
+    """The server may have done what it was asked before it died."""
+    for call, sent in {
+        lambda kvs: kvs.set("key", 1): 3,
+        lambda kvs: kvs.set_many({"key": 1}): 3,
+        lambda kvs: kvs.add("key", 1): 2,
+        lambda kvs: kvs.incr("key"): 2,
+        lambda kvs: kvs.raw_swap("key", Stored(b"", 1), "1", 5): 2,
+        lambda kvs: kvs.raw_swap_many([("key", Stored(b"", 1), "1", 5)]): 2,
+        lambda kvs: kvs.raw_swap("key", Stored(b"", 1), None, 5): 2,
+    }.items():
+        with dying() as (url, received):
+            kvs = connect(url)
+            kvs.set("key", 0)
+            with contextlib.nullcontext() if sent == 3 else pytest.raises(KVSUnavailable):
+                call(kvs)
+            assert len(received) == sent
+            kvs.close()
+
+
 class BrokenOff(BaseException):
     """As ``gevent.Timeout`` and a worker's time-out are, no ``Exception``."""
 

@@ -260,7 +260,7 @@ class MemcacheKVS(KVS):
             full_key = self._full_key(key)
             mode = b" ME" if old is None else _if_still(old.token)
             commands[full_key] = self._set_command(full_key, data, ttl, None, mode)
-        replies = dict(self._ask_many(commands, BATCH_DATA))
+        replies = dict(self._ask_many(commands, BATCH_DATA, repeatable=False))
         lost = [swap[0] for swap in swaps if replies[self._full_key(swap[0])].words[0] != b"HD"]
         current = self.raw_load_many(lost) if lost else {}
         return [
@@ -411,26 +411,29 @@ class MemcacheKVS(KVS):
             return self._moving(lambda: self._server(full_key).ask(command, repeatable), repeatable)
         return self._server(full_key).ask(command, repeatable)
 
-    def _ask_many(self, commands: Mapping[bytes, bytes], size: int) -> list[tuple[bytes, Reply]]:
+    def _ask_many(
+        self, commands: Mapping[bytes, bytes], size: int, repeatable: bool = True
+    ) -> list[tuple[bytes, Reply]]:
         """Send commands by full key, in batches; return the replies by full key.
 
         :raises KVSError: the server refused one; the others were done.
         """
-        if self._rehash:
-            replies = self._moving(lambda: list(self._ask_each(commands, size)), True)
-        else:
-            replies = list(self._ask_each(commands, size))
+
+        def ask() -> list[tuple[bytes, Reply]]:
+            return list(self._ask_each(commands, size, repeatable))
+
+        replies = self._moving(ask, True) if self._rehash and repeatable else ask()
         for full_key, reply in replies:
             if reply.words[0] == b"SERVER_ERROR":
                 raise self._server(full_key).refusal(reply)
         return replies
 
     def _ask_each(
-        self, commands: Mapping[bytes, bytes], size: int
+        self, commands: Mapping[bytes, bytes], size: int, repeatable: bool
     ) -> Iterator[tuple[bytes, Reply]]:
         for server, full_keys in self._by_server(commands).items():
             for batch in _batches(full_keys, commands, size):
-                replies = server.ask_all([commands[full_key] for full_key in batch])
+                replies = server.ask_all([commands[full_key] for full_key in batch], repeatable)
                 yield from zip(batch, replies, strict=True)
 
     def _by_server(self, full_keys: Iterable[bytes]) -> dict[Server, list[bytes]]:
@@ -505,9 +508,9 @@ def _exptime(ttl: float | None) -> int:
     """Return what memcached takes for a life in seconds: from 30 days on it wants a date."""
     if ttl is None:
         return 0
-    seconds = max(1, math.ceil(min(ttl, LARGEST_TTL)))
-    if seconds <= LONGEST_RELATIVE:
-        return seconds
+    if ttl <= LONGEST_RELATIVE:
+        return math.ceil(ttl)
+    seconds = math.ceil(min(ttl, LARGEST_TTL))
     now = int(time.time()) - 1  # the server's clock may be a tick behind
     if now + seconds <= LATEST_DATE:
         return now + seconds

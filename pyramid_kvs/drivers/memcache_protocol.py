@@ -200,13 +200,13 @@ class Server:
             raise self.refusal(reply)
         return reply
 
-    def ask_all(self, commands: list[bytes]) -> list[Reply]:
-        """Send commands that may run twice, all at once, and return their replies in order.
+    def ask_all(self, commands: list[bytes], repeatable: bool = False) -> list[Reply]:
+        """Send commands all at once, and return their replies in order; see :meth:`ask`.
 
         The caller keeps one call small: a server whose replies nobody reads stops reading.
         An error of the server's is a reply too: see :meth:`refusal`.
         """
-        return self._exchange(Connection.ask_all, commands, repeatable=True)
+        return self._exchange(Connection.ask_all, commands, repeatable)
 
     def refusal(self, reply: Reply) -> KVSError:
         """Return the error that says what the server refused, or sent instead of a reply."""
