@@ -19,7 +19,16 @@ from .decision import LimitStatus, RequestLimits
 from .limiter import Ratelimit
 from .options import SETTING
 from .response import RateLimitError
-from .views import AT_ONCE, CATEGORY, LATER, Sorter, describe_limit, ratelimit_view
+from .views import (
+    AT_ONCE,
+    CATEGORY,
+    DONE,
+    LATER,
+    RouteOption,
+    Sorter,
+    describe_limit,
+    ratelimit_view,
+)
 
 __all__ = [
     "LimitSet",
@@ -36,8 +45,9 @@ Handler = Callable[[Request], Response]
 
 
 def includeme(config: Configurator) -> None:
-    """Add the view option and, if ``kvs.ratelimit`` is set, the limiter and its tween."""
+    """Add the option of views and routes and, if ``kvs.ratelimit`` is set, limiter and tween."""
     config.add_view_deriver(ratelimit_view, "kvs_ratelimit", under=INGRESS, over="secured_view")
+    config.add_route_predicate("ratelimit", RouteOption)
     value = config.registry.settings.get(SETTING)
     if not is_set(config.registry.settings, SETTING):
         return
@@ -92,6 +102,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
 def _count_after(request: Request, limiter: Ratelimit) -> None:
     """Count a request that no view answered."""
     if request._kvs_counted is LATER:
+        request._kvs_counted = DONE
         limiter.count(request)
 
 

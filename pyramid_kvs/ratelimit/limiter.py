@@ -44,6 +44,8 @@ class Ratelimit:
         self.application = LimitSet(self.book.add_application(read_setting(settings)))
         #: The views that have an option of their own.
         self.views: list[ViewLimits] = []
+        #: The limits that routes give to their views, by the route's name.
+        self.of_routes: dict[str, list[Limit]] = {}
 
     def count(self, request: Request, limits: LimitSet | None = None) -> RequestLimits:
         """Count a request, and see to the header fields of its response.

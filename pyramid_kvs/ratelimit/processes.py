@@ -24,12 +24,13 @@ class ProcessWatch:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._is_on = False
+        self._has_warned = False
 
     def add(self, driver: KVS) -> None:
         """Take note of a store that limits count on, at the start."""
-        if driver.kvs in _OWN_STORES and not self._is_on:
-            self._is_on = True
-            if workers_in_sight():
+        if driver.kvs in _OWN_STORES:
+            self._is_on = not self._has_warned
+            if self._is_on and workers_in_sight():
                 self._warn()
 
     def look(self, request: Request) -> None:
@@ -38,7 +39,7 @@ class ProcessWatch:
             self._warn()
 
     def _warn(self) -> None:
-        self._is_on = False
+        self._is_on, self._has_warned = False, True
         log.warning(
             "kvs.ratelimit counts in this process's memory, and more than one process serves: "
             "each counts alone, so that together they let through more than the limit; "

@@ -9,7 +9,7 @@ nothing here guesses it from a path.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IRoutesMapper
@@ -19,13 +19,13 @@ from pyramid.response import Response
 from pyramid.static import static_view
 
 from ..components import components
+from ..settings import show
 from .book import LimitSet, ViewLimits
 from .limiter import Ratelimit
 from .options import Limit, read_view_option
 
 View = Callable[[Any, Request], Response]
 
-_NOT_GIVEN: Any = object()
 CATEGORY = "kvs rate limits"
 
 #: ``request._kvs_counted``: until a view is reached; by the tween; by the tween and the view.
@@ -54,66 +54,116 @@ class Sorter:
         return any(match(path) is not None for match in self._matches)
 
 
+class RouteOption:
+    """The ``ratelimit`` of a route, for its views without one: a predicate that lets all pass."""
+
+    def __init__(self, value: Any, info: Any) -> None:
+        self.value = value
+
+    def text(self) -> str:
+        return f"ratelimit = {show(self.value)}"
+
+    phash = text
+
+    def __call__(self, info: Any, request: Request) -> bool:
+        return True
+
+
+class Wish(NamedTuple):
+    """An option that holds for a view, and the route that gives it; ``None``: the view itself."""
+
+    option: Any
+    route: str | None = None
+
+
 def ratelimit_view(view: View, info: Any) -> View:
     """Derive a view that counts, where the tween has left that to it; a view deriver."""
-    option = info.options.get("ratelimit", _NOT_GIVEN)
+    wish = _find_wish(info)
     limiter = components(info.registry).ratelimit
     if limiter is None:
-        _refuse_option(option, info)
+        _refuse(wish, info)
         return view
-    limits = _limits_of(option, info, limiter)
-
-    def counting_view(context: Any, request: Request) -> Response:
-        counted = request.__dict__.get("_kvs_counted")
-        if counted is LATER:
-            request._kvs_counted = DONE
-            limiter.count(request, limits.limits if limits else limiter.application)
-        elif counted is AT_ONCE and limits is not None:
-            request._kvs_counted = DONE
-            limiter.count(request, own)
-        return view(context, request)
-
-    own = LimitSet(limits.own if limits else [])
-    return counting_view
+    if info.exception_only:
+        return view
+    if wish is None:
+        return _counting(view, limiter, limiter.application, LimitSet([]))
+    found = _view_limits(wish, info, limiter)
+    limiter.views.append(found)
+    _show(found, info)
+    return _counting(view, limiter, found.limits, LimitSet(found.own))
 
 
 ratelimit_view.options = ("ratelimit",)  # type: ignore[attr-defined]
 
 
-def _refuse_option(option: Any, info: Any) -> None:
-    if option is not _NOT_GIVEN and option is not None:
+def _counting(view: View, limiter: Ratelimit, limits: LimitSet, own: LimitSet) -> View:
+    """Return the view with the counting before it.
+
+    :param own: what remains to be counted when the tween, who expected another view, counted
+        those of the application.
+    """
+
+    def counting_view(context: Any, request: Request) -> Response:
+        counted = request.__dict__.get("_kvs_counted")
+        if counted is LATER or (counted is AT_ONCE and own.groups):
+            request._kvs_counted = DONE
+            limiter.count(request, limits if counted is LATER else own)
+        return view(context, request)
+
+    return counting_view
+
+
+def _find_wish(info: Any) -> Wish | None:
+    option = info.options.get("ratelimit")
+    if info.exception_only:
+        if option is not None:
+            raise ConfigurationError(
+                f"{_place(info)}: an exception view answers requests that are counted already: "
+                "leave ratelimit out"
+            )
+        return None
+    if option is not None:
+        return Wish(option)
+    return _wish_of_route(info) or (
+        Wish(False) if isinstance(info.original_view, static_view) else None
+    )
+
+
+def _wish_of_route(info: Any) -> Wish | None:
+    name = info.options.get("route_name")
+    mapper = info.registry.queryUtility(IRoutesMapper)
+    route = mapper.get_route(name) if mapper is not None and name else None
+    for predicate in route.predicates if route is not None else ():
+        if isinstance(predicate, RouteOption):
+            return Wish(predicate.value, name)
+    return None
+
+
+def _refuse(wish: Wish | None, info: Any) -> None:
+    if wish is not None and not isinstance(info.original_view, static_view):
         raise ConfigurationError(
-            f"{_place(info)}: the view has a ratelimit, but kvs.ratelimit is not set: set it; "
+            f"{_place(info)}: there is a ratelimit, but kvs.ratelimit is not set: set it; "
             '[] stands for "no limit but those of views"'
         )
 
 
-def _limits_of(option: Any, info: Any, limiter: Ratelimit) -> ViewLimits | None:
-    """Return the limits of a view; ``None``: it has those of the application."""
-    if option is _NOT_GIVEN or option is None:
-        if not isinstance(info.original_view, static_view):
-            return None
-        option = False
-    elif info.exception_only:
-        raise ConfigurationError(
-            f"{_place(info)}: an exception view answers requests that are counted already: "
-            "leave ratelimit out"
-        )
-    own, is_added = _own_limits(option, info, limiter)
+def _view_limits(wish: Wish, info: Any, limiter: Ratelimit) -> ViewLimits:
+    listed = [] if wish.option is False else read_view_option(wish.option, _place(info))
+    own = _own_limits(wish, listed, info, limiter)
+    is_added = any(options["add"] for options in listed)
     limits = LimitSet(limiter.application.limits + own if is_added else own)
-    found = ViewLimits(info.options.get("route_name"), _label(info), limits, own)
-    limiter.views.append(found)
-    _show(found, info)
-    return found
+    return ViewLimits(info.options.get("route_name"), _label(info), limits, own)
 
 
-def _own_limits(option: Any, info: Any, limiter: Ratelimit) -> tuple[list[Limit], bool]:
-    if option is False:
-        return [], False
-    place = _place(info)
-    listed = read_view_option(option, place)
-    limits = limiter.book.add_view(listed, place, _scope(info))
-    return limits, any(options["add"] for options in listed)
+def _own_limits(
+    wish: Wish, listed: list[dict[str, Any]], info: Any, limiter: Ratelimit
+) -> list[Limit]:
+    """Return the limits of a view; those of its route are the same for all of its views."""
+    if wish.route is None:
+        return limiter.book.add_view(listed, _place(info), _scope(info))
+    if wish.route not in limiter.of_routes:
+        limiter.of_routes[wish.route] = limiter.book.add_view(listed, _place(info), wish.route)
+    return limiter.of_routes[wish.route]
 
 
 # -- what is shown of it ---------------------------------------------------------------------

@@ -1,0 +1,187 @@
+"""The store being away: killed, hung, and back again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from webtest import TestApp
+
+from tests.ratelimit.stores import make_app, statuses
+from tests.servers import RedisServer
+
+OwnRedis = Callable[..., RedisServer]
+LOG = "pyramid_kvs.ratelimit.store"
+
+
+def limited(server: RedisServer, on_error: str, **options: Any) -> TestApp:
+    store = {"kvs": "redis", "kvs_kwargs": {"url": server.url}}
+    return make_app({"limit": 3, "window": 600, "on_error": on_error, **store, **options})
+
+
+def kill(server: RedisServer) -> None:
+    server.kill()
+
+
+def hang(server: RedisServer) -> None:
+    server.pause()
+
+
+@pytest.fixture(params=[kill, hang])
+def away(request: pytest.FixtureRequest) -> Callable[[RedisServer], None]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def quickest(app: TestApp, count: int = 3) -> tuple[list[int], float]:
+    """Return the statuses of requests, and how long the quickest took."""
+    found, times = [], []
+    for _ in range(count):
+        started = time.monotonic()
+        found += statuses(app, 1)
+        times.append(time.monotonic() - started)
+    return found, min(times)
+
+
+def test_allow_lets_requests_pass_and_logs_once(
+    own_redis: OwnRedis,
+    away: Callable[[RedisServer], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = own_redis()
+    app = limited(server, "allow")
+    assert statuses(app, 4) == [200, 200, 200, 429]
+    away(server)
+    found, _ = quickest(app)
+    assert found == [200, 200, 200]
+    headers = app.get("/").headers
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("3", "3")
+    assert "RateLimit" not in headers
+    logged = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert len(logged) == 1
+    assert logged[0].startswith("rate limit: the store is away, requests pass uncounted: redis at")
+    assert "192.0.2.1" not in logged[0]
+
+
+def test_deny_answers_503(own_redis: OwnRedis, away: Callable[[RedisServer], None]) -> None:
+    server = own_redis()
+    app = limited(server, "deny")
+    assert statuses(app, 1) == [200]
+    away(server)
+    response = app.get("/", status=503)
+    assert int(response.headers["Retry-After"]) > 0
+    assert statuses(app, 3) == [503, 503, 503]
+
+
+def test_memory_counts_in_the_process(
+    own_redis: OwnRedis, away: Callable[[RedisServer], None]
+) -> None:
+    server = own_redis()
+    app = limited(server, "memory")
+    assert statuses(app, 2) == [200, 200]
+    away(server)
+    response = app.get("/")
+    assert response.headers["RateLimit"] == '"session-600s";r=2;t=600'
+    assert statuses(app, 3) == [200, 200, 429]
+    other = TestApp(app.app, extra_environ={"REMOTE_ADDR": "192.0.2.99"})
+    assert statuses(other, 4) == [200, 200, 200, 429]
+
+
+def test_a_hung_store_does_not_hold_up_every_request(own_redis: OwnRedis) -> None:
+    """After one request that waited, others pass without asking it for a second."""
+    server = own_redis()
+    app = limited(server, "allow")
+    app.get("/")
+    server.pause()
+    started = time.monotonic()
+    app.get("/")
+    assert time.monotonic() - started > 0.2
+    _, quick = quickest(app)
+    assert quick < 0.2
+
+
+@pytest.mark.parametrize("on_error", ["allow", "deny", "memory"])
+def test_the_return_of_the_store_is_noticed(own_redis: OwnRedis, on_error: str) -> None:
+    server = own_redis()
+    app = limited(server, on_error)
+    assert statuses(app, 2) == [200, 200]
+    server.pause()
+    statuses(app, 1)
+    server.resume()
+    server.reset_calls()
+    deadline = time.monotonic() + 5
+    while "evalsha" not in server.calls():
+        assert time.monotonic() < deadline
+        statuses(app, 1)
+        time.sleep(0.02)
+    assert statuses(app, 3)[-1] == 429
+
+
+def test_a_limiter_starts_while_its_store_is_down(own_redis: OwnRedis) -> None:
+    server = own_redis()
+    server.kill()
+    app = limited(server, "allow")
+    assert statuses(app, 2) == [200, 200]
+    server.start()
+    assert "RateLimit" in app.get("/").headers
+
+
+def test_a_store_that_refuses_is_away_too(
+    own_redis: OwnRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key of another type, say, which the limit did not put there."""
+    server = own_redis()
+    app = limited(server, "allow")
+    server.client.lpush("ratelimit::@address::192.0.2.1::ratelimit", "x")
+    assert statuses(app, 1) == [200]
+    assert "WRONGTYPE" in caplog.text
+
+
+def test_each_limit_says_what_holds(own_redis: OwnRedis) -> None:
+    server = own_redis()
+    store = {"kvs": "redis", "kvs_kwargs": {"url": server.url}, "window": 600}
+    app = make_app(
+        [
+            {"limit": 3, "on_error": "allow", "name": "a", **store},
+            {"limit": 2, "on_error": "memory", "name": "m", **store},
+            {"limit": 9, "name": "own", "kvs": "memory"},
+        ]
+    )
+    app.get("/")
+    server.kill()
+    assert statuses(app, 3) == [200, 200, 429]
+
+
+def test_sessions_go_on_while_the_limit_counts_alone(own_redis: OwnRedis) -> None:
+    """A store that is away tells nothing of a session: it must not seem unknown."""
+    server = own_redis()
+    session = {"kvs": "redis", "kvs_kwargs": {"url": server.url}}
+    app = make_app({"limit": 99, "window": 600, "on_error": "memory"}, session)
+    app.get("/visit")
+    cookie = app.cookies["session_id"]
+    server.pause()
+    assert app.get("/visit", status="*").status_int == 503
+    server.resume()
+    deadline = time.monotonic() + 5
+    while (response := app.get("/visit", status="*")).status_int != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert response.text == "2"
+    assert app.cookies["session_id"] == cookie
+
+
+def test_nothing_is_logged_at_more_than_once_a_minute(own_redis: OwnRedis) -> None:
+    server = own_redis()
+    app = limited(server, "allow")
+    server.kill()
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger(LOG).addHandler(handler)
+    try:
+        statuses(app, 20)
+    finally:
+        logging.getLogger(LOG).removeHandler(handler)
+    assert len(records) == 1

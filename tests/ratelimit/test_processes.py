@@ -1,0 +1,107 @@
+"""A store in memory, and more than one process in sight."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from typing import Any
+
+import pytest
+
+from tests.ratelimit.stores import make_app
+from tests.servers import RedisServer
+
+LIMIT = {"limit": 9, "window": 60}
+MEMORY = {**LIMIT, "kvs": "memory"}
+WARNING = "counts in this process's memory"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(WARNING in record.getMessage() for record in caplog.records)
+
+
+def test_one_process_is_not_warned(caplog: pytest.LogCaptureFixture) -> None:
+    make_app(MEMORY).get("/")
+    assert warnings(caplog) == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "expected"),
+    [
+        ({"WEB_CONCURRENCY": "2"}, [], 1),
+        ({"WEB_CONCURRENCY": "1"}, [], 0),
+        ({"WEB_CONCURRENCY": "many"}, [], 0),
+        ({"GUNICORN_CMD_ARGS": "--preload --workers=3"}, [], 1),
+        ({"GUNICORN_CMD_ARGS": "-w 1"}, [], 0),
+        ({}, ["/usr/bin/gunicorn", "-w4", "app:main"], 1),
+        ({}, ["/usr/bin/gunicorn", "--workers", "4", "app:main"], 1),
+        ({}, ["/usr/bin/gunicorn", "app:main"], 0),
+        ({}, ["/usr/bin/pytest", "-w", "4"], 0),
+    ],
+)
+def test_warns_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    environ: dict[str, str],
+    arguments: list[str],
+    expected: int,
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    if arguments:
+        monkeypatch.setattr(sys, "argv", arguments)
+    app = make_app(MEMORY)
+    assert warnings(caplog) == expected
+    app.get("/")
+    assert warnings(caplog) == expected
+
+
+def test_warns_of_the_sessions_store_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    make_app([LIMIT, {**LIMIT, "name": "two"}], {"kvs": "memory"})
+    assert warnings(caplog) == 1
+
+
+def test_a_shared_store_is_no_reason_to_warn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, redis_server: RedisServer
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    make_app({**LIMIT, "kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}).get("/")
+    assert warnings(caplog) == 0
+
+
+def test_warns_once_when_the_server_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app(MEMORY)
+    for _ in range(3):
+        app.get("/", extra_environ={"wsgi.multiprocess": True})  # type: ignore[dict-item]
+    assert warnings(caplog) == 1
+
+
+def test_warns_in_a_forked_worker() -> None:
+    """As under gunicorn --preload, where nothing else tells."""
+    app = make_app(MEMORY)
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.SimpleQueue()
+
+    def work() -> None:
+        messages: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("pyramid_kvs").addHandler(handler)
+        app.get("/")
+        app.get("/")
+        queue.put([WARNING in message for message in messages])
+
+    process = context.Process(target=work)
+    process.start()
+    assert queue.get() == [True]
+    process.join(30)

@@ -1,0 +1,429 @@
+"""Limits of views and routes: which of them hold, what is exempt, and what shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError, URLDecodeError
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.scripts.pviews import PViewsCommand
+from pyramid.static import static_view
+from pyramid.testing import DummyRequest
+from pyramid.view import view_config, view_defaults
+from webtest import TestApp
+
+from pyramid_kvs import subscribe_ratelimit
+from pyramid_kvs.ratelimit import RateLimitError
+from tests.ratelimit.stores import hello, make_app, statuses
+
+APPLICATION = {"limit": 4, "window": 600, "name": "application", "kvs": "memory"}
+TIGHT = {"limit": 2, "window": 600, "kvs": "memory"}
+
+
+def app_with(path: str = "/view", limits: Any = APPLICATION, **options: Any) -> TestApp:
+    """Return an application with a view at a route of its own, the view having these options."""
+
+    def configure(config: Configurator) -> None:
+        config.add_route("view", path)
+        config.add_view(hello, route_name="view", **options)
+
+    return make_app(limits, configure=configure)
+
+
+def policies(response: Any) -> list[str]:
+    """Return the names of the limits that a response tells of."""
+    listed = response.headers.get("RateLimit", "")
+    return [item.split('"')[1] for item in listed.split(", ") if item]
+
+
+# -- instead, on top, exempt -----------------------------------------------------------------
+
+
+def test_an_object_holds_instead_of_the_application() -> None:
+    app = app_with(ratelimit=TIGHT)
+    assert statuses(app, 3, "/view") == [200, 200, 429]
+    assert statuses(app, 5) == [200, 200, 200, 200, 429]
+    assert policies(app.get("/view", status=429)) == ["view-600s"]
+
+
+def test_an_object_with_add_holds_on_top() -> None:
+    app = app_with(ratelimit={**TIGHT, "add": True})
+    assert policies(app.get("/view")) == ["application", "view-600s"]
+    assert statuses(app, 2, "/view") == [200, 429]
+    assert statuses(app, 3) == [200, 200, 429]
+
+
+def test_a_list_holds_whole() -> None:
+    app = app_with(ratelimit=[TIGHT, {**TIGHT, "window": 60, "add": True}])
+    assert policies(app.get("/view")) == ["application", "view-600s", "view-60s"]
+
+
+@pytest.mark.parametrize("option", [False, []])
+def test_an_exempt_view_is_not_counted(option: Any) -> None:
+    app = app_with(ratelimit=option)
+    assert statuses(app, 9, "/view") == [200] * 9
+    assert "X-RateLimit-Limit" not in app.get("/view").headers
+    assert statuses(app, 5) == [200, 200, 200, 200, 429]
+
+
+def test_none_is_as_if_absent() -> None:
+    assert policies(app_with(ratelimit=None).get("/view")) == ["application"]
+
+
+def test_an_empty_setting_limits_only_the_views_that_say_so() -> None:
+    app = app_with(limits=[], ratelimit=TIGHT)
+    assert statuses(app, 9) == [200] * 9
+    assert statuses(app, 3, "/view") == [200, 200, 429]
+
+
+def test_a_refused_view_is_not_called_and_its_permission_not_asked() -> None:
+    asked: list[str] = []
+
+    class Policy:
+        def permits(self, request: Request, context: Any, permission: str) -> bool:
+            asked.append(permission)
+            return False
+
+    def configure(config: Configurator) -> None:
+        config.set_security_policy(Policy())
+        config.add_route("view", "/view")
+        config.add_view(hello, route_name="view", permission="see", ratelimit=TIGHT)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 4, "/view") == [403, 403, 429, 429]
+    assert asked == ["see", "see"]
+
+
+@view_defaults(route_name="decorated", ratelimit=TIGHT)
+class Decorated:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    @view_config(request_method="GET")
+    def get(self) -> Response:
+        return Response()
+
+    @view_config(request_method="POST", ratelimit=False)
+    def post(self) -> Response:
+        return Response()
+
+
+def test_decorators_take_the_option() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("decorated", "/decorated")
+        config.scan(__name__)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 3, "/decorated") == [200, 200, 429]
+    assert [app.post("/decorated").status_int for _ in range(5)] == [200] * 5
+
+
+def test_views_of_one_route_differ() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view")
+        config.add_view(hello, route_name="view", request_param="tight", ratelimit=TIGHT)
+        config.add_view(hello, route_name="view", request_param="free", ratelimit=False)
+        config.add_view(hello, route_name="view")
+
+    app = make_app(APPLICATION, configure=configure)
+    assert policies(app.get("/view?tight=")) == ["view-600s"]
+    assert policies(app.get("/view?free=")) == []
+    assert policies(app.get("/view")) == ["application"]
+
+
+def test_traversal_views_have_limits() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_view(hello, name="tight", ratelimit=TIGHT)
+        config.add_view(hello, name="plain")
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 3, "/tight") == [200, 200, 429]
+    assert statuses(app, 5, "/plain") == [200, 200, 200, 200, 429]
+    assert statuses(app, 1) == [429]
+
+
+def test_a_route_gives_one_limit_to_its_views() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("tight", "/tight", ratelimit=TIGHT)
+        config.add_view(hello, route_name="tight")
+        config.add_view(hello, route_name="tight", request_method="POST")
+        config.add_view(hello, route_name="tight", request_method="PUT", ratelimit=False)
+
+    app = make_app(APPLICATION, configure=configure)
+    found = [app.get("/tight"), app.post("/tight"), app.get("/tight", status="*")]
+    assert [response.status_int for response in found] == [200, 200, 429]
+    assert app.put("/tight").status_int == 200
+
+
+def test_limits_without_a_name_count_apart() -> None:
+    """Two views of one route and two lists of one shape share no counter by accident."""
+
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view")
+        for method in ("GET", "POST"):
+            config.add_view(hello, route_name="view", request_method=method, ratelimit=TIGHT)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 3, "/view") == [200, 200, 429]
+    assert [app.post("/view", status="*").status_int for _ in range(3)] == [200, 200, 429]
+
+
+def test_limits_of_one_name_are_one_limit() -> None:
+    def configure(config: Configurator) -> None:
+        for name in ("one", "two"):
+            config.add_route(name, f"/{name}")
+            config.add_view(hello, route_name=name, ratelimit={**TIGHT, "name": "shared"})
+
+    app = make_app(APPLICATION, configure=configure)
+    found = [app.get(path, status="*").status_int for path in ("/one", "/two", "/one", "/two")]
+    assert found == [200, 200, 429, 429]
+
+
+# -- what no view answers --------------------------------------------------------------------
+
+
+def count(request: Request) -> Any:
+    raise ValueError("the root factory fails")
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/view/no/such", {"request_param": "never"}),
+        ("/view/predicate", {"request_method": "PATCH"}),
+    ],
+)
+def test_requests_that_reach_no_view_are_counted_all_the_same(
+    path: str, options: dict[str, Any]
+) -> None:
+    app = app_with("/view/*rest", ratelimit=False, **options)
+    assert statuses(app, 5, path) == [404, 404, 404, 404, 429]
+
+
+def test_a_request_that_fails_before_its_view_is_counted() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view", factory=count)
+        config.add_view(hello, route_name="view", ratelimit=False)
+        config.add_exception_view(lambda error, request: Response(status=500), context=ValueError)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 5, "/view") == [500, 500, 500, 500, 429]
+
+
+def test_a_path_that_a_subscriber_rewrites_is_no_way_around() -> None:
+    """The tween saw another path, and counted for the application; the view counts its own."""
+
+    def rewrite(event: Any) -> None:
+        if event.request.path_info == "/old":
+            event.request.path_info = "/view"
+
+    def configure(config: Configurator) -> None:
+        config.add_subscriber(rewrite, "pyramid.interfaces.INewRequest")
+        config.add_route("view", "/view")
+        config.add_view(hello, route_name="view", ratelimit=TIGHT)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert policies(app.get("/old")) == ["application", "view-600s"]
+    assert statuses(app, 2, "/old") == [200, 429]
+
+
+def test_a_subrequest_with_tweens_is_a_request_of_its_own() -> None:
+    def outer(request: Request) -> Response:
+        inner = Request.blank("/view", environ={"REMOTE_ADDR": "192.0.2.1"})
+        return request.invoke_subrequest(inner, use_tweens=request.params["tweens"] == "1")
+
+    def configure(config: Configurator) -> None:
+        config.add_route("outer", "/outer")
+        config.add_view(outer, route_name="outer")
+        config.add_route("view", "/view")
+        config.add_view(hello, route_name="view", ratelimit=TIGHT)
+
+    app = make_app({**APPLICATION, "limit": 99}, configure=configure)
+    assert policies(app.get("/outer?tweens=0")) == ["application"]
+    response = app.get("/outer?tweens=1")
+    assert policies(response) == ["application"]
+    assert response.headers["X-RateLimit-Remaining"] == "97"
+    assert app.get("/view").headers["X-RateLimit-Remaining"] == "0"
+
+
+# -- static views ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "file.txt").write_text("text")
+    return tmp_path
+
+
+def static_app(name: str, folder: Path, **options: Any) -> TestApp:
+    def configure(config: Configurator) -> None:
+        config.add_route("hi", "/hi")
+        config.add_view(hello, route_name="hi")
+        config.add_static_view(name, str(folder), **options)
+
+    return make_app(APPLICATION, configure=configure)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("static", "/static/file.txt"), ("/", "/file.txt"), ("a/b", "/a/b/file.txt")]
+)
+def test_static_views_are_exempt(folder: Path, name: str, path: str) -> None:
+    app = static_app(name, folder)
+    assert statuses(app, 9, path) == [200] * 9
+    assert "X-RateLimit-Limit" not in app.get(path).headers
+    assert statuses(app, 5) == [200, 200, 200, 200, 429]
+
+
+@pytest.mark.parametrize("name", ["static", "/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/static", "//static/file.txt", "/static/../hi", "/static/%2e%2e/hi", "/%73tatic"),
+        *("/static%2ffile.txt", "/STATIC/file.txt", "/static;/file.txt", "/hi/", "/hi", "/%68i"),
+        *("/hi?/static/file.txt", "/hi;/static/", "/./static/file.txt", "/static\\", "//hi"),
+    ],
+)
+def test_odd_paths_reach_no_limited_view_uncounted(folder: Path, name: str, path: str) -> None:
+    """Whatever the path: an answer that is not from the static view is counted."""
+    app = static_app(name, folder)
+    for number in range(6):
+        response = app.get(path, status="*")
+        is_exempt = "X-RateLimit-Limit" not in response.headers
+        if response.text == "hello":
+            assert number < 4
+            assert not is_exempt
+        assert not is_exempt or response.status_int == 404 or response.text == "text"
+    if path in ("/hi", "/%68i", "/hi?/static/file.txt"):
+        assert response.status_int == 429
+
+
+def test_a_path_that_does_not_decode_is_counted(folder: Path) -> None:
+    app = static_app("static", folder)
+    for _ in range(4):
+        with pytest.raises(URLDecodeError):
+            app.get("/static/%ff")
+    assert app.get("/static/%ff", status=429)
+
+
+def test_a_static_view_is_limited_by_name(folder: Path) -> None:
+    app = static_app("static", folder, ratelimit=TIGHT)
+    assert statuses(app, 3, "/static/file.txt") == [200, 200, 429]
+
+    def configure(config: Configurator) -> None:
+        config.add_route("files", "/files/*subpath")
+        view = static_view(str(folder), use_subpath=True)
+        config.add_view(view, route_name="files", ratelimit=TIGHT)
+
+    app = make_app(APPLICATION, configure=configure)
+    assert statuses(app, 3, "/files/file.txt") == [200, 200, 429]
+
+
+# -- introspection ---------------------------------------------------------------------------
+
+
+def test_pviews_shows_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    app = app_with(ratelimit={**TIGHT, "add": True}).app
+
+    class Command(PViewsCommand):  # type: ignore[misc]
+        bootstrap = staticmethod(
+            lambda *args, request, **options: {
+                "registry": request.__dict__.setdefault("registry", app.registry),
+                "closer": lambda: None,
+            }
+        )
+        setup_logging = staticmethod(lambda *args, **options: None)
+
+    Command(["pviews", "x.ini", "/view"], quiet=False).run()
+    shown = capsys.readouterr().out
+    assert "ratelimit = application: 4 in 600 s by session, view-600s: 2 in 600 s" in shown
+
+
+def test_the_introspector_has_the_limits() -> None:
+    introspector = app_with(ratelimit=TIGHT).app.registry.introspector
+    shown = {
+        entry["introspectable"].title: entry["introspectable"]["limits"]
+        for entry in introspector.get_category("kvs rate limits")
+    }
+    assert shown["route view (hello)"] == "view-600s: 2 in 600 s by session"
+    assert shown["all other views"].startswith("application: 4 in 600 s by session")
+    views = [entry["introspectable"] for entry in introspector.get_category("views")]
+    assert [view["ratelimit"] for view in views if "ratelimit" in view] == [TIGHT]
+
+
+# -- bad options -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (True, "found true, expected false"),
+        ("5/m", "found '5/m'|found \"5/m\""),
+        ({"limt": 5}, "unknown key 'limt'.*did you mean 'limit'"),
+        ({"limit": 0}, "limit: found 0"),
+        ([{"limit": 5}, {"window": "1"}], r"\[1\]: window: found \"1\""),
+        ({"add": 1}, "add: found 1, expected true or false"),
+        ([{**TIGHT, "name": "a"}] * 2, "'a' stands twice"),
+        ({**TIGHT, "name": "application"}, "another limit with other options"),
+    ],
+)
+def test_a_bad_option_stops_the_start_and_names_the_view(option: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"(?s)route view \(hello\).*{message}"):
+        app_with(ratelimit=option)
+
+
+def plain_app(**options: Callable[..., Any] | Any) -> Configurator:
+    config = Configurator(settings={"kvs.cache": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    config.add_route("view", "/view")
+    config.add_view(hello, route_name="view", **options)
+    return config
+
+
+@pytest.mark.parametrize("option", [False, TIGHT])
+def test_an_option_without_the_setting_stops_the_start(option: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"view \(hello\).*kvs.ratelimit is not set"):
+        plain_app(ratelimit=option).make_wsgi_app()
+
+
+def test_without_setting_and_option_views_stay_as_they_are(folder: Path) -> None:
+    config = plain_app()
+    config.add_static_view("static", str(folder))
+    app = TestApp(config.make_wsgi_app())
+    assert "X-RateLimit-Limit" not in app.get("/view").headers
+    assert app.get("/static/file.txt").text == "text"
+
+
+def test_an_exception_view_has_no_limit_of_its_own() -> None:
+    def configure(config: Configurator) -> None:
+        config.add_notfound_view(hello, ratelimit=TIGHT)
+
+    with pytest.raises(ConfigurationError, match="counted already"):
+        make_app(APPLICATION, configure=configure)
+
+
+# -- without the router ----------------------------------------------------------------------
+
+
+def test_subscribe_ratelimit_counts_any_request() -> None:
+    registry = make_app(TIGHT).app.registry
+
+    class Event:
+        def __init__(self) -> None:
+            self.request = DummyRequest(remote_addr="192.0.2.1")
+            self.request.registry = registry
+
+    for remaining in ("1", "0"):
+        event = Event()
+        subscribe_ratelimit(event)
+        response = Response()
+        event.request._process_response_callbacks(response)
+        assert response.headers["X-RateLimit-Remaining"] == remaining
+    with pytest.raises(RateLimitError) as caught:
+        subscribe_ratelimit(Event())
+    assert (caught.value.limit, caught.value.remaining) == (2, 0)
+    assert caught.value.headers["Retry-After"] == str(caught.value.retry_after)
