@@ -23,7 +23,16 @@ import pytest
 from pyramid_kvs import drivers
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable, ValueTooLarge
 from pyramid_kvs.kvs import KVS, Stored
-from tests.servers import LOOPBACK, PostgresServer, Server, find, free_port, missing, wait_until
+from tests.servers import (
+    LOOPBACK,
+    PostgresServer,
+    Server,
+    find,
+    free_port,
+    missing,
+    need,
+    wait_until,
+)
 
 psycopg = pytest.importorskip("psycopg", reason="pip install 'pyramid_kvs[postgresql]'")
 
@@ -487,6 +496,49 @@ def test_standby_refuses_writes(store: PostgresqlKVS, postgres_server: PostgresS
             store.set("key", 2)
     finally:
         postgres_server.execute(f"{alter} RESET ALL", dbname="postgres")
+    store.set("key", 3)  # where connections of before are read-only still, as after a failover
+    assert store.get("key") == 3
+
+
+def test_tls_connection_is_used_again(
+    own_postgres: Callable[..., PostgresServer], make: Make
+) -> None:
+    """What TLS sends by itself, such as session tickets, is not taken for the server's end."""
+    server = own_postgres()
+    certificate, key = server.data / "server.crt", server.data / "server.key"
+    command = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([need("openssl"), *command, *files], check=True, capture_output=True)
+    for path in (certificate, key):
+        os.chown(path, server.data.stat().st_uid, -1)
+        path.chmod(0o600)
+    server.execute("ALTER SYSTEM SET ssl = on")
+    server.execute("SELECT pg_reload_conf()")
+    driver = make(server, url=f"{server.url}?sslmode=require")
+    wait_until(lambda: _answers(driver), "TLS", 10)
+    before = backends(server)
+    for number in range(5):
+        driver.set("key", str(number) * 1_000_000)
+        assert driver.get("key") == str(number) * 1_000_000
+    assert backends(server) == before
+    assert server.execute("SELECT count(*) FROM pg_stat_ssl WHERE ssl") == [(1,)]
+
+
+def _answers(driver: PostgresqlKVS) -> bool:
+    with contextlib.suppress(KVSUnavailable):
+        driver.initialize_schema()
+        return True
+    return False
 
 
 def test_too_many_connections(

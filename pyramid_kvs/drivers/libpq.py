@@ -271,6 +271,7 @@ class Server:
 
     def _conninfo(self, params: dict[str, str]) -> bytes:
         params.setdefault("fallback_application_name", "pyramid_kvs")
+        params.setdefault("keepalives_idle", "60")  # firewalls forget connections without a word
         if self._takes_options:
             # The last one wins: what the URL says comes after ours.
             own = params.get("options") or os.environ.get("PGOPTIONS", "")

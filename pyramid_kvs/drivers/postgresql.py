@@ -241,7 +241,7 @@ class Client:
         except psycopg.Error as error:
             if attempts == 1 or not self._may_repeat(error, repeatable):
                 raise failure(error, self.table) from error
-            attempts = 2 if is_broken(error) else attempts
+            attempts = 2 if is_outworn(error) else attempts
         return self._attempt(statement, params, repeatable, deadline, attempts - 1)
 
     def run_aside(self, statement: Statement, params: Sequence[Param]) -> PGresult:
@@ -303,17 +303,17 @@ class Client:
             return True
         if error.sqlstate in ROLLED_BACK:
             return True
-        if is_broken(error):
-            self._pool.close()  # the idle ones are of the same age
-            return repeatable
-        return False
+        if is_outworn(error):
+            self._pool.close()
+        return error.sqlstate == READ_ONLY or (repeatable and is_broken(error))
 
 
 LOST_STATEMENT = {"26000", "42P05"}
 ROLLED_BACK = {"40001", "40P01"}
+READ_ONLY = "25006"
 UNAVAILABLE_CLASSES = {"08", "28", "40", "53", "57", "58"}
 UNAVAILABLE = {
-    "25006": "it is read-only, as a standby is",
+    READ_ONLY: "it is read-only, as a standby is",
     "53300": "it has too many connections",
     "57014": "the statement took longer than statement_timeout",
     "57P01": "it is shutting down, or an administrator ended the connection",
@@ -327,6 +327,14 @@ REFUSED = {
     "a role that may",
     "42703": "table {table!r} is not one of pyramid_kvs, or of another version",
 }
+
+
+def is_outworn(error: psycopg.Error) -> bool:
+    """Return whether the idle connections may be as useless as the one with this error.
+
+    After a failover they lead to the former primary, where a new one may find the present one.
+    """
+    return is_broken(error) or isinstance(error, libpq.TIMED_OUT) or error.sqlstate == READ_ONLY
 
 
 def is_broken(error: psycopg.Error) -> bool:
