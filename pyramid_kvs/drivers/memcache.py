@@ -6,19 +6,16 @@ with 1.0 find the same keys. It is never asked for a value: it would unpickle on
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import memcache
 
 from ..exceptions import (
-    CodecError,
     KVSConflict,
     KVSError,
     KVSNotSupported,
@@ -27,48 +24,22 @@ from ..exceptions import (
 )
 from ..kvs import DONE, KVS, Data, Stored, Swap, pause
 from ..serializer import as_bytes
+from . import memcache_items as items
+from .memcache_items import MAGIC, TEXT, Item
 from .memcache_protocol import LARGEST_ITEM, NotConnected, Reply, Server
 
 __all__ = ["MemcacheKVS"]
 
 R = TypeVar("R")
 
-#: What memcached takes for a relative time; a larger one is a date.
-LONGEST_RELATIVE = 30 * 86400
-LATEST_DATE = 2**31 - 1
-LARGEST_TTL = 1e10
-
-COMPRESSED, TEXT = 8, 16
-LARGEST_INFLATED = 64 << 20
-
 #: Keys that are sent as they are: no spaces or control characters, and no mapped key.
 MAPPED = b"kvs:sha256:"
 PLAIN_KEY = re.compile(rb"(?!kvs:sha256:)[\x21-\x7e\x80-\xff]{1,250}")
-
-#: Begins data with a deadline of its own. No JSON text, pickle or Storable image begins so.
-MAGIC = b"\x01kvs-until:"
-WRAPPED = re.compile(rb"\x01kvs-until:([0-9]{1,11}\.[0-9]{6})?:")
-
-#: python-memcached's ``decr`` leaves spaces where digits were.
-PADDED = re.compile(rb"([0-9]+) +")
 
 #: A batch of reads stays below what the sockets hold while nobody reads the replies.
 BATCH_BYTES = 16 << 10
 BATCH_DATA = 1 << 20
 BATCH_COUNT = 1000
-
-
-class Item(NamedTuple):
-    """What memcached holds at a key, be its deadline over or not."""
-
-    data: bytes
-    flags: int
-    cas: int
-    ttl: int
-    deadline: float | None
-
-    def is_over(self) -> bool:
-        return self.deadline is not None and self.deadline <= time.time()
 
 
 class MemcacheKVS(KVS):
@@ -140,7 +111,7 @@ class MemcacheKVS(KVS):
     def raw_get(self, key: str, default: Any = None) -> Any:
         full_key = self._full_key(key)
         reply = self._ask(full_key, b"mg %b v f\r\n" % full_key, repeatable=True)
-        data = _readable(reply) if reply.words[0] == b"VA" else None
+        data = items.readable(reply) if items.is_value(reply) else None
         return default if data is None else data
 
     def raw_set(self, key: str, value: Data, ttl: float | None) -> None:
@@ -169,7 +140,7 @@ class MemcacheKVS(KVS):
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         full_key = self._full_key(key)
-        touch = b"" if _has_fraction(ttl) else b" T%d" % _exptime(ttl)
+        touch = b"" if items.has_fraction(ttl) else b" T%d" % items.exptime(ttl)
         for _ in self._attempts():
             item = self._item(full_key, touch)
             if item is None or item.is_over():
@@ -183,11 +154,11 @@ class MemcacheKVS(KVS):
     # -- several keys ---------------------------------------------------------------------
 
     def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
-        found = ((key, _readable(reply)) for key, reply in self._read_many(keys, b"v f"))
+        found = ((key, items.readable(reply)) for key, reply in self._read_many(keys, b"v f"))
         return {key: data for key, data in found if data is not None}
 
     def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
-        found = ((key, _stored(reply)) for key, reply in self._read_many(keys, b"v f c"))
+        found = ((key, items.stored(reply)) for key, reply in self._read_many(keys, b"v f c"))
         return {key: stored for key, stored in found if stored is not None}
 
     def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
@@ -206,7 +177,7 @@ class MemcacheKVS(KVS):
         by_full_key = {self._full_key(key): key for key in keys}
         commands = {full_key: b"mg %b %b\r\n" % (full_key, flags) for full_key in by_full_key}
         for full_key, reply in self._ask_many(commands, BATCH_BYTES):
-            if reply.words[0] == b"VA":
+            if items.is_value(reply):
                 yield by_full_key[full_key], reply
 
     # -- compare and set ------------------------------------------------------------------
@@ -219,16 +190,16 @@ class MemcacheKVS(KVS):
         full_key = self._full_key(key)
         if renew is None:
             command = b"mg %b v f c\r\n" % full_key
-        elif _has_fraction(renew):
+        elif items.has_fraction(renew):
             return self.raw_load(key) if self.raw_expire(key, renew) else None
         else:
-            command = b"mg %b v f c T%d\r\n" % (full_key, _exptime(renew))
+            command = b"mg %b v f c T%d\r\n" % (full_key, items.exptime(renew))
         reply = self._ask(full_key, command, repeatable=True)
-        if reply.words[0] != b"VA":
+        if not items.is_value(reply):
             return None
         if renew is not None and reply.data.startswith(MAGIC):
             return self.raw_load(key) if self.raw_expire(key, renew) else None
-        return _stored(reply)
+        return items.stored(reply)
 
     def raw_swap(
         self,
@@ -258,7 +229,7 @@ class MemcacheKVS(KVS):
         commands = {}
         for key, old, data, ttl in swaps:
             full_key = self._full_key(key)
-            mode = b" ME" if old is None else _if_still(old.token)
+            mode = b" ME" if old is None else items.if_still(old.token)
             commands[full_key] = self._set_command(full_key, data, ttl, None, mode)
         replies = dict(self._ask_many(commands, BATCH_DATA, repeatable=False))
         lost = [swap[0] for swap in swaps if replies[self._full_key(swap[0])].words[0] != b"HD"]
@@ -277,15 +248,17 @@ class MemcacheKVS(KVS):
     def raw_load_session(
         self, session_key: str | None, renew: float | None, keys: list[str]
     ) -> tuple[Stored | None, dict[str, Stored]]:
-        if session_key is None or _has_fraction(renew):
+        if session_key is None or items.has_fraction(renew):
             return super().raw_load_session(session_key, renew, keys)
         by_full_key = {self._full_key(key): key for key in keys}
         commands = {full_key: b"mg %b v f c\r\n" % full_key for full_key in by_full_key}
         home = self._full_key(session_key)
-        touch = b"" if renew is None else b" T%d" % _exptime(renew)
+        touch = b"" if renew is None else b" T%d" % items.exptime(renew)
         commands[home] = b"mg %b v f c%b\r\n" % (home, touch)
         replies = dict(self._ask_many(commands, BATCH_BYTES))
-        found = {key: _stored(reply) for key, reply in replies.items() if _is_value(reply)}
+        found = {
+            key: items.stored(reply) for key, reply in replies.items() if items.is_value(reply)
+        }
         session = found.pop(home, None)
         if session is not None and renew is not None and replies[home].data.startswith(MAGIC):
             session = self.raw_load(session_key, renew)
@@ -310,22 +283,24 @@ class MemcacheKVS(KVS):
     def _replace(
         self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, cas: int
     ) -> bool:
-        command = self._set_command(full_key, data, ttl, flags, _if_still(cas))
+        command = self._set_command(full_key, data, ttl, flags, items.if_still(cas))
         return self._ask(full_key, command).words[0] == b"HD"
 
     def _remove_loaded(self, full_key: bytes, cas: int) -> bool:
-        return self._ask(full_key, b"md %b%b\r\n" % (full_key, _if_still(cas))).words[0] == b"HD"
+        return (
+            self._ask(full_key, b"md %b%b\r\n" % (full_key, items.if_still(cas))).words[0] == b"HD"
+        )
 
     def _item(self, full_key: bytes, touch: bytes = b"") -> Item | None:
         command = b"mg %b v f c t%b\r\n" % (full_key, touch)
         reply = self._ask(full_key, command, repeatable=True)
-        return _item(reply) if reply.words[0] == b"VA" else None
+        return items.item(reply) if items.is_value(reply) else None
 
     # -- counters -------------------------------------------------------------------------
 
     def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
         full_key = self._full_key(key)
-        if 0 <= delta < 2**63 and not _has_fraction(ttl):
+        if 0 <= delta < 2**63 and not items.has_fraction(ttl):
             count = self._incr_digits(full_key, delta, ttl)
             if count is not None and count < delta:  # memcached went round at 2**64
                 return self.raw_incr(key, 2**64, ttl)
@@ -340,13 +315,13 @@ class MemcacheKVS(KVS):
     def _incr_digits(self, full_key: bytes, delta: int, ttl: float | None) -> int | None:
         """Count by memcached's own arithmetic, in one round trip; ``None``: not possible."""
         # 1.6.18 answers t-1 for a counter that it just made if N comes after t.
-        command = b"ma %b N%d J%d D%d t v\r\n" % (full_key, _exptime(ttl), delta, delta)
+        command = b"ma %b N%d J%d D%d t v\r\n" % (full_key, items.exptime(ttl), delta, delta)
         reply = self._ask(full_key, command)
-        if reply.words[0] != b"VA":
+        if not items.is_value(reply):
             return None
         count = int(reply.data)
         if ttl is not None and reply.words[2] == b"t-1":
-            self._ask(full_key, b"mg %b T%d\r\n" % (full_key, _exptime(ttl)), repeatable=True)
+            self._ask(full_key, b"mg %b T%d\r\n" % (full_key, items.exptime(ttl)), repeatable=True)
         return count
 
     def _incr_item(
@@ -360,9 +335,9 @@ class MemcacheKVS(KVS):
             return delta if done else None
         old = self._count(item.data)
         count = old + delta
-        if _counts_in_place(item, count, ttl):
+        if items.counts_in_place(item, count, ttl):
             sign, step = (b"D", -delta) if delta < 0 else (b"I", delta)
-            command = b"ma %b%b M%b D%d\r\n" % (full_key, _if_still(item.cas), sign, step)
+            command = b"ma %b%b M%b D%d\r\n" % (full_key, items.if_still(item.cas), sign, step)
         else:
             command = self._set_counter(full_key, item, count, ttl)
         return count if self._ask(full_key, command).words[0] == b"HD" else None
@@ -377,9 +352,11 @@ class MemcacheKVS(KVS):
         if deadline is None and item.ttl >= 0:
             deadline = time.time() + item.ttl
         if deadline is None:
-            return self._set_command(full_key, str(count), ttl, item.flags, _if_still(item.cas))
-        data, exptime = _wrapped(b"%d" % count, deadline)
-        return _set_command(full_key, data, exptime, item.flags, _if_still(item.cas))
+            return self._set_command(
+                full_key, str(count), ttl, item.flags, items.if_still(item.cas)
+            )
+        data, exptime = items.wrapped(b"%d" % count, deadline)
+        return items.set_command(full_key, data, exptime, item.flags, items.if_still(item.cas))
 
     # -- commands and servers -------------------------------------------------------------
 
@@ -401,10 +378,10 @@ class MemcacheKVS(KVS):
     ) -> bytes:
         if flags is None:
             flags = TEXT if isinstance(data, str) else 0
-        stored, exptime = _lasting(as_bytes(data), ttl)
+        stored, exptime = items.lasting(as_bytes(data), ttl)
         if len(stored) > self._largest:
             raise ValueTooLarge(f"a value of {len(stored)} bytes; {self._largest} are allowed")
-        return _set_command(full_key, stored, exptime, flags, mode)
+        return items.set_command(full_key, stored, exptime, flags, mode)
 
     def _ask(self, full_key: bytes, command: bytes, repeatable: bool = False) -> Reply:
         if self._rehash:
@@ -481,128 +458,6 @@ class MemcacheKVS(KVS):
 
     def _conflict(self) -> KVSConflict:
         return KVSConflict(f"the key changed {self.update_attempts} times during one call")
-
-
-# -- data as memcached holds them --------------------------------------------------------------
-
-
-def _set_command(full_key: bytes, data: bytes, exptime: int, flags: int, mode: bytes) -> bytes:
-    return b"ms %b %d T%d F%d%b\r\n%b\r\n" % (full_key, len(data), exptime, flags, mode, data)
-
-
-def _if_still(cas: int) -> bytes:
-    """Return the flag that makes a command fail when the item has changed.
-
-    :raises KVSNotSupported: the server gives all items the same number.
-    """
-    if not cas:
-        raise KVSNotSupported("memcached runs with -C: it has no compare-and-set")
-    return b" C%d" % cas
-
-
-def _has_fraction(ttl: float | None) -> bool:
-    return ttl is not None and ttl % 1 != 0 and ttl < LARGEST_TTL
-
-
-def _exptime(ttl: float | None) -> int:
-    """Return what memcached takes for a life in seconds: from 30 days on it wants a date."""
-    if ttl is None:
-        return 0
-    if ttl <= LONGEST_RELATIVE:
-        return math.ceil(ttl)
-    seconds = math.ceil(min(ttl, LARGEST_TTL))
-    now = int(time.time()) - 1  # the server's clock may be a tick behind
-    if now + seconds <= LATEST_DATE:
-        return now + seconds
-    return LATEST_DATE if LATEST_DATE - now > LONGEST_RELATIVE else LONGEST_RELATIVE
-
-
-def _lasting(data: bytes, ttl: float | None) -> tuple[bytes, int]:
-    """Return data and exptime that together make the ttl: the data as they are if they can."""
-    if ttl is not None and _has_fraction(ttl):
-        return _wrapped(data, time.time() + ttl)
-    if data.startswith(MAGIC):
-        data = MAGIC + b":" + data
-    return data, _exptime(ttl)
-
-
-def _wrapped(data: bytes, deadline: float) -> tuple[bytes, int]:
-    """Return data that carry their deadline, and an exptime that is certainly later.
-
-    An item with exptime 1 may be gone at once: memcached's clock ticks once in a second.
-    """
-    left = deadline - time.time()
-    return b"%b%.6f:%b" % (MAGIC, deadline, data), _exptime(max(left, 0) + 1)
-
-
-def _opened(data: bytes) -> tuple[bytes, float | None]:
-    """Return data without what :func:`_lasting` put before them, and their deadline."""
-    if data.startswith(MAGIC):
-        match = WRAPPED.match(data)
-        if match:
-            return data[match.end() :], float(match[1]) if match[1] else None
-    elif data.endswith(b" "):
-        padded = PADDED.fullmatch(data)
-        if padded:
-            return padded[1], None
-    return data, None
-
-
-def _item(reply: Reply) -> Item:
-    data, deadline = _opened(reply.data)
-    return Item(data, reply.number(2), reply.number(3), reply.number(4), deadline)
-
-
-def _stored(reply: Reply) -> Stored | None:
-    data, deadline = _opened(reply.data)
-    if deadline is not None and deadline <= time.time():
-        return None
-    flags = reply.number(2)
-    if _is_compressed(flags):
-        with contextlib.suppress(CodecError):
-            return Stored(_inflated(data), reply.number(3), flags & ~COMPRESSED)
-    return Stored(data, reply.number(3), flags)
-
-
-def _is_value(reply: Reply) -> bool:
-    return reply.words[0] == b"VA"
-
-
-def _readable(reply: Reply) -> bytes | None:
-    data, deadline = _opened(reply.data)
-    if deadline is not None and deadline <= time.time():
-        return None
-    return _inflated(data) if _is_compressed(reply.number(2)) else data
-
-
-def _is_compressed(flags: int) -> bool:
-    """Return whether python-memcached compressed the data.
-
-    No other flag of its changes how data are read: for flag 1 it would unpickle them.
-    """
-    return bool(flags & COMPRESSED) and flags < 32
-
-
-def _inflated(data: bytes) -> bytes:
-    """Return data as they were before python-memcached compressed them.
-
-    :raises CodecError: they are damaged, or too large.
-    """
-    inflater = zlib.decompressobj()
-    try:
-        inflated = inflater.decompress(data, LARGEST_INFLATED)
-    except zlib.error as error:
-        raise CodecError("stored data are marked as compressed, and are not") from error
-    if not inflater.eof:
-        raise CodecError(f"compressed data are cut, or larger than {LARGEST_INFLATED} bytes")
-    return inflated
-
-
-def _counts_in_place(item: Item, count: int, ttl: float | None) -> bool:
-    """Return whether memcached's own arithmetic, which keeps the clock, can make the count."""
-    has_its_clock = item.ttl >= 0 or ttl is None
-    is_plain = item.deadline is None and item.data.isdigit() and len(item.data) <= 20
-    return has_its_clock and is_plain and 0 <= count < 2**64
 
 
 def _batches(
