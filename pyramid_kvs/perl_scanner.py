@@ -514,11 +514,12 @@ def _enter_member(scanner: Scanner, member: bytes) -> list[Step]:
 
 def _comes_next(scanner: Scanner, member: bytes, is_flagged: bool) -> bool:
     """Return whether the next pair has that key, which stands behind its value."""
-    ahead = copy.copy(scanner)
-    ahead.work, ahead.classes = [], list(scanner.classes)
+    ahead, known = copy.copy(scanner), len(scanner.classes)
+    ahead.work = []
     ahead.begin()
     ahead.scan(ahead.element)
     ahead.pos += is_flagged
+    del scanner.classes[known:]  # the two share the list
     return ahead.take(ahead.number()) == member
 
 

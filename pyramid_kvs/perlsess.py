@@ -25,6 +25,7 @@ from .kvs import KVS, Stored, pause
 from .logs import fingerprint
 from .perl_records import REMOVED, Changes, Key, Record, fast_snapshot, is_same, records
 from .responses import answer_with_error
+from .session_answers import add_vary, answer_failure
 
 __all__ = ["PerlSession", "PerlSessionFactory", "WritablePerlSession"]
 
@@ -96,9 +97,7 @@ class PerlSession(Mapping[Key, Any]):
 
     def _finish(self, request: Request, response: Response) -> None:
         """Say to caches that the response depends on the cookie."""
-        vary = response.vary or ()
-        if not {"*", "cookie"} & {name.lower() for name in vary}:
-            response.vary = (*vary, "Cookie")
+        add_vary(response.headerlist, "Cookie")
 
 
 class WritablePerlSession(PerlSession, MutableMapping[Key, Any]):
@@ -147,8 +146,10 @@ class WritablePerlSession(PerlSession, MutableMapping[Key, Any]):
         super()._finish(request, response)
         try:
             self._save()
-        except KVSError as error:
+        except CodecError as error:  # what the application wrote has no form in Perl: no 503
             answer_with_error(request, response, error)
+        except KVSError as error:
+            answer_failure(request, response, error)
 
     def _save(self) -> None:
         if self._values is None or self._record is None or self._id is None:

@@ -72,10 +72,14 @@ class Site:
     Each request calls the view that the test gives; what it returns is the JSON of the response.
     """
 
-    def __init__(self, setting: Any, **more: Any) -> None:
+    def __init__(
+        self, setting: Any, configure: Callable[[Configurator], Any] | None = None
+    ) -> None:
         self.view: View = lambda request: None
-        config = Configurator(settings={"kvs.perlsess": setting, **more})
+        config = Configurator(settings={"kvs.perlsess": setting})
         config.include("pyramid_kvs")
+        if configure is not None:
+            configure(config)
         config.add_view(self._answer)
         config.commit()
         self.registry = config.registry

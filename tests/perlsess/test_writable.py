@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pyramid.response import Response
 
 from pyramid_kvs.exceptions import KVSError
 from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
@@ -168,6 +169,20 @@ def test_changes_of_objects_are_refused(redis: Redis) -> None:
     assert redis.stored() == {"user": {"n": 3}, "other": 1}
 
 
+def test_an_exception_view_sees_the_refusal(redis: Redis) -> None:
+    """The application may answer what cannot be written, as any other error."""
+
+    def add_view(config: Any) -> None:
+        config.add_exception_view(lambda request: Response("refused", status=422), StorableError)
+
+    site = Site(
+        {"kvs": "redis", "kvs_kwargs": {"url": redis.server.url}, "writable": True},
+        configure=add_view,
+    )
+    view = lambda request: request.perlsess.update(when=datetime.date(2026, 1, 1))  # noqa: E731
+    assert site.get(view, "abc", status=422).text == "refused"
+
+
 def test_values_that_perl_has_no_form_for(redis: Redis) -> None:
     with pytest.raises(StorableError, match="date"):
         redis.change(put(when=datetime.date(2026, 1, 1)))
@@ -199,6 +214,21 @@ def test_text_is_characters_or_bytes(
     kept = r'{"a" => "\303\274","b" => "\x{fc}\x{263a}",'
     found = perl_dump(perl, redis.driver.raw_get("abc"))
     assert sorted(found.strip("{}").split(",")) == sorted((kept + written).strip("{}").split(","))
+
+
+def test_encoding_null(redis_server: RedisServer) -> None:
+    """Keys and strings are bytes; text that is written is characters."""
+    redis = Redis(redis_server, encoding=None)
+
+    def change(session: Any) -> None:
+        assert session[b"user"] == b"ann"
+        session[b"user"] = b"bob"
+        session["count"] = "2"
+        session[b"cart"].append("\u263a")
+
+    redis.change(change)
+    expected = {"user": "bob", "count": "2", "cart": [{"sku": "a1"}, "\u263a"]}
+    assert redis.stored() == expected
 
 
 def test_text_that_the_encoding_has_not(redis_server: RedisServer) -> None:
