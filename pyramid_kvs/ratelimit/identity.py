@@ -77,11 +77,12 @@ def address(request: Request) -> str:
             "without a session share one rate limit; let the WSGI server set it from its proxy"
         )
         return UNKNOWN_ADDRESS
-    return _address(found)
+    return address_of(found)
 
 
 @functools.lru_cache(maxsize=4096)
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
+    """Return the identity of an address: for IPv6 its /64, an IPv4-mapped one as IPv4."""
     try:
         parsed = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

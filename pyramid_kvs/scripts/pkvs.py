@@ -14,76 +14,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from plaster import PlasterError
-from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
-from pyramid.paster import bootstrap
 from pyramid.registry import Registry
-from pyramid.scripts.common import parse_vars
 
 from .. import settings, storable, tagged_json
 from ..components import components
 from ..exceptions import KVSError
 from ..kvs import KVS
-
-
-class Failed(Exception):
-    """Ends the command: its text goes to standard error, and the exit status is 1."""
-
-
-class Command(NamedTuple):
-    """One command: a line of help, its arguments, and what it does."""
-
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    #: Returns the exit status.
-    run: Callable[[argparse.Namespace], int]
-
+from .application import Command, Failed, add_ini, application, print_error, print_line
+from .limits import LIMITS
 
 # -- the application -------------------------------------------------------------------------
-
-
-def add_ini(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every command that starts the application."""
-    parser.add_argument(
-        "ini",
-        metavar="INI[#NAME]",
-        help="the application's ini file; of several applications in it, the one called NAME",
-    )
-    parser.add_argument(
-        "vars",
-        metavar="KEY=VALUE",
-        nargs="*",
-        help="what the ini file needs: http_port=8080 for a %%(http_port)s in it",
-    )
-
-
-@contextlib.contextmanager
-def application(args: argparse.Namespace) -> Iterator[Registry]:
-    """Start the application and give its registry; its stores may be down.
-
-    :raises Failed: there is no such file, or the application does not start.
-    """
-    path = args.ini.partition("#")[0]
-    if "://" not in path and not os.path.isfile(path):
-        raise Failed(f"{path}: no such file")
-    try:
-        started = bootstrap(args.ini, options=_parse_vars(args.vars))
-    except (ConfigurationError, ConfigurationExecutionError, PlasterError) as error:
-        raise Failed(f"{path}: {error}") from error
-    except (LookupError, ImportError, OSError) as error:
-        raise Failed(f"{path}: {type(error).__name__}: {error}") from error
-    with started:
-        yield started["registry"]
-
-
-def _parse_vars(pairs: Sequence[str]) -> dict[str, str]:
-    try:
-        parsed: dict[str, str] = parse_vars(pairs)
-    except ValueError as error:
-        raise Failed(f"{error}: expected KEY=VALUE") from error
-    return parsed
 
 
 def drivers(registry: Registry) -> dict[str, KVS]:
@@ -111,15 +53,6 @@ def _act_on(name: str, driver: KVS, act: Callable[[KVS], str]) -> int:
         print_error(f"{name} ({driver.kvs}): {error}")
         return 1
     return 0
-
-
-def print_line(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
-def print_error(text: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"pkvs: {text}\n")
 
 
 # -- migrate ---------------------------------------------------------------------------------
@@ -276,6 +209,7 @@ def _read(path: str) -> bytes:
 # -- the script ------------------------------------------------------------------------------
 
 COMMANDS: dict[str, Command] = {
+    "limits": LIMITS,
     "migrate": Command("create the tables that the stores need", add_migrate_arguments, migrate),
     "ping": Command("ask each store whether it answers, and how fast", add_ini, ping),
     "purge": Command("remove expired entries from the stores that keep them", add_ini, purge),

@@ -1,0 +1,94 @@
+"""The limits of an application for its operators: a list by view, and clearing counters."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..session import SessionFactory
+from .identity import UNKNOWN_ADDRESS, address_of, plain
+from .limiter import Ratelimit
+from .options import Limit
+
+
+class Row(NamedTuple):
+    """One limit, or that there is none, where it holds; all as text."""
+
+    scope: str
+    name: str
+    strategy: str = ""
+    limit: str = ""
+    window: str = ""
+    by: str = ""
+    store: str = ""
+
+
+def rows(limiter: Ratelimit) -> list[Row]:
+    """Return a row for each limit of the application, then of each view with an option."""
+    listed = list(_rows("application", limiter.application.limits, "no limit"))
+    for view in limiter.views:
+        listed += _rows(view.label, view.limits.limits, "exempt")
+    return listed
+
+
+def _rows(scope: str, limits: list[Limit], otherwise: str) -> Iterator[Row]:
+    if not limits:
+        yield Row(scope, otherwise)
+    for limit in limits:
+        rule = limit.rule
+        burst = f" (burst {rule.burst})" if rule.burst != rule.limit else ""
+        yield Row(
+            scope,
+            limit.name,
+            rule.strategy + burst,
+            str(rule.limit),
+            f"{limit.window:g} s",
+            limit.by,
+            limit.store.driver.kvs,
+        )
+
+
+def clear(limiter: Ratelimit, who: str) -> int:
+    """Remove the counters of a session, address, user or header's value; return how many.
+
+    :param who: a session's id or token, an address, or what else limits count by.
+    :raises KVSError: a store does not do it.
+    """
+    removed = 0
+    for limit in limiter.book.limits:
+        for identity in sorted(_identities(limiter, limit, who)):
+            removed += limit.store.driver.raw_delete(identity + limit.suffix) is not None
+    return removed
+
+
+def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
+    found = {address_of(who)} if _is_address(who) else set()
+    if who == "none":
+        found.add(UNKNOWN_ADDRESS)
+    if limit.by == "session":
+        found |= {plain(key) for key in _session_keys(limiter, who)}
+    elif limit.by == "user":
+        found.add(plain(f"@user::{who}"))
+    elif limit.by.startswith("header:"):
+        name = limit.by.removeprefix("header:").lower()
+        found.add(plain(f"@header::{name}::{who}"))
+    elif limit.by != "address":
+        found.add(plain(f"@by::{who}"))
+    return found
+
+
+def _session_keys(limiter: Ratelimit, who: str) -> list[str]:
+    session = limiter.session
+    if not isinstance(session, SessionFactory):
+        return []
+    scopes = [f"{name}::" for name in session.header_names] or [""]
+    return [key for scope in scopes for key in session.keys.all(scope, who)]
+
+
+def _is_address(who: str) -> bool:
+    try:
+        ipaddress.ip_address(who.partition("%")[0])
+    except ValueError:
+        return False
+    return True
