@@ -109,6 +109,8 @@ NO_CLASS: Final = -1
 CLASS_OF_HOOK: Final = -2
 """Stands for the class of a hook record, which is known at its end only."""
 SMALL_KEY: Final = 256
+SHORT_CLASSES: Final = 128
+"""So many class numbers fit in one byte."""
 
 _be_u32 = struct.Struct(">I").unpack_from
 _be_i32 = struct.Struct(">i").unpack_from
@@ -168,6 +170,7 @@ class Reader:
         tags, stack, codec = self.tags, self.stack, self.codec
         read_u32, read_integer, read_double = self.read_u32, self.read_integer, self.read_double
         integer_end, double_end = 1 + self.header.iv_size, 1 + self.header.nv_size
+        classes, skips_classes = self.classes, self.blessed is None
         low_byte = 0 if self.header.order == "<" else 3
         keys: dict[bytes, str | bytes] = {}
         flagged_keys: dict[bytes, str | bytes] = {}
@@ -190,25 +193,6 @@ class Reader:
                 value = data[pos + 1] - 128
                 pos += 2
                 tags.append(value)
-            elif kind in MODES or (kind == SX_REF and data[pos + 1] in MODES):
-                is_reference = kind == SX_REF
-                if is_reference:
-                    pos += 1
-                    kind = data[pos]
-                value = [] if kind == SX_ARRAY else {}
-                tags.append(value)
-                if is_reference:
-                    tags.append(value)
-                if kind == SX_FLAG_HASH:
-                    pos += 1
-                (items,) = read_u32(data, pos + 1)
-                pos += 5
-                if items:
-                    if items * ITEM_SIZES[kind] > size - pos:
-                        raise StorableError(f"{items} items are more than fit", pos - 4)
-                    stack.append((mode, target, count))
-                    mode, target, count = MODES[kind], value, items
-                    continue
             elif kind == SX_NETINT:
                 (value,) = _be_i32(data, pos + 1)
                 pos += 5
@@ -221,45 +205,79 @@ class Reader:
                 except UnicodeDecodeError:
                     value = data[start:pos]
                 tags.append(value)
-            elif kind in CONSTANTS:
-                value = CONSTANTS[kind]
-                pos += 1
-                tags.append(value)
-            elif kind == SX_INTEGER:
-                (value,) = read_integer(data, pos + 1)
-                pos += integer_end
-                tags.append(value)
-            elif kind == SX_DOUBLE:
-                (value,) = read_double(data, pos + 1)
-                pos += double_end
-                tags.append(value)
-            elif kind == SX_LSCALAR or kind == SX_LUTF8STR:  # noqa: SIM109
-                (length,) = read_u32(data, pos + 1)
-                start = pos + 5
-                pos = start + length
-                value = decode_text(data[start:pos], codec if kind == SX_LSCALAR else "utf-8")
-                tags.append(value)
-            elif kind == SX_TIED_KEY or kind == SX_TIED_IDX:  # noqa: SIM109
-                tags.append(None)
-                pos += 1
-                stack.append((mode, target, count))
-                mode, target, count = TIED_FRAMES[kind]
-                continue
-            elif kind in REFERENCES and data[pos + 1] in LEFT_TO_MAIN_LOOP:
-                pos += 1
-                if data[pos] not in TIED_FRAMES:
-                    stack.append((mode, target, count))
-                    mode, target, count = FILL, None, len(tags)
-                tags.append(None)
-                continue
             else:
-                self.pos = pos
-                stack.append((mode, target, count))
-                value = self._read_rare()
-                pos = self.pos
-                mode, target, count = stack.pop()
-                if value is MORE:
+                is_reference = False
+                if kind == SX_REF:
+                    # Look through the reference, and the class if nobody asks for it.
+                    inner = pos + 1
+                    is_object = skips_classes and data[inner] == SX_IX_BLESS
+                    if is_object and data[pos + 2] < len(classes) <= SHORT_CLASSES:
+                        inner = pos + 3
+                    if data[inner] in MODES:
+                        is_reference = True
+                        pos = inner
+                        kind = data[pos]
+                if kind in MODES:
+                    value = [] if kind == SX_ARRAY else {}
+                    tags.append(value)
+                    if is_reference:
+                        tags.append(value)
+                    if kind == SX_FLAG_HASH:
+                        pos += 1
+                    (items,) = read_u32(data, pos + 1)
+                    pos += 5
+                    if items:
+                        if items * ITEM_SIZES[kind] > size - pos:
+                            raise StorableError(f"{items} items are more than fit", pos - 4)
+                        stack.append((mode, target, count))
+                        mode, target, count = MODES[kind], value, items
+                        continue
+                elif kind == SX_REF and data[pos + 1] == SX_OBJECT and skips_classes:
+                    (tag,) = _be_u32(data, pos + 2)
+                    if tag >= len(tags):
+                        raise StorableError(f"object {tag} of {len(tags)}", pos + 2)
+                    value = tags[tag]
+                    tags.append(value)
+                    pos += 6
+                elif kind in CONSTANTS:
+                    value = CONSTANTS[kind]
+                    pos += 1
+                    tags.append(value)
+                elif kind == SX_INTEGER:
+                    (value,) = read_integer(data, pos + 1)
+                    pos += integer_end
+                    tags.append(value)
+                elif kind == SX_DOUBLE:
+                    (value,) = read_double(data, pos + 1)
+                    pos += double_end
+                    tags.append(value)
+                elif kind == SX_LSCALAR or kind == SX_LUTF8STR:  # noqa: SIM109
+                    (length,) = read_u32(data, pos + 1)
+                    start = pos + 5
+                    pos = start + length
+                    value = decode_text(data[start:pos], codec if kind == SX_LSCALAR else "utf-8")
+                    tags.append(value)
+                elif kind == SX_TIED_KEY or kind == SX_TIED_IDX:  # noqa: SIM109
+                    tags.append(None)
+                    pos += 1
+                    stack.append((mode, target, count))
+                    mode, target, count = TIED_FRAMES[kind]
                     continue
+                elif kind in REFERENCES and data[pos + 1] in LEFT_TO_MAIN_LOOP:
+                    pos += 1
+                    if data[pos] not in TIED_FRAMES:
+                        stack.append((mode, target, count))
+                        mode, target, count = FILL, None, len(tags)
+                    tags.append(None)
+                    continue
+                else:
+                    self.pos = pos
+                    stack.append((mode, target, count))
+                    value = self._read_rare()
+                    pos = self.pos
+                    mode, target, count = stack.pop()
+                    if value is MORE:
+                        continue
 
             while True:
                 if mode == LIST:
@@ -285,13 +303,15 @@ class Reader:
                     start = pos
                     pos += 5 + data[pos + 1 + low_byte]
                     key = flagged_keys.get(data[start:pos])
-                    if key is None:
+                    if key is not None:
+                        target[key] = value
+                    else:
                         key = self.read_key(start + 1, flags)
                         pos = self.pos
-                        if pos - start < SMALL_KEY:
-                            flagged_keys[data[start:pos]] = key
-                    if not flags & KEY_PLACEHOLDER:
-                        target[key] = value
+                        if not flags & KEY_PLACEHOLDER:
+                            target[key] = value
+                            if pos - start < SMALL_KEY:
+                                flagged_keys[data[start:pos]] = key
                 elif mode == KEY:
                     key, value = make_key(value, pos), target
                     mode, target, count = stack.pop()
