@@ -23,6 +23,9 @@ LARGEST_ITEM = 1 << 30
 LONGEST_LINE = 4096
 CHUNK = 65536
 
+#: Seconds since its last reply for which a connection is taken to be alive, unasked.
+JUST_USED = 0.01
+
 NOT_A_NUMBER = b"CLIENT_ERROR cannot increment or decrement non-numeric value"
 
 
@@ -67,6 +70,8 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Return whether the server closed the idle connection, or sent what nobody asked for."""
+        if time.monotonic() - self.used_at < JUST_USED:
+            return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
