@@ -318,8 +318,6 @@ class Session(MutableMapping[str, Any]):
         if not self._watched:
             if not self._is_loaded:
                 self._load()
-            elif self._is_saved:
-                self._hand_out_again()
             self._watch()
         return self._data
 
@@ -327,14 +325,6 @@ class Session(MutableMapping[str, Any]):
         if not (self._watched or self._closed):
             self._watched = True
             self._request.add_response_callback(self.save_session)
-
-    def _hand_out_again(self) -> None:
-        dumps = self._factory.store.dumps
-        self._snapshots = {
-            key: snapshot(value, dumps)
-            for key, value in self._data.items()
-            if type(value) not in _PLAIN
-        }
 
     def _load(self) -> None:
         self._secret = self._find_secret()
@@ -363,8 +353,8 @@ class Session(MutableMapping[str, Any]):
         self._base = found.stored.data
         self._exists = True
         self._is_new = False
-        self._data = {key: record[key] for key in record if not key.startswith(META)}
-        self._meta = {key: record[key] for key in record if key.startswith(META)}
+        self._meta = {key: record.pop(key) for key in list(record) if key[:6] == META}
+        self._data = record
         self._key = found.key
         self._stamp = created_at(record) is None
         if self._stamp:

@@ -116,6 +116,7 @@ class SessionStore:
         self.absolute_ttl: float | None = options["absolute_ttl"]
         self._max_bytes: int = options["max_bytes"]
         self._on_conflict: str = options["on_conflict"]
+        self._prefix = len(driver.key_prefix)
 
     # -- loading --------------------------------------------------------------------------
 
@@ -278,14 +279,14 @@ class SessionStore:
 
     def encode(self, key: str, record: Record) -> Data | None:
         """Return the data of a record; ``None`` if nothing is worth storing."""
-        if not any(not name.startswith(META) or name == USER for name in record):
+        if _is_empty(record):
             return None
         try:
             data = self.dumps(record)
         except Exception as error:
             raise self._unwritable(record, error) from error
         size = len(data) if isinstance(data, bytes) or data.isascii() else len(as_bytes(data))
-        if size > self._max_bytes - len(self.driver._get_key(key)):
+        if size + len(key) + self._prefix > self._max_bytes:
             raise self._too_large(record, f"has {size} bytes, more than {self._max_bytes} "
                                           "(max_bytes) less its key")
         return data
@@ -319,6 +320,13 @@ def created_at(record: Record) -> float | None:
     if type(created) in (int, float) and math.isfinite(created):
         return float(created)
     return None
+
+
+def _is_empty(record: Record) -> bool:
+    for name in record:
+        if name[:6] != META or name == USER:
+            return False
+    return True
 
 
 def _is_same(data: Data | None, loaded: Stored | None) -> bool:

@@ -183,7 +183,7 @@ def test_full_store_answers_503(own_redis: Callable[..., RedisServer]) -> None:
 def test_unwritable_value_raises_and_names_the_key(store: Store) -> None:
     app = store.app()
     session_id = cookie_of(send(app, ["set", "a", 1]))
-    with pytest.raises(TypeError, match="'bad'.*object"):
+    with pytest.raises(TypeError, match=r"'bad'.*object"):
         send(app, ["set", "b", 2], ["unserializable", "bad"])
     assert do(app, ["all"]) == [{"a": 1}]
     assert set(store.record(session_id)) == {"a", "__kvs_created"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_stored_key_is_no_token(memory: Store, hash_keys: Any) -> None:
     assert Visit(factory, X_T=stored).session.new
 
 
-@pytest.mark.parametrize(("before", "after"), list(zip(STEPS, STEPS[1:], strict=False)), ids=str)
+@pytest.mark.parametrize(("before", "after"), list(itertools.pairwise(STEPS)), ids=str)
 def test_each_step_reads_both(store: Store, before: Any, after: Any) -> None:
     """During a rolling restart workers of two steps serve the same sessions."""
     old, new = store.factory(hash_keys=before), store.factory(hash_keys=after)
@@ -113,6 +114,24 @@ def test_old_worker_changes_a_session_while_it_is_moved(store: Store) -> None:
     factory = store.factory(hash_keys=True)
     assert dict(Visit(factory, session_id).session) == {"a": 1, "old": 1, "new": 1}
     assert store.data(session_id) is None
+
+
+def test_session_moved_between_two_looks(store: Store) -> None:
+    session_id = new_session(store.factory(), a=1)
+    factory = store.factory(hash_keys="migrate")
+    load, looked = factory.driver.raw_load, []
+
+    def look_and_be_overtaken(key: str, renew: float | None = None) -> Any:
+        found = load(key, renew)
+        looked.append(key)
+        if len(looked) == 1:
+            other = Visit(store.factory(hash_keys="migrate"), session_id)
+            other.session["b"] = 2
+            other.end()
+        return found
+
+    factory.driver.raw_load = look_and_be_overtaken
+    assert dict(Visit(factory, session_id).session) == {"a": 1, "b": 2}
 
 
 def test_logout_while_a_session_is_moved(store: Store) -> None:

@@ -200,7 +200,7 @@ def test_sessions_of_another_library_cannot_be_listed() -> None:
         lambda s: s["list"].append(1),
         lambda s: s.get("list").append(1),
         lambda s: s["dict"]["inner"].update(x=1),
-        lambda s: list(s.values())[0].append(1),
+        lambda s: next(iter(s.values())).append(1),
         lambda s: dict(s.items())["dict"].clear(),
         lambda s: s.peek_flash().append(1),
         lambda s: s.setdefault("list", None).append(1),
