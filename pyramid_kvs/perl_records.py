@@ -6,14 +6,16 @@ import marshal
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from . import storable
 from .exceptions import CodecError
-from .kvs import Stored
 from .perl_formats import CACHE_OBJECT, Form, unwrap, wrap
 from .perl_images import REMOVED, Changes, Key, edit_hash, read_hash
 from .serializer import Codec, StorableCodec, as_bytes
+
+if TYPE_CHECKING:
+    from .kvs import Stored
 
 __all__ = ["REMOVED", "Changes", "Key", "Record", "Records", "Values", "records"]
 
