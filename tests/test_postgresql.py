@@ -36,7 +36,8 @@ from tests.servers import (
 
 psycopg = pytest.importorskip("psycopg", reason="pip install 'pyramid_kvs[postgresql]'")
 
-from pyramid_kvs.drivers.postgresql import Options, PostgresqlKVS, read_options  # noqa: E402
+from pyramid_kvs.drivers.postgresql import PostgresqlKVS  # noqa: E402
+from pyramid_kvs.drivers.postgresql_client import Options, read_options  # noqa: E402
 from pyramid_kvs.drivers.waiting_pool import WaitingPool  # noqa: E402
 
 Make = Callable[..., PostgresqlKVS]
