@@ -135,15 +135,14 @@ def key_format(value: Any) -> str:
     parts = value.split("{id}") if isinstance(value, str) else []
     if len(parts) != 2 or re.search("[{}]", "".join(parts)):
         raise Refused("a text with one {id} in it, for example 'session:{id}'")
-    return value
+    return text(value)
 
 
 def pattern(value: Any) -> str:
     try:
-        re.compile(text(value))
+        return re.compile(text(value)).pattern
     except re.error as error:
         raise Refused(f"a regular expression of Python ({error})") from None
-    return value  # type: ignore[no-any-return]
 
 
 def one_of(*allowed: Any) -> Check:
