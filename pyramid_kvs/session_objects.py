@@ -356,11 +356,11 @@ class Session(MutableMapping[str, Any]):
         self._meta = {key: record.pop(key) for key in list(record) if key[:6] == META}
         self._data = record
         self._key = found.key
-        self._stamp = created_at(record) is None
+        self._stamp = created_at(self._meta) is None
         if self._stamp:
             self._meta[CREATED] = time.time()
             self._changed = factory.store.absolute_ttl is not None
-        if USER in self._meta and factory.users.is_stale(record):
+        if USER in self._meta and factory.users.is_stale(self._meta):
             self._touched.add(USER)
         if factory.keys.moves and self._lookup_keys()[0] != found.key:
             self._leave_key()
