@@ -51,6 +51,14 @@ def test_redis_user_and_percent_encoded_password(own_redis: Callable[..., RedisS
     assert "s3cret" not in str(raised.value)
 
 
+def test_redis_without_tls_is_refused(redis_server: RedisServer) -> None:
+    """``rediss://`` never becomes a plain connection."""
+    cache = load("redis", cache_url=redis_server.url.replace("redis://", "rediss://"))
+    with pytest.raises(BackendError):
+        cache.set("key", 1, 60)
+    assert redis_server.command("DBSIZE") == 0
+
+
 def test_redis_over_tls(own_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
     key, cert, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
