@@ -103,7 +103,7 @@ def merge(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Recor
         if key.startswith(QUEUE):
             value = _merged_queue(key, base, changes, theirs, dumps)
         elif key == CREATED and key in theirs:
-            value = _earliest(value, theirs[key])
+            continue  # it tells one session from the next, and so never changes
         if value is REMOVED:
             merged.pop(key, None)
         else:
@@ -120,13 +120,6 @@ def refuse_conflict(base: Record, changes: Changes, theirs: Record, dumps: Dumps
         if identical(found, value, dumps) or identical(found, base.get(key, REMOVED), dumps):
             continue
         raise SessionConflict(f"another request changed the session key {key!r} meanwhile")
-
-
-def _earliest(one: Any, other: Any) -> Any:
-    try:
-        return min(one, other)
-    except TypeError:
-        return one
 
 
 def _merged_queue(

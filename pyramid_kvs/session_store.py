@@ -212,7 +212,7 @@ class SessionStore:
             _log_dropped(save.key)
             return None
         if self._on_conflict == "overwrite":
-            return save.record
+            return {**save.record, **{key: theirs[key] for key in (CREATED,) if key in theirs}}
         if self._on_conflict == "raise":
             refuse_conflict(before, save.changes, theirs, self.dumps)
         return merge(before, save.changes, theirs, self.dumps)

@@ -114,7 +114,7 @@ def test_flash_queues(base: Any, mine: Any, theirs: Any, popped: bool, merged: A
     assert repr(result.get("_f_", REMOVED)) == repr(merged)
 
 
-def test_beginning_is_the_earlier_one() -> None:
-    changes = Changes({"__kvs_created": 5.0})
-    assert merge({}, changes, {"__kvs_created": 4.0}, dumps) == {"__kvs_created": 4.0}
-    assert merge({}, changes, {"__kvs_created": "x"}, dumps) == {"__kvs_created": 5.0}
+def test_beginning_stays_what_it_is() -> None:
+    changes = Changes({"__kvs_created": 4.0})
+    assert merge({}, changes, {"__kvs_created": 5.0}, dumps) == {"__kvs_created": 5.0}
+    assert merge({}, changes, {}, dumps) == {"__kvs_created": 4.0}

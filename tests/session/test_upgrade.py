@@ -137,6 +137,23 @@ def test_two_new_requests_change_one_old_session(old: Store) -> None:
     assert dict(Visit(factory, ID).session) == {**CONTENT, "one": 1, "two": 2}
 
 
+@pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
+def test_third_request_is_not_taken_for_another_session(old: Store, on_conflict: str) -> None:
+    """Two requests give the old session its beginning; a third has loaded the first one's."""
+    old.fill(f"session::{ID}", COOKIE_RECORD)
+    factory = old.factory(on_conflict=on_conflict)
+    early, first = Visit(factory, ID), Visit(factory, ID)
+    early.session["early"] = 1
+    first.session["first"] = 1
+    first.end()
+    third = Visit(factory, ID)
+    third.session["third"] = 1
+    early.end()
+    third.end()
+    found = set(Visit(factory, ID).session) - set(CONTENT)
+    assert found == ({"early", "first", "third"} if on_conflict == "merge" else {"first", "third"})
+
+
 def test_pickles_of_version_1_load_only_where_asked(old: Store) -> None:
     import pickle
 
