@@ -36,11 +36,17 @@ sub user {
         note => undef, tags => [map { 'tag' . int rand 500 } 1 .. 3], seen => 1700000000 + $n };
 }
 sub session {
-    my @cart = map { { sku => "A-$_", quantity => $_ % 5 + 1, title => "Article $_ of the catalogue" } } 1 .. 20;
+    my @cart = map {
+        { sku => "A-$_", quantity => $_ % 5 + 1, title => "Article $_ of the catalogue" }
+    } 1 .. 20;
     return { _SESSION_ID => '9f86d081884c7d659a2feaa0c55ad015', _SESSION_CTIME => 1700000000,
         user => user(4711), cart => \@cart, flash => undef, empty => {}, none => [] };
 }
-my %value = ('2 KB' => session(), '200 KB' => [map { user($_) } 1 .. 960], '5 MB' => [map { user($_) } 1 .. 23600]);
+my %value = (
+    '2 KB' => session(),
+    '200 KB' => [map { user($_) } 1 .. 960],
+    '5 MB' => [map { user($_) } 1 .. 23600],
+);
 for my $name (keys %value) {
     for my $form (['network', nfreeze($value{$name})], ['native', freeze($value{$name})]) {
         open my $file, '>:raw', "$directory/$name $form->[0]" or die $!;

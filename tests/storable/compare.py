@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
+
+MISSING = object()
 
 
 def differ(want: Any, got: Any, *, by_perl: bool = False) -> str | None:
@@ -21,22 +24,36 @@ def differ(want: Any, got: Any, *, by_perl: bool = False) -> str | None:
             if not (is_same_to_perl if by_perl else is_same)(wanted, found):
                 return f"{path}: wanted {wanted!r:.80}, got {found!r:.80}"
             continue
-        if type(found) is not (dict if isinstance(wanted, dict) else list):
-            return f"{path}: wanted a {type(wanted).__name__}, got {found!r:.80}"
+        if problem := differ_in_kind(wanted, found):
+            return f"{path}: {problem}"
         if id(wanted) in partner or id(found) in partner:
             if partner.get(id(wanted)) != id(found) or partner.get(id(found)) != id(wanted):
                 return f"{path}: shared otherwise than wanted"
             continue
         if wanted != ():
             partner[id(wanted)], partner[id(found)] = id(found), id(wanted)
-        if len(wanted) != len(found):
-            return f"{path}: wanted {len(wanted)} items, got {len(found)}"
-        for key, item in wanted.items() if isinstance(wanted, dict) else enumerate(wanted):
-            if isinstance(wanted, dict):
-                key = find_key(key, found, by_perl)
-                if key is None:
-                    return f"{path}: a key is missing among {list(found)!r:.200}"
-            todo.append((item, found[key], f"{path}[{key!r:.30}]" if len(path) < 300 else path))
+        for key, item, counterpart in pair(wanted, found, by_perl):
+            if counterpart is MISSING:
+                return f"{path}: key {key!r:.80} is missing"
+            todo.append((item, counterpart, f"{path}[{key!r:.30}]" if len(path) < 300 else path))
+    return None
+
+
+def pair(wanted: Any, found: Any, by_perl: bool) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield key, wanted item and found item of two lists or dicts."""
+    if not isinstance(wanted, dict):
+        yield from zip(range(len(wanted)), wanted, found, strict=True)
+        return
+    for key, item in wanted.items():
+        name = find_key(key, found, by_perl)
+        yield key, item, MISSING if name is None else found[name]
+
+
+def differ_in_kind(wanted: Any, found: Any) -> str | None:
+    if type(found) is not (dict if isinstance(wanted, dict) else list):
+        return f"wanted a {type(wanted).__name__}, got a {type(found).__name__}"
+    if len(wanted) != len(found):
+        return f"wanted {len(wanted)} items, got {len(found)}"
     return None
 
 

@@ -61,7 +61,9 @@ def mutate(image: bytes, pool: list[bytes], dice: random.Random) -> bytes:
         elif way == 1:
             data[place : place + 1] = bytes([dice.randrange(37)])
         elif way == 2:
-            data[place : place + 4] = dice.choice((0, 1, 2, 3, 255, 2**31, 2**32 - 1)).to_bytes(4, "big")
+            data[place : place + 4] = dice.choice((0, 1, 2, 3, 255, 2**31, 2**32 - 1)).to_bytes(
+                4, "big"
+            )
         elif way == 3:
             del data[place : place + dice.randrange(1, 9)]
         elif way == 4:
@@ -104,7 +106,9 @@ def run(number: int, seed: int) -> dict[str, int]:
 
 
 def main() -> int:
-    number, seed = (int(argument) for argument in [*sys.argv[1:], *("1000000", "1")[len(sys.argv) - 1 :]])
+    number, seed = (
+        int(argument) for argument in [*sys.argv[1:], *("1000000", "1")[len(sys.argv) - 1 :]]
+    )
     start = time.monotonic()
     counts = run(number, seed)
     print(f"{number} images, seed {seed}: {counts}, {time.monotonic() - start:.0f} s")

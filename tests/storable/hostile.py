@@ -91,7 +91,9 @@ CASES: dict[str, Callable[[], bytes]] = {
     "quads": lambda: doubles(b"\xff" * 14 + b"\xff\x43"),
     "tiny quads": lambda: doubles(b"\xff" * 14 + b"\xd0\x3b"),
     "a long string": lambda: NETWORK + b"\x01" + U(SIZE) + b"\xff" * SIZE,
-    "major 1: references": lambda: b"\x03" + b"\x04" * (SIZE // 2) + b"\x05" + b"X" * (SIZE // 2 + 1),
+    "major 1: references": lambda: (
+        b"\x03" + b"\x04" * (SIZE // 2) + b"\x05" + b"X" * (SIZE // 2 + 1)
+    ),
     "major 1: arrays": lambda: b"\x03" + b"\x02\0\0\0\x01" * (SIZE // 5),
     "major 1: undefs": lambda: array(b"\x05X", head=b"\x03\x02") + b"X",
     "major 1: notes": lambda: b"\x03\x05" + b"b\0" * (SIZE // 2) + b"X",

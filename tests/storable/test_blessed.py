@@ -109,7 +109,9 @@ def test_cycles() -> None:
 
 def test_cycle_through_a_hook() -> None:
     (node, again) = wrap(
-        R.array(ref(b"\x13\x42" + R.array(same(2)) + b"\x82\x01A\x01h\x02\0\0\0\x03\0\0\0\x02"), same(2))
+        R.array(
+            ref(b"\x13\x42" + R.array(same(2)) + b"\x82\x01A\x01h\x02\0\0\0\x03\0\0\0\x02"), same(2)
+        )
     )
     assert again is node
     assert node.value[2] is node
@@ -129,7 +131,7 @@ def test_errors_of_the_callback_go_up(error: type[Exception]) -> None:
     def fail(_name: str, _value: Any) -> None:
         raise error("mine")
 
-    with pytest.raises(error, match="^mine$|^'mine'$"):
+    with pytest.raises(error, match=r"^mine$|^'mine'$"):
         thaw(NETWORK + R.array(bless(b"A", byte(1))), blessed=fail)
 
 

@@ -97,12 +97,14 @@ def test_major_0(head: bytes) -> None:
             thaw((head + ZERO)[:end])
 
 
-@pytest.mark.parametrize("head", [b"\x00\x0812345678", b"perl-store\x00\x0812345678", b"perl-store\x0812345678"])
+@pytest.mark.parametrize(
+    "head", [b"\x00\x0812345678", b"perl-store\x00\x0812345678", b"perl-store\x0812345678"]
+)
 @pytest.mark.parametrize("long_size", [4, 8])
 def test_major_0_native(head: bytes, long_size: int) -> None:
     """Identifiers have the size of a C long; the oldest files have no version byte."""
     one, two = (number.to_bytes(long_size, "little") for number in (1, 2))
-    body = one + L.array() [:1] + L.u32(2)
+    body = one + L.array()[:1] + L.u32(2)
     body += b"i" + two + b"\x06" + struct.pack("<q", -140) + X
     body += b"i" + one + b"\0" + X
     data = head + bytes([4, long_size, 8]) + body

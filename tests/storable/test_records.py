@@ -81,8 +81,6 @@ def test_any_minor_version(minor: int) -> None:
     assert thaw(b"\x05" + bytes([minor]) + byte(3)) == 3
 
 
-
-
 def encode_x87(value: float) -> bytes:
     sign = 0x8000 if math.copysign(1, value) < 0 else 0
     if math.isinf(value):
@@ -287,7 +285,11 @@ RARE = [
     (bless(b"Outer", HOOK), [b"h"], 1),
     (b"\x13\x0c" + U(1) + b"A" + U(2) + b"\xff\xfe", [b"\xff\xfe"], 1),
     (b"\x13\x42" + R.array(byte(5)) + b"\x82\x01A\x01h\x01" + U(1), [b"h", [5]], 3),
-    (b"\x13\x42" + UNDEF + b"\x42" + byte(7) + b"\x82\x01A\x00\x02" + U(2) + U(1), [b"", 7, None], 3),
+    (
+        b"\x13\x42" + UNDEF + b"\x42" + byte(7) + b"\x82\x01A\x00\x02" + U(2) + U(1),
+        [b"", 7, None],
+        3,
+    ),
     (b"\x13\x41" + HOOK + b"\x91\x01B\x00" + U(2) + U(1) + U(1), [b"", *[[b"h"]] * 2], 2),
     (b"\x13\x90\x01A\x00" + struct.pack(">i", -1) + R.u64(0), None, 1),
     (b"\x13\x03\x04\x01A\x01t" + ref(byte(1)), [b"t"], 3),
@@ -338,7 +340,9 @@ def test_cycles(kind: int) -> None:
     assert_value(NETWORK + R.array(ref(same(0), kind)), LOOP)
     assert_value(NETWORK + ref(R.array(same(0)), kind), LOOP)
     assert_value(NETWORK + ref(ref(bless(b"A", R.array(same(1)))), kind), LOOP)
-    assert_value(NETWORK + b"\x13\x41" + ref(same(0), kind) + b"\x81\x01A\x01h\x01" + U(1), HOOK_LOOP)
+    assert_value(
+        NETWORK + b"\x13\x41" + ref(same(0), kind) + b"\x81\x01A\x01h\x01" + U(1), HOOK_LOOP
+    )
     loop: dict[str, Any] = {}
     loop["k"] = loop
     assert_value(NETWORK + ref(R.flag_hash(same(0) + b"\x00" + R.key(b"k")), kind), loop)
@@ -401,6 +405,8 @@ def test_unknown_encoding(encoding: str) -> None:
 
 BIG = U(0x7FFFFFFF)
 HUGE = U(0xFFFFFFFF)
+COUNTED = (b"\x02", b"\x03", b"\x01", b"\x18", b"\x19\0")
+LARGE = (0, 1, 2, 3, 19, 24, 25)
 REFUSED = [
     *(bytes([kind, 0, 0, 0, 0]) for kind in range(36, 256)),
     b"\x06" + b"\0" * 8,
@@ -415,8 +421,8 @@ REFUSED = [
     R.array(same(0xFFFFFFFF)),
     R.array(ref(same(2))),
     b"\x21\x00" + R.u64(1 << 63),
-    *(kind + count for kind in (b"\x02", b"\x03", b"\x01", b"\x18", b"\x19\0") for count in (BIG, HUGE)),
-    *(b"\x21" + kind + R.u64(n) for kind in (b"\x01", b"\x18", b"\x02", b"\x03", b"\x19\0") for n in (9, 1 << 63, (1 << 64) - 1)),
+    *(kind + count for kind in COUNTED for count in (BIG, HUGE)),
+    *(b"\x21" + kind + R.u64(n) for kind in COUNTED for n in (9, 1 << 63, (1 << 64) - 1)),
     b"\x02" + U(2) + UNDEF,
     b"\x03" + U(1) + UNDEF + U(5) + b"abcd",
     b"\x03" + U(1) + UNDEF + HUGE + b"abcd",
@@ -424,7 +430,7 @@ REFUSED = [
     bless(b"A", bless_again(1, UNDEF)),
     bless(b"A", b"\x12\x80" + HUGE + UNDEF),
     b"\x11\x80" + BIG + b"A",
-    *(b"\x21" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in (0, 1, 2, 3, 19, 24, 25)),
+    *(b"\x21" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in LARGE),
     *(b"\x1a" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in (1, 10, 23, 24)),
     *(b"\x13\x03" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in (4, 5, 6)),
     b"\x13\x20\x00\x00",

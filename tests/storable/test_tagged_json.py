@@ -25,7 +25,7 @@ VALUES = st.recursive(
 )
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text("ab\"é\n"), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('ab"é\n'), inner),
 )
 
 
