@@ -279,7 +279,7 @@ def failure(error: psycopg.Error, table: str) -> KVSError:
     """Return our error for one of the server or of libpq, without keys or data."""
     state = error.sqlstate
     if isinstance(error, libpq.TIMED_OUT):
-        return KVSUnavailable("PostgreSQL did not answer in time")
+        return KVSUnavailable("PostgreSQL did not answer within statement_timeout")
     if state is None:
         return KVSUnavailable("the connection to PostgreSQL broke")
     if state in UNAVAILABLE or state[:2] in UNAVAILABLE_CLASSES:

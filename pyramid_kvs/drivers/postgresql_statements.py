@@ -84,9 +84,12 @@ SQL = {
     "delete": """
         DELETE FROM {table} t WHERE t.key = $1::bytea RETURNING t.data, t.is_text, {live}
     """,
+    # An array of the locked keys, for "key IN (SELECT ...)" may scan the whole table.
     "delete_many": """
-        DELETE FROM {table} t WHERE t.key IN (
-            SELECT key FROM {table} WHERE key = ANY ($1::bytea[]) ORDER BY key FOR UPDATE)
+        WITH page AS MATERIALIZED (
+            SELECT t.key FROM {table} t
+            WHERE t.key = ANY ($1::bytea[]) ORDER BY t.key FOR UPDATE)
+        DELETE FROM {table} t WHERE t.key = ANY (ARRAY(SELECT key FROM page))
     """,
     "ttl": """
         SELECT extract(epoch FROM t.expires - now())::float8 FROM {table} t
@@ -148,11 +151,12 @@ SQL = {
     """,
     "flush": """
         WITH page AS MATERIALIZED (
-            SELECT t.key FROM {table} t
+            SELECT t.key, coalesce(t.long_key, t.key) AS full_key FROM {table} t
             WHERE t.key >= $1::bytea AND ($2::bytea IS NULL OR t.key < $2::bytea)
-                AND coalesce(t.long_key, t.key) LIKE $3::bytea
             ORDER BY t.key LIMIT $4::int8 FOR UPDATE),
-        done AS (DELETE FROM {table} t WHERE t.key IN (SELECT key FROM page))
+        done AS (
+            DELETE FROM {table} t
+            WHERE t.key = ANY (ARRAY(SELECT key FROM page WHERE full_key LIKE $3::bytea)))
         SELECT NULL::bytea, key FROM page ORDER BY key OFFSET $4::int8 - 1
     """,
     "purge": """
