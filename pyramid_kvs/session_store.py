@@ -270,7 +270,7 @@ class SessionStore:
         """Return what a parallel request moved to a token; remove any other session there."""
         there = self.driver.raw_load(key)
         theirs = None if there is None else self.decode(there.data)
-        if there is None or (theirs and CREATED in record and not _is_ended(record, theirs)):
+        if there is None or (theirs and record.get(CREATED) == theirs.get(CREATED)):
             return there
         self.driver.raw_delete(key)
         return None
@@ -323,10 +323,7 @@ def created_at(record: Record) -> float | None:
 
 
 def _is_empty(record: Record) -> bool:
-    for name in record:
-        if name[:6] != META or name == USER:
-            return False
-    return True
+    return all(name[:6] == META and name != USER for name in record)
 
 
 def _is_same(data: Data | None, loaded: Stored | None) -> bool:
@@ -338,11 +335,12 @@ def _is_same(data: Data | None, loaded: Stored | None) -> bool:
 def _is_ended(before: Record, theirs: Record) -> bool:
     """Return whether what stands there is no continuation of what was loaded.
 
-    1.0's logout stores ``{}``. Under a header's token a new session may have begun since.
+    1.0's logout stores ``{}``. Under a header's token a new session may have begun since; where
+    the beginning is missing, a 1.0 worker wrote the record that it had loaded before.
     """
     if before and not theirs:
         return True
-    return CREATED in before and before[CREATED] != theirs.get(CREATED)
+    return CREATED in before and theirs.get(CREATED, before[CREATED]) != before[CREATED]
 
 
 def _log_dropped(key: str) -> None:

@@ -100,6 +100,20 @@ def test_version_1_writes_between_load_and_save(old: Store) -> None:
     assert dict(Visit(factory, ID).session) == {**CONTENT, "mine": 1, "theirs": 1}
 
 
+def test_version_1_writes_back_what_it_loaded_before(old: Store) -> None:
+    """It loaded the session before there was any metadata."""
+    factory = old.factory()
+    old.fill(f"session::{ID}", COOKIE_RECORD)
+    first = Visit(factory, ID)
+    first.session["first"] = 1
+    first.end()
+    visit = Visit(factory, ID)
+    visit.session["mine"] = 1
+    old.fill(f"session::{ID}", json.dumps({**CONTENT, "theirs": 1}).encode())
+    visit.end()
+    assert dict(Visit(factory, ID).session) == {**CONTENT, "mine": 1, "theirs": 1}
+
+
 def test_version_1_logs_out_between_load_and_save(old: Store) -> None:
     old.fill(f"session::{ID}", COOKIE_RECORD)
     visit = Visit(old.factory(), ID)
