@@ -335,6 +335,14 @@ def test_hook_classes_are_numbered_after_their_parts() -> None:
     assert seen == ["In", "Out", "In", "Out", "Out", "In"]
 
 
+def test_long_class_numbers() -> None:
+    """A number of four bytes that begin like a hash or an array, which it is not."""
+    classes = [bless(b"C%d" % number, UNDEF) for number in range(1000)]
+    objects = [b"\x12\x80" + L.u32(low + 512) + L.array(byte(1)) for low in (2, 3, 25)]
+    value = thaw(LITTLE + L.array(*classes, *(ref(record) for record in objects)))
+    assert value[1000:] == [[1]] * 3
+
+
 @pytest.mark.parametrize("kind", [4, 20, 27, 28, 11, 12, 13])
 def test_cycles(kind: int) -> None:
     assert_value(NETWORK + R.array(ref(same(0), kind)), LOOP)
