@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyramid.config import Configurator
@@ -118,6 +120,23 @@ def test_a_full_pool_is_a_backend_error(redis_server: RedisServer) -> None:
     with cache._turn(), pytest.raises(BackendError, match="all 1 connections are in use"):
         cache.get("key")
     assert cache.get("key") is None
+
+
+def test_a_child_process_has_turns_of_its_own(redis_server: RedisServer) -> None:
+    """A thread of the parent that holds the only one is not in the child."""
+    cache = load("redis", cache_url=redis_server.url, cache_pool_size=1, cache_pool_timeout="0.05")
+    cache.set("key", 1, 60)
+    with cache._turn():
+        child = multiprocessing.get_context("fork").Process(target=check_key, args=(cache,))
+        child.start()
+    assert [cache.get("key") for _ in range(100)] == [1] * 100
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def check_key(cache: Any) -> None:
+    for _ in range(100):
+        assert cache.get("key") == 1
 
 
 # -- memcached -------------------------------------------------------------------------------
