@@ -126,9 +126,10 @@ def names(value: Any) -> str | list[str]:
 
 def text_codec(value: Any) -> str:
     try:
-        return check_encoding(text(value)) or ""
+        check_encoding(text(value))
     except (ValueError, Refused):
         raise Refused("the name of a text codec of Python, for example 'latin-1'") from None
+    return text(value)
 
 
 def key_format(value: Any) -> str:

@@ -16,7 +16,8 @@ __all__ = ["MockCache"]
 class MockCache(KVS):
     """A driver whose whole store is one dictionary that a test may read, fill or replace.
 
-    It defines as little as a driver may, so that it also shows what :class:`KVS` adds.
+    It defines as little as a driver may, so that it also shows what
+    :class:`~pyramid_kvs.kvs.KVS` adds.
     """
 
     #: Full key -> stored data (``str`` for json); shared by all ``mock`` drivers of the process.

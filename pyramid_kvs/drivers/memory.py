@@ -26,7 +26,7 @@ NEVER = float("inf")
 #: Bytes that an entry takes beside its key and data: a tuple, a float, its place in the table.
 OVERHEAD = 160
 _SWEEP_EVERY = 64
-_SWEPT_AT_ONCE = 256
+_SWEPT_AT_ONCE = 64
 
 _named: weakref.WeakValueDictionary[str, MemoryStore] = weakref.WeakValueDictionary()
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
