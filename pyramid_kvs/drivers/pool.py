@@ -80,11 +80,15 @@ class Pool(Generic[C]):
 
     def _admit(self) -> _Opening:
         with self._lock:
-            if len(self._existing) >= self._size:
+            if self._is_full():
                 raise KVSUnavailable(f"all {self._size} connections are in use")
             opening = _Opening()
             self._existing.add(opening)
             return opening
+
+    def _is_full(self) -> bool:
+        # len() also counts what died while a signal handler's exception kept the set from noting it
+        return len(self._existing) >= self._size and len(list(self._existing)) >= self._size
 
     def give(self, connection: C) -> None:
         """Take back a connection whose last reply was read to its end."""

@@ -38,7 +38,9 @@ def as_kvs_error(error: Exception, server: str) -> KVSError:
         error.args = (reason,)  # the rest quotes the key
         return KVSNotSupported(f"{message}; the driver needs Redis 6.2 or newer")
     if isinstance(error, (AskError, ClusterCrossSlotError)) or _OF_CLUSTERS.match(reason):
-        return KVSNotSupported(f"redis at {server} is a node of a cluster, which the driver cannot follow")
+        return KVSNotSupported(
+            f"redis at {server} is a node of a cluster, which the driver cannot follow"
+        )
     if not isinstance(error, ResponseError) or isinstance(error, _REFUSED_FOR_NOW):
         return KVSUnavailable(message)
     if _FOR_NOW.search(reason):
