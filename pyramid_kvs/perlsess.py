@@ -50,12 +50,14 @@ class PerlSession(Mapping[Key, Any]):
     :raises KVSUnavailable: on first use, when the store is away.
     """
 
+    # Every request makes one of these, and few use it: what it starts with is the class's.
+    _values: dict[Key, Any] | None = None
+    _record: Record | None = None
+    _id: str | None = None
+
     def __init__(self, factory: PerlSessionFactory, request: Request) -> None:
         self._factory = factory
         self._request = weakref.ref(request)  # the request holds the session
-        self._values: dict[Key, Any] | None = None
-        self._record: Record | None = None
-        self._id: str | None = None
 
     @property
     def id(self) -> str | None:
