@@ -75,7 +75,7 @@ class SessionFactory:
         application's settings with that key.
     :param name: the setting's name, for messages.
     :param parts: of the application whose drivers and codecs count.
-    :raises ConfigurationError: an option is not valid.
+    :raises pyramid.exceptions.ConfigurationError: an option is not valid.
     """
 
     def __init__(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import runpy
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from pyramid_kvs.exceptions import SessionConflict
 from pyramid_kvs.session import SessionFactory
 from tests.session.apps import Store, Visit, cookie_of, new_session
 
+DOCS = Path(__file__).parents[2] / "docs"
 THREADS, PROCESSES = 8, 4
 #: How many requests a thread makes, alone in its process or beside other processes; 25 there too
 #: takes half a minute for each store.
@@ -218,6 +221,12 @@ def test_two_first_requests_with_one_token(store: Store) -> None:
     one.end()
     two.end()
     assert dict(Visit(factory, X_Token="t").session) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(("on_conflict", "left"), [("overwrite", 1), ("merge", 10)])
+def test_demonstration_of_the_docs(on_conflict: str, left: int) -> None:
+    script = runpy.run_path(str(DOCS / "two_browsers.py"))
+    assert script["run"](on_conflict) == {"keys": left, "messages": left}
 
 
 # -- many at once ----------------------------------------------------------------------------

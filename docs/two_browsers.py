@@ -1,0 +1,85 @@
+"""Two tabs of one browser at the same time: what a session loses elsewhere, and keeps here.
+
+Run it with ``python docs/two_browsers.py``, or, for sessions in redis instead of this process,
+with ``python docs/two_browsers.py redis://localhost:6379/0``.
+
+Ten requests with one session cookie arrive together. Each adds a key of its own and a flash
+message. A barrier lets none of them save before all have loaded, which is what happens on a page
+that starts ten requests, only reliably.
+"""
+
+import json
+import sys
+import threading
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+from webob import Request
+
+REQUESTS = 10
+
+
+def make_app(on_conflict, url):
+    store = {"kvs": "redis", "kvs_kwargs": {"url": url}} if url else {"kvs": "memory"}
+    config = Configurator(settings={"kvs.session": {**store, "on_conflict": on_conflict}})
+    config.include("pyramid_kvs")
+    barrier = threading.Barrier(REQUESTS)
+
+    def add(request):
+        number = request.matchdict["number"]
+        request.session["login"]  # loaded
+        barrier.wait()
+        request.session[f"tab {number}"] = "saved"
+        request.session.flash(f"Tab {number} is done.")
+        return Response()
+
+    def log_in(request):
+        request.session["login"] = "zoe"
+        return Response()
+
+    def show(request):
+        messages = request.session.pop_flash()
+        keys = [key for key in request.session if key.startswith("tab")]
+        return Response(json.dumps({"keys": len(keys), "messages": len(messages)}))
+
+    for name, path, view in (
+        ("log_in", "/log-in", log_in),
+        ("add", "/add/{number}", add),
+        ("show", "/show", show),
+    ):
+        config.add_route(name, path)
+        config.add_view(view, route_name=name)
+    return config.make_wsgi_app()
+
+
+def run(on_conflict, url=None):
+    """Return how many of the ten keys and ten messages are there in the end."""
+    app = make_app(on_conflict, url)
+    response = Request.blank("/log-in").get_response(app)
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+
+    def get(path):
+        return Request.blank(path, headers={"Cookie": cookie}).get_response(app)
+
+    tabs = [threading.Thread(target=get, args=(f"/add/{n}",)) for n in range(REQUESTS)]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join()
+    return json.loads(get("/show").text)
+
+
+def main(url=None):
+    for on_conflict, label in (
+        ("overwrite", "the whole session is written back, as elsewhere"),
+        ("merge", "what changed is merged, the default"),
+    ):
+        found = run(on_conflict, url)
+        print(
+            f"{label}: {found['keys']} of {REQUESTS} keys, "
+            f"{found['messages']} of {REQUESTS} messages are left"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
