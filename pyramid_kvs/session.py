@@ -17,7 +17,8 @@ from .components import ORDER_FEATURES, Components, build_driver, components
 from .cookies import SessionCookie
 from .exceptions import KVSNotSupported
 from .kvs import KVS
-from .session_objects import AuthTokenSession, CookieSession, Session, is_token
+from .session_kinds import AuthTokenSession, CookieSession, is_token
+from .session_objects import Session
 from .session_store import SessionKeys, SessionStore
 from .session_users import (
     EPOCH,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
-from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from typing import TYPE_CHECKING, Any
 
 from pyramid.interfaces import ISession
@@ -14,23 +11,19 @@ from pyramid.request import Request
 from pyramid.response import Response
 from zope.interface import implementer
 
-from .exceptions import KVSError, KVSNotSupported
+from .exceptions import KVSError
 from .kvs import KVS, Stored
 from .serializer import Data
-from .session_answers import add_vary, answer_failure
+from .session_answers import answer_failure
+from .session_mapping import CSRF_TOKEN, SessionMapping
 from .session_merge import (
     CREATED,
     META,
-    QUEUE,
-    REMOVED,
     USER,
     Changes,
     Record,
-    Snapshot,
-    is_changed,
-    snapshot,
 )
-from .session_store import LOOKS_HASHED, Loaded, Save, Written, created_at
+from .session_store import Loaded, Save, Written, created_at
 from .session_users import EPOCH, user_digest
 
 if TYPE_CHECKING:
@@ -38,20 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pyramid_kvs.session")
 
-CSRF_TOKEN = "__csrf_token"  # noqa: S105
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
-_REQUIRED: Any = object()
-_LONGEST_TOKEN = 8192
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def new_id() -> str:
-    """Return a random session id, which looks like one of 1.0's."""
-    return os.urandom(20).hex()
-
 
 @implementer(ISession)
-class Session(MutableMapping[str, Any]):
+class Session(SessionMapping):
     """A session, as one request sees it; use :class:`CookieSession` or :class:`AuthTokenSession`.
 
     Values that are changed in place are found without :meth:`changed`. Nothing is read from the
@@ -59,20 +41,15 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        "__weakref__", "_base", "_changed", "_closed", "_data", "_exists", "_factory", "_forget",
-        "_found", "_is_loaded", "_is_new", "_is_saved", "_key", "_meta", "_old", "_popped",
-        "_request", "_secret", "_snapshots", "_stamp", "_touched", "_unique", "_watched",
+        "__weakref__", "_base", "_closed", "_exists", "_factory", "_forget", "_found",
+        "_is_loaded", "_is_new", "_is_saved", "_key", "_old", "_request", "_secret", "_stamp",
     )  # fmt: skip
 
-    _data: Record
-    _meta: Record
-
     def __init__(self, request: Request, factory: SessionFactory) -> None:
+        super().__init__(factory.store.dumps)
         self._request = request
         self._factory = factory
         self._is_loaded = False
-        #: Whether the save is among the response's callbacks, or not to be there any more.
-        self._watched = False
         self._is_saved = False
         #: Whether a save failed or was dropped: there will be no other in this request.
         self._closed = False
@@ -93,13 +70,6 @@ class Session(MutableMapping[str, Any]):
         self._is_new = True
         self._stamp = True
         self._forget_changes()
-
-    def _forget_changes(self) -> None:
-        self._touched: set[str] = set()
-        self._snapshots: dict[str, Snapshot] = {}
-        self._popped: set[str] = set()
-        self._unique: dict[str, list[Any]] = {}
-        self._changed = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{'' if self._is_loaded else ', not loaded'}>"
@@ -135,122 +105,6 @@ class Session(MutableMapping[str, Any]):
         """
         self._use()
         return self._home()
-
-    # -- reading --------------------------------------------------------------------------
-
-    def __getitem__(self, key: str) -> Any:
-        value = (self._data if self._watched else self._use())[key]
-        if type(value) not in _PLAIN:
-            self._hand_out(key, value)
-        return value
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = (self._data if self._watched else self._use()).get(key, default)
-        if type(value) not in _PLAIN:
-            self._hand_out(key, value)
-        return value
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._use()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._use())
-
-    def __len__(self) -> int:
-        return len(self._use())
-
-    def keys(self) -> KeysView[str]:
-        return self._use().keys()
-
-    def values(self) -> ValuesView[Any]:
-        return self._hand_out_all().values()
-
-    def items(self) -> ItemsView[str, Any]:
-        return self._hand_out_all().items()
-
-    def _hand_out(self, key: str, value: Any) -> None:
-        """Remember what a value is like, of which the caller gets hold."""
-        if key in self._data and key not in self._touched and key not in self._snapshots:
-            self._snapshots[key] = snapshot(value, self._factory.store.dumps)
-
-    def _hand_out_all(self) -> Record:
-        for key, value in self._use().items():
-            if type(value) not in _PLAIN:
-                self._hand_out(key, value)
-        return self._data
-
-    # -- writing --------------------------------------------------------------------------
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"a session key is a text (str), not {type(key).__name__}")
-        if key.startswith(META):
-            raise ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
-        self._use()[key] = value
-        self._touched.add(key)
-
-    def __delitem__(self, key: str) -> None:
-        del self._use()[key]
-        self._touched.add(key)
-
-    def pop(self, key: str, default: Any = _REQUIRED) -> Any:
-        data = self._use()
-        if key not in data:
-            if default is _REQUIRED:
-                raise KeyError(key)
-            return default
-        self._touched.add(key)
-        return data.pop(key)
-
-    def popitem(self) -> tuple[str, Any]:
-        key, value = self._use().popitem()
-        self._touched.add(key)
-        return key, value
-
-    def clear(self) -> None:
-        """Remove all keys, and the tie to a user; a session left empty leaves the store."""
-        self._touched.update(self._use())
-        self._data.clear()
-        if self._meta.pop(USER, None) is not None:
-            self._touched.add(USER)
-
-    def changed(self) -> None:
-        """Do nothing that is not done anyway: changes inside of values are found."""
-        self._use()
-        self._changed = True
-
-    # -- flash messages and CSRF tokens ---------------------------------------------------
-
-    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
-        key = QUEUE + queue
-        messages = self._use().setdefault(key, [])
-        if not allow_duplicate:
-            if msg in messages:
-                return
-            self._unique.setdefault(key, []).append(msg)
-        self._touched.add(key)
-        messages.append(msg)
-
-    def pop_flash(self, queue: str = "") -> list[Any]:
-        key = QUEUE + queue
-        if key not in self._use():
-            return []
-        self._popped.add(key)
-        self._touched.add(key)
-        messages: list[Any] = self._data.pop(key)
-        return messages
-
-    def peek_flash(self, queue: str = "") -> list[Any]:
-        messages: list[Any] = self.get(QUEUE + queue, [])
-        return messages
-
-    def new_csrf_token(self) -> str:
-        token = self[CSRF_TOKEN] = new_id()
-        return token
-
-    def get_csrf_token(self) -> str:
-        token: str | None = self.get(CSRF_TOKEN)
-        return self.new_csrf_token() if token is None else token
 
     # -- life -----------------------------------------------------------------------------
 
@@ -425,17 +279,6 @@ class Session(MutableMapping[str, Any]):
     def _record(self) -> Record:
         return {**self._data, **self._meta}
 
-    def _changes(self) -> Changes:
-        data, meta, dumps = self._data, self._meta, self._factory.store.dumps
-        values = {
-            key: (meta if key.startswith(META) else data).get(key, REMOVED)
-            for key in self._touched
-        }
-        for key, before in self._snapshots.items():
-            if key not in values and is_changed(data[key], before, dumps):
-                values[key] = data[key]
-        return Changes(values, self._popped, self._unique)
-
     def _enter(self, key: str, changes: Changes) -> None:
         entered = self._factory.users.enter(self._meta[USER], key, self._meta)
         self._meta.update(entered)
@@ -497,115 +340,3 @@ class Session(MutableMapping[str, Any]):
     def _add_headers(self, response: Response) -> None:
         """Add the headers of a response to a request that used the session."""
         raise NotImplementedError
-
-
-class CookieSession(Session):
-    """A session whose id lies in a cookie."""
-
-    __slots__ = ()
-
-    def _find_secret(self) -> str | None:
-        return self._factory.cookie.find(self._request)
-
-    def _home(self) -> str:
-        if self._key is None:
-            self._secret = new_id()
-            self._key = self._factory.keys.home("", self._secret)
-        return self._key
-
-    def _restart(self) -> None:
-        self._secret = None
-        self._old = None
-        self._start(None)
-
-    def _find_moved(self, key: str) -> Stored | None:
-        was_here = self._old is not None and self._old.key in self._lookup_keys()
-        return super()._find_moved(key) if was_here else None
-
-    def _add_headers(self, response: Response) -> None:
-        cookie, headers = self._factory.cookie, response.headerlist
-        add_vary(headers, "Cookie")
-        if self._is_saved or self._forget:
-            headers[:] = [header for header in headers if not cookie.is_ours(header)]
-        if self._exists and self._secret is not None:
-            headers.append(cookie.header(self._request, self._secret))
-        elif self._forget:
-            headers.append(cookie.expiry_header(self._request))
-
-
-class AuthTokenSession(Session):
-    """A session whose key is a token that the client sends in a header."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, request: Request, factory: SessionFactory) -> None:
-        self._name: str | None = None
-        super().__init__(request, factory)
-
-    def update_session_token(self, header_name: str, value: str) -> None:
-        """Go on under a new token, to which the data move; the old record is removed.
-
-        :param header_name: in any case, ``_`` as ``-``.
-        :raises ValueError: the header is not among ``key_name``, or the value is no token.
-        """
-        name = header_name.lower().replace("_", "-")
-        if name not in self._factory.header_names:
-            raise ValueError(
-                f"header {header_name!r}: kvs.session reads {', '.join(self._factory.header_names)}"
-            )
-        if not is_token(value):
-            raise ValueError(
-                f"a token is a text of 1 to {_LONGEST_TOKEN} characters, none a control character"
-            )
-        self._use()
-        if (name, value) != (self._name, self._secret):
-            self._leave_key()
-            self._name, self._secret = name, value
-            self._key = self._factory.keys.home(self._scope(), value)
-
-    def regenerate_id(self) -> None:
-        raise KVSNotSupported(
-            "the client chooses the token of a header session: use update_session_token()"
-        )
-
-    def _find_secret(self) -> str | None:
-        self._name, token = self._factory.find_token(self._request)
-        return token
-
-    def _scope(self) -> str:
-        return f"{self._name}::"
-
-    def _home(self) -> str | None:
-        if self._key is None and self._secret is not None:
-            self._key = self._factory.keys.home(self._scope(), self._secret)
-        return self._key
-
-    def _restart(self) -> None:
-        self._old = None
-        self._start(None)
-
-    def _find_moved(self, key: str) -> Stored | None:
-        if self._old is not None and self._old.key in self._lookup_keys():
-            return super()._find_moved(key)
-        return self._factory.store.find_moved(key, self._meta)
-
-    def _drop_without_key(self) -> None:
-        log.warning(
-            "a session was changed in a request without the header %s: the change is dropped",
-            " or ".join(self._factory.header_names),
-        )
-        self._forget_changes()
-
-    def _add_headers(self, response: Response) -> None:
-        for name in self._factory.header_titles:
-            add_vary(response.headerlist, name)
-
-
-def is_token(value: object) -> bool:
-    """Return whether a header's value may name a session."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= _LONGEST_TOKEN
-        and _CONTROL.search(value) is None
-        and LOOKS_HASHED.fullmatch(value) is None
-    )
