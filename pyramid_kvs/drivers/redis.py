@@ -37,7 +37,7 @@ from .redis_commands import (
     ttl_word,
 )
 from .redis_errors import as_kvs_error, spoils_connection
-from .redis_limits import SOURCE, pack_hit, unpack_hit
+from .redis_limits import SINGLE, SOURCE, is_single, pack_hit, pack_single, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
 
@@ -50,6 +50,7 @@ LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
 
 HIT = Script(SOURCE)
+SINGLE_HIT = Script(SINGLE)
 
 Reply = Any
 
@@ -93,14 +94,17 @@ class RedisKVS(KVS):
         :param keys: full keys.
         """
         words = pack_words((b"%d" % len(keys), *keys, *args))
-        count = len(keys) + len(args) + 3
+        return self.run_packed(script, len(keys) + len(args) + 1, words)
+
+    def run_packed(self, script: Script, count: int, words: bytes) -> Reply:
+        """Run a Lua script, of which ``words`` are number of keys, keys and arguments, packed."""
         try:
-            return self.call(b"*%d\r\n%b%b" % (count, script.by_hash, words))
+            return self.call(b"*%d\r\n%b%b" % (count + 2, script.by_hash, words))
         except KVSError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
         by_source = pack_words((b"EVAL", script.source))
-        return self.call(b"*%d\r\n%b%b" % (count, by_source, words))
+        return self.call(b"*%d\r\n%b%b" % (count + 2, by_source, words))
 
     def _exchange(
         self, packed: bytes, again: bool, read: Callable[[RedisConnection], Reply]
@@ -296,6 +300,9 @@ class RedisKVS(KVS):
         self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
     ) -> Hit:
         renew_ms = None if renew is None else milliseconds(renew)
+        if is_single(checks):
+            count, words = pack_single(checks[0], session_key, renew_ms, self._get_key)
+            return unpack_hit(self.run_packed(SINGLE_HIT, count, words))
         keys, args = pack_hit(checks, session_key, renew_ms, self._get_key)
         return unpack_hit(self.run_script(HIT, keys, args))
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..kvs import Stored
 from ..limits import Hit, LimitCheck, LimitResult, Rule
+from .redis_commands import pack_words
 
 #: Words of the script's reply for each check.
 FIELDS = 4
@@ -21,151 +23,205 @@ FIELDS = 4
 # Reply: the session's data, then for each check: allowed (-1: not limited), remaining, reset in
 # ms, retry in ms.
 SOURCE = """
-local clock
+local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
+local match, format, call = string.match, string.format, redis.call
 
 local function now()
-    if not clock then
-        local time = redis.call('TIME')
-        clock = time[1] * 1000 + math.floor(time[2] / 1000)
-    end
-    return clock
+    local time = call('TIME')
+    return time[1] * 1000 + floor(time[2] / 1000)
 end
 
-local function numbers(text, pattern)
-    local a, b, c = string.match(text or '', pattern)
-    return tonumber(a), tonumber(b), tonumber(c)
-end
-
-local strategies = {}
+-- Each strategy returns allowed, remaining, reset, retry, and what to write: a value and its ttl
+-- in ms, or without a ttl what to add to the number that is there.
 
 -- A plain number, as 1.0 kept it; the window's end is when the key expires.
-strategies['fixed-window'] = function(key, limit, window, burst, cost)
-    local text = redis.call('GET', key)
-    local count = text and #text < 16 and numbers(text, '^(%d+)$')
-    local left, clocked = window, false
-    if count then
-        left = redis.call('PTTL', key)
-        clocked = left > 0 and left <= window
-        left = clocked and left or window
+local function fixed_window(key, limit, window, burst, cost)
+    local text = call('GET', key)
+    if not text or #text > 15 or not match(text, '^%d+$') then
+        if cost > limit then return 0, limit, window, window end
+        return 1, min(limit, limit - cost), window, 0, format('%.0f', max(0, cost)), window
     end
-    local counted = count or 0
-    local used = math.max(0, counted + cost)
-    local function keep()
-        if count then
-            redis.call('INCRBY', key, used - counted)
-        else
-            redis.call('SET', key, string.format('%.0f', used), 'PX', window)
-        end
+    local count, left = tonumber(text), call('PTTL', key)
+    if left < 0 or left > window then
+        left = window
+        call('PEXPIRE', key, window)
     end
-    if count and not clocked then redis.call('PEXPIRE', key, window) end
-    if cost > 0 and used > limit then
-        return 0, math.max(0, limit - counted), left, left
-    end
-    return 1, math.max(0, limit - used), left, 0, keep
+    local used = max(0, count + cost)
+    if cost > 0 and used > limit then return 0, max(0, limit - count), left, left end
+    return 1, max(0, limit - used), left, 0, used - count
 end
 
 local function until_room(room, window, elapsed, current, previous)
     if room < 0 or room >= current + previous then return 0 end
     if room >= current then
-        return math.max(0, window - elapsed - math.floor((room - current) * window / previous))
+        return max(0, window - elapsed - floor((room - current) * window / previous))
     end
-    return window - elapsed + window - math.floor(room * window / current)
+    return window - elapsed + window - floor(room * window / current)
 end
 
-strategies['sliding-window'] = function(key, limit, window, burst, cost)
+local function sliding_window(key, limit, window, burst, cost)
     local time = now()
-    local start, current, previous = numbers(redis.call('GET', key), '^s:(%d+):(%d+):(%d+)$')
-    if not start then start, current, previous = time, 0, 0 end
-    start = math.min(start, time)
+    local start, current, previous = match(call('GET', key) or '', '^s:(%d+):(%d+):(%d+)$')
+    if start then
+        start, current, previous = min(tonumber(start), time), tonumber(current), tonumber(previous)
+    else
+        start, current, previous = time, 0, 0
+    end
     if time - start >= 2 * window then
         start, current, previous = time, 0, 0
     elseif time - start >= window then
         start, current, previous = start + window, 0, current
     end
     local elapsed = time - start
-    local used = current + math.ceil(previous * (window - elapsed) / window)
+    local used = current + ceil(previous * (window - elapsed) / window)
     if cost > 0 and used + cost > limit then
-        local remaining = math.max(0, limit - used)
+        local remaining = max(0, limit - used)
         return 0, remaining,
             until_room(limit - remaining - 1, window, elapsed, current, previous),
             until_room(limit - cost, window, elapsed, current, previous)
     end
-    current = math.max(0, current + cost)
-    local remaining = math.max(0, math.min(limit, limit - used - cost))
-    local function keep()
-        local state = string.format('s:%.0f:%.0f:%.0f', start, current, previous)
-        redis.call('SET', key, state, 'PX', 2 * window - elapsed)
-    end
+    current = max(0, current + cost)
+    local remaining = max(0, min(limit, limit - used - cost))
     return 1, remaining,
-        until_room(limit - remaining - 1, window, elapsed, current, previous), 0, keep
+        until_room(limit - remaining - 1, window, elapsed, current, previous), 0,
+        format('s:%.0f:%.0f:%.0f', start, current, previous), 2 * window - elapsed
 end
 
 local function up(milliseconds)
-    return math.max(0, math.ceil(milliseconds - 1e-6))
+    return max(0, ceil(milliseconds - 1e-6))
 end
 
-strategies['gcra'] = function(key, limit, window, burst, cost)
+local function gcra(key, limit, window, burst, cost)
     local time, unit = now(), window / limit
-    local level, at = numbers(redis.call('GET', key), '^g:(%d[%d.e+-]*):(%d+)$')
+    local level, at = match(call('GET', key) or '', '^g:(%d[%d.e+-]*):(%d+)$')
+    level, at = tonumber(level or 0), tonumber(at)
     if not (level and at and level < 1e15) then level, at = 0, time end
-    level = math.max(0, level - math.max(0, time - at) * limit / window)
-    local used = math.max(0, level + cost)
+    level = max(0, level - max(0, time - at) * limit / window)
+    local used = max(0, level + cost)
     if cost > 0 and used > burst + 1e-6 then
-        local remaining = math.max(0, math.floor(burst - level + 1e-6))
-        return 0, remaining, up((level - (burst - remaining - 1)) * unit),
-            up((used - burst) * unit)
+        local remaining = max(0, floor(burst - level + 1e-6))
+        return 0, remaining, up((level - (burst - remaining - 1)) * unit), up((used - burst) * unit)
     end
-    local remaining = math.max(0, math.floor(burst - used + 1e-6))
-    local reset = up((used - math.max(0, burst - remaining - 1)) * unit)
-    local function keep()
-        local state = string.format('g:%.17g:%.0f', used, time)
-        redis.call('SET', key, state, 'PX', math.max(1, math.ceil(used * unit)))
-    end
-    return 1, remaining, reset, 0, keep
+    local remaining = max(0, floor(burst - used + 1e-6))
+    return 1, remaining, up((used - max(0, burst - remaining - 1)) * unit), 0,
+        format('g:%.17g:%.0f', used, time), max(1, ceil(used * unit))
 end
 
 local session = false
 if ARGV[1] ~= '0' then
     local key = KEYS[tonumber(ARGV[1])]
     if ARGV[2] == '' then
-        session = redis.call('GET', key)
+        session = call('GET', key)
     else
-        session = redis.call('GETEX', key, 'PX', ARGV[2])
+        session = call('GETEX', key, 'PX', ARGV[2])
     end
 end
 
-local function check(base, look)
-    local key = KEYS[tonumber(ARGV[base + (session and 5 or 6)])]
-    if not key then return -1, 0, 0, 0 end
-    local cost = look and math.min(0, tonumber(ARGV[base + 4])) or tonumber(ARGV[base + 4])
-    return strategies[ARGV[base]](key, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]),
+local place = session and 5 or 6
+local reply, writes, refused = {session}, {}, false
+
+local function check(base, key, cost)
+    local strategy = ARGV[base]
+    local count = strategy == 'fixed-window' and fixed_window
+        or strategy == 'sliding-window' and sliding_window or gcra
+    return count(key, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]),
         tonumber(ARGV[base + 3]), cost)
 end
 
-local reply, kept, refused = {session}, {}, false
 for base = 3, #ARGV, 7 do
-    local allowed, remaining, reset, retry, keep = check(base, false)
-    kept[#kept + 1] = keep
-    refused = refused or allowed == 0
-    for _, word in ipairs({allowed, remaining, reset, math.max(reset, retry)}) do
-        reply[#reply + 1] = word
+    local key, at = KEYS[tonumber(ARGV[base + place])], #reply
+    reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = -1, 0, 0, 0
+    if key then
+        local allowed, remaining, reset, retry, value, ttl =
+            check(base, key, tonumber(ARGV[base + 4]))
+        reply[at + 1], reply[at + 2], reply[at + 3] = allowed, remaining, reset
+        if allowed == 1 then
+            writes[#writes + 1] = {key, value, ttl}
+        else
+            reply[at + 4], refused = max(reset, retry), true
+        end
     end
-    if allowed == 1 then reply[#reply] = 0 end
 end
 
 if not refused then
-    for _, keep in ipairs(kept) do keep() end
+    for _, write in ipairs(writes) do
+        if write[3] then
+            call('SET', write[1], write[2], 'PX', write[3])
+        else
+            call('INCRBY', write[1], write[2])
+        end
+    end
     return reply
 end
+
+-- What the other limits say to a request that is not counted.
 for base = 3, #ARGV, 7 do
     local at = 2 + (base - 3) / 7 * 4
     if reply[at] == 1 then
-        local _, remaining, reset = check(base, true)
+        local key = KEYS[tonumber(ARGV[base + place])]
+        local _, remaining, reset = check(base, key, min(0, tonumber(ARGV[base + 4])))
         reply[at + 1], reply[at + 2] = remaining, reset
     end
 end
 return reply
 """
+
+# A single fixed window, as most requests have it: the general script takes the server twice as
+# long (11.5 against 6 microseconds). KEYS: the counter when the session is known, and when it is
+# not, the session (both left out: there is none). ARGV: limit, window in ms, cost, new ttl.
+SINGLE = """
+local session = false
+if KEYS[3] and ARGV[4] == '' then
+    session = redis.call('GET', KEYS[3])
+elseif KEYS[3] then
+    session = redis.call('GETEX', KEYS[3], 'PX', ARGV[4])
+end
+local key = KEYS[3] and not session and KEYS[2] or KEYS[1]
+local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local text = redis.call('GET', key)
+if not text or #text > 15 or not string.match(text, '^%d+$') then
+    if cost > limit then return {session, 0, limit, window, window} end
+    redis.call('SET', key, math.max(0, cost), 'PX', ARGV[2])
+    return {session, 1, math.min(limit, limit - cost), window, 0}
+end
+local count, left = tonumber(text), redis.call('PTTL', key)
+if left < 0 or left > window then
+    left = window
+    redis.call('PEXPIRE', key, window)
+end
+local used = math.max(0, count + cost)
+if cost > 0 and used > limit then return {session, 0, math.max(0, limit - count), left, left} end
+redis.call('INCRBY', key, used - count)
+return {session, 1, math.max(0, limit - used), left, 0}
+"""
+
+
+def is_single(checks: Sequence[LimitCheck]) -> bool:
+    """Return whether :data:`SINGLE` does it."""
+    if len(checks) != 1 or checks[0].rule.strategy != "fixed-window":
+        return False
+    return checks[0].key is not None and checks[0].unknown_key is not None
+
+
+def pack_single(
+    check: LimitCheck,
+    session_key: str | None,
+    renew_ms: int | None,
+    full_key: Callable[[str], bytes],
+) -> tuple[int, bytes]:
+    """Return the words of the call of :data:`SINGLE`, packed, and how many they are."""
+    args = _single_args(check.rule, renew_ms)
+    counter = full_key(check.unknown_key)  # type: ignore[arg-type]
+    if session_key is None:
+        return 6, b"$1\r\n1\r\n$%d\r\n%b\r\n%b" % (len(counter), counter, args)
+    keys = pack_words((full_key(check.key), counter, full_key(session_key)))  # type: ignore[arg-type]
+    return 8, b"$1\r\n3\r\n%b%b" % (keys, args)
+
+
+@functools.lru_cache(maxsize=1024)
+def _single_args(rule: Rule, renew_ms: int | None) -> bytes:
+    words = [b"%d" % number for number in (rule.limit, rule.window_ms, rule.cost)]
+    return pack_words((*words, b"" if renew_ms is None else b"%d" % renew_ms))
 
 
 def pack_hit(
@@ -174,7 +230,7 @@ def pack_hit(
     renew_ms: int | None,
     full_key: Callable[[str], bytes],
 ) -> tuple[list[bytes], list[bytes]]:
-    """Return the keys and the arguments of the script's call."""
+    """Return the keys and the arguments of the call of :data:`SOURCE`."""
     keys: list[bytes] = []
     args = [b"0", b"" if renew_ms is None else b"%d" % renew_ms]
     if session_key is not None:
@@ -192,13 +248,16 @@ def pack_hit(
 
 
 def unpack_hit(reply: list[bytes | int | None]) -> Hit:
-    """Return what the script's reply says."""
-    session, *words = reply
-    results: list[LimitResult | None] = []
-    for at in range(0, len(words), FIELDS):
-        allowed, *times = words[at : at + FIELDS]
-        results.append(None if allowed == -1 else LimitResult(allowed == 1, *times))  # type: ignore[arg-type]
-    return Hit(results, None if session is None else Stored(session))  # type: ignore[arg-type]
+    """Return what a script's reply says."""
+    session = None if reply[0] is None else Stored(reply[0])  # type: ignore[arg-type]
+    if len(reply) == 1 + FIELDS:
+        return Hit([_result(*reply[1:])], session)
+    starts = range(1, len(reply), FIELDS)
+    return Hit([_result(*reply[start : start + FIELDS]) for start in starts], session)
+
+
+def _result(allowed: Any, remaining: Any, reset_ms: Any, retry_ms: Any) -> LimitResult | None:
+    return None if allowed == -1 else LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
 
 
 @functools.lru_cache(maxsize=1024)
