@@ -20,6 +20,8 @@ class Group(NamedTuple):
 
     store: LimitStore
     limits: list[Limit]
+    by_session: bool  # one of them does
+    by_method: bool  # one of them counts only some methods
 
 
 class LimitSet:
@@ -30,8 +32,13 @@ class LimitSet:
         by_store: dict[LimitStore, list[Limit]] = {}
         for limit in self.limits:
             by_store.setdefault(limit.store, []).append(limit)
-        self.groups = [Group(store, found) for store, found in by_store.items()]
-        self.by_session = any(limit.by == "session" for limit in self.limits)
+        self.groups = [_group(store, found) for store, found in by_store.items()]
+        self.by_session = any(group.by_session for group in self.groups)
+
+
+def _group(store: LimitStore, limits: list[Limit]) -> Group:
+    by_session = any(limit.by == "session" for limit in limits)
+    return Group(store, limits, by_session, any(limit.methods is not None for limit in limits))
 
 
 class ViewLimits(NamedTuple):

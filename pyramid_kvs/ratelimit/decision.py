@@ -65,19 +65,26 @@ class Counters(NamedTuple):
 
     store: LimitStore
     limits: list[Limit]
-    keys: list[str]
+    checks: list[LimitCheck]
+    is_known: bool  # the session
 
     def hit(self, cost: int | None = None, sign: int = 1) -> Hit | None:
         """Count ``cost`` units on each; ``None``: as many as the limit counts for a request."""
         checks = [
-            LimitCheck(_costing(limit, cost, sign), key, key)
-            for limit, key in zip(self.limits, self.keys, strict=True)
+            check._replace(rule=_costing(check.rule, cost, sign))
+            for check in settled(self.checks, self.is_known)
         ]
         return self.store.hit(self.limits, checks).hit
 
 
-def _costing(limit: Limit, cost: int | None, sign: int) -> Rule:
-    return limit.rule._replace(cost=sign * (limit.rule.cost if cost is None else cost))
+def settled(checks: Iterable[LimitCheck], is_known: bool) -> list[LimitCheck]:
+    """Return checks whose counter no longer depends on the session."""
+    keys = [(check.rule, check.key if is_known else check.unknown_key) for check in checks]
+    return [LimitCheck(rule, key, key) for rule, key in keys]
+
+
+def _costing(rule: Rule, cost: int | None, sign: int) -> Rule:
+    return rule._replace(cost=sign * (rule.cost if cost is None else cost))
 
 
 class RequestLimits:
@@ -147,9 +154,10 @@ class RequestLimits:
 
     def note(self, limits: Sequence[Limit], results: Iterable[LimitResult | None]) -> None:
         """Keep what a store said of the limits."""
+        statuses = self._statuses
         for limit, result in zip(limits, results, strict=True):
             if result is not None:
-                self._statuses[limit] = LimitStatus(limit, result)
+                statuses[limit] = LimitStatus(limit, result)
 
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
         """Keep that no store counted on the limits: all they allow remains."""
@@ -172,7 +180,7 @@ class RequestLimits:
 
     def add_headers(self, request: Request, response: Response) -> None:
         """Tell the client; a response callback."""
-        statuses = self.results
+        statuses = list(self._statuses.values())
         told = [status for status in statuses if status.policy.tells_x]
         add_headers(response, statuses, most_restrictive(told))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.httpexceptions import HTTPBadRequest
@@ -13,10 +13,9 @@ from ..components import Components
 from ..exceptions import KVSError
 from ..limits import LimitCheck
 from .book import Group, LimitBook, LimitSet, ViewLimits
-from .decision import Counters, RequestLimits
+from .decision import Counters, RequestLimits, settled
 from .identity import SessionLike
 from .options import Limit, read_setting
-from .store import LimitStore
 
 _RESOLVER = DottedNameResolver(None)
 
@@ -88,22 +87,24 @@ class Ratelimit:
         self, request: Request, group: Group, session_key: str | None, decided: RequestLimits
     ) -> Counters | None:
         """Count on one store; return where, or ``None`` where nothing was counted."""
-        limits = [limit for limit in group.limits if limit.applies(request)]
+        limits = group.limits
+        if group.by_method:
+            limits = [limit for limit in limits if limit.applies(request)]
         checks = [_check(limit, request, session_key) for limit in limits]
         if not checks:
             return None
-        asked = session_key if any(limit.by == "session" for limit in limits) else None
+        asked = session_key if group.by_session else None
         if asked is not None and group.store is not self.book.session_store:
-            checks = _settled(checks, self._is_known(request, asked))
+            checks = settled(checks, self._is_known(request, asked))
             asked = None
-        answer = group.store.hit(limits, checks, asked, self._renewal(asked))
-        if answer.hit is None:
+        hit, is_of_store = group.store.hit(limits, checks, asked, self._renewal(asked))
+        if hit is None:
             decided.note_uncounted(limits)
             return None
-        if asked is not None and answer.is_of_store:
-            request._kvs_preloaded = (asked, answer.hit.session)
-        decided.note(limits, answer.hit.results)
-        return _counters(group.store, limits, _settled(checks, answer.hit.session is not None))
+        if asked is not None and is_of_store:
+            request._kvs_preloaded = (asked, hit.session)
+        decided.note(limits, hit.results)
+        return Counters(group.store, limits, checks, hit.session is not None)
 
     def _renewal(self, session_key: str | None) -> float | None:
         return None if session_key is None or self.session is None else self.session.ttl
@@ -127,18 +128,3 @@ def _check(limit: Limit, request: Request, session_key: str | None) -> LimitChec
         None if identity.known is None else identity.known + limit.suffix,
         None if identity.unknown is None else identity.unknown + limit.suffix,
     )
-
-
-def _settled(checks: Sequence[LimitCheck], is_known: bool) -> list[LimitCheck]:
-    """Return checks whose key no longer depends on the session."""
-    keys = [check.key if is_known else check.unknown_key for check in checks]
-    return [LimitCheck(check.rule, key, key) for check, key in zip(checks, keys, strict=True)]
-
-
-def _counters(store: LimitStore, limits: Sequence[Limit], checks: Sequence[LimitCheck]) -> Counters:
-    counted = [
-        (limit, check.key)
-        for limit, check in zip(limits, checks, strict=True)
-        if check.key is not None
-    ]
-    return Counters(store, [limit for limit, _ in counted], [key for _, key in counted])

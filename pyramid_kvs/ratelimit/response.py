@@ -20,8 +20,12 @@ PROBLEM_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
 PROBLEM_JSON = "application/problem+json"
 
-_X_FIELDS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-_OURS = frozenset({*_X_FIELDS, "RateLimit-Policy", "RateLimit"})
+_OURS = frozenset(
+    {
+        *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+        *("RateLimit-Policy", "RateLimit"),
+    }
+)
 
 
 class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
@@ -88,17 +92,20 @@ def add_headers(
         headers += _x_fields(x_status)
     told = [status for status in statuses if status.is_counted and status.policy.tells_ietf]
     if told:
-        headers.append(("RateLimit-Policy", ", ".join(status.policy.field for status in told)))
-        headers.append(("RateLimit", ", ".join(map(_quota, told))))
+        headers.append(("RateLimit-Policy", ", ".join([one.policy.field for one in told])))
+        headers.append(("RateLimit", ", ".join([_quota(one) for one in told])))
     violated = [status for status in statuses if not status.allowed]
     if violated and "Retry-After" not in response.headers:
         headers.append(("Retry-After", str(retry_after(violated))))
 
 
 def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
-    fields = [(_X_FIELDS[0], str(status.limit)), (_X_FIELDS[1], str(status.remaining))]
+    fields = [
+        ("X-RateLimit-Limit", str(status.limit)),
+        ("X-RateLimit-Remaining", str(status.remaining)),
+    ]
     if status.is_counted:
-        fields.append((_X_FIELDS[2], str(math.ceil(time.time() + status.reset))))
+        fields.append(("X-RateLimit-Reset", str(math.ceil(time.time() + status.reset))))
     return fields
 
 
