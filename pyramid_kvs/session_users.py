@@ -186,19 +186,22 @@ class UserEpochs:
     def enter(self, user: str, key: str, record: Record) -> Record:
         if EPOCH in record:
             return {}
-        now = self._now()
-        epoch = self._driver.update(
-            _PREFIX + user, lambda value: value if isinstance(value, int) else now, self._ttl
-        )
-        return {EPOCH: epoch}
+        epoch = self._load(user)
+        return {EPOCH: self.raise_to(user, self._now()) if epoch is None else epoch}
 
     def is_ended(self, record: Record) -> bool:
         if USER not in record:
             return False
-        stored = self._driver.raw_load(f"{_PREFIX}{record[USER]}", self._ttl)
-        epoch = None if stored is None else self._driver.decode(stored.data)
-        entered = record.get(EPOCH)
-        return not (isinstance(epoch, int) and isinstance(entered, int) and entered >= epoch)
+        epoch, entered = self._load(record[USER]), record.get(EPOCH)
+        return epoch is None or not isinstance(entered, int) or entered < epoch
+
+    def _load(self, user: str) -> int | None:
+        stored = self._driver.raw_load(f"{_PREFIX}{user}", self._ttl)
+        try:
+            epoch = None if stored is None else self._driver.decode(stored.data)
+        except CodecError:
+            return None
+        return epoch if isinstance(epoch, int) else None
 
     def is_stale(self, record: Record) -> bool:
         return False
@@ -208,19 +211,22 @@ class UserEpochs:
 
     def next(self, user: str) -> int:
         """Return an epoch that is higher than that of every session."""
-        epoch = self._driver.get(_PREFIX + user)
-        return max(self._now(), epoch + 1 if isinstance(epoch, int) else 0)
+        return max(self._now(), (self._load(user) or 0) + 1)
 
     def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
         raise KVSNotSupported(f"the {self._driver.kvs} driver can only end all sessions at once")
 
-    def raise_to(self, user: str, epoch: int) -> None:
-        """End all sessions of a lower epoch."""
-        self._driver.update(
-            _PREFIX + user,
-            lambda value: max(epoch, value) if isinstance(value, int) else epoch,
-            self._ttl,
-        )
+    def raise_to(self, user: str, epoch: int) -> int:
+        """End all sessions of a lower epoch; return the epoch, which may be higher still."""
+
+        def raised(value: Any) -> int:
+            return max(epoch, value) if isinstance(value, int) else epoch
+
+        try:
+            return self._driver.update(_PREFIX + user, raised, self._ttl)
+        except CodecError:
+            self._driver.delete(_PREFIX + user)
+            return self._driver.update(_PREFIX + user, raised, self._ttl)
 
     @staticmethod
     def _now() -> int:

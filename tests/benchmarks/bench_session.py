@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import random
 import socket
 import statistics
 import sys
@@ -173,7 +174,7 @@ def interleave(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
             call()
     gc.disable()
     for _ in range(ROUNDS):
-        for name, call in calls.items():
+        for name, call in random.sample(list(calls.items()), len(calls)):
             started = time.perf_counter()
             for _ in range(REQUESTS):
                 call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from pyramid_kvs.exceptions import SessionConflict
+from pyramid_kvs.kvs import Swap
 from pyramid_kvs.session import SessionFactory
 from tests.session.apps import Store, Visit, cookie_of, new_session
 
@@ -223,6 +225,26 @@ def test_two_first_requests_with_one_token(store: Store) -> None:
     one.end()
     two.end()
     assert dict(Visit(factory, X_Token="t").session) == {"a": 1, "b": 2}
+
+
+def test_endless_conflicts_are_answered_503(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    record, counter = store.record(session_id), itertools.count()
+    swap, factory.driver.update_attempts = factory.driver.raw_swap, 4
+
+    def swap_too_late(*args: Any) -> Swap:
+        store.put(session_id, {**record, "n": next(counter)})
+        return swap(*args)
+
+    factory.driver.raw_swap = swap_too_late
+    visit = Visit(factory, session_id)
+    visit.session["b"] = 2
+    response = visit.end()
+    assert response.status_code == 503
+    assert "Retry-After" in response.headers
+    assert next(counter) == 4
+    assert "b" not in store.record(session_id)
 
 
 def test_demonstration_of_the_docs() -> None:

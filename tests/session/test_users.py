@@ -288,6 +288,16 @@ def test_lost_epoch_ends_sessions(request: pytest.FixtureRequest) -> None:
     assert not is_alive(factory, session_id)
 
 
+def test_garbage_instead_of_the_epoch(request: pytest.FixtureRequest) -> None:
+    store = make_store("memcache", request)
+    factory = store.factory()
+    before = log_in(factory, "u")
+    store.put("__kvs_user::" + user_digest("u"), "\x80garbage")
+    assert not is_alive(factory, before)
+    after = log_in(factory, "u")
+    assert (is_alive(factory, before), is_alive(factory, after)) == (False, True)
+
+
 @pytest.mark.parametrize("hash_keys", [True, "migrate"])
 def test_with_hashed_keys(lister: Store, hash_keys: Any) -> None:
     factory = lister.factory(hash_keys=hash_keys)
