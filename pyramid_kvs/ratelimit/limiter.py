@@ -27,7 +27,7 @@ class Ratelimit:
     :param session: a session factory; its holders are counted, by default on its store.
     :param parts: of the application, with its drivers and codecs.
     :param resolve: imports a dotted name.
-    :raises ConfigurationError: the settings are not valid.
+    :raises pyramid.exceptions.ConfigurationError: the settings are not valid.
     """
 
     def __init__(
