@@ -1,0 +1,75 @@
+"""Limits on drivers that know nothing of limits: the mock, and one written for 1.0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from webtest import TestApp
+
+from pyramid_kvs.kvs import KVS, Stored, Swap
+from pyramid_kvs.testing import MockCache
+from tests.ratelimit.stores import STRATEGY_NAMES, hello, statuses, visit
+
+
+class DictClient(dict[bytes, Any]):
+    """A store as the base class of drivers expects it."""
+
+    def set(self, key: bytes, value: Any, ttl: float | None) -> None:
+        self[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self.pop(key, None)
+
+
+class OldKVS(KVS):
+    """All that a driver of 1.0 needed."""
+
+    def _create_client(self, **kwargs: Any) -> DictClient:
+        return DictClient()
+
+
+def app_on(name: str, **limit: Any) -> TestApp:
+    settings = {
+        "kvs.session": {"kvs": name},
+        "kvs.ratelimit": [{"limit": 3, "window": 600, **limit}, {"limit": 99, "name": "b"}],
+    }
+    config = Configurator(settings=settings)
+    config.include("pyramid_kvs.testing")
+    config.add_kvs_driver("old", OldKVS)
+    for path, view in (("/", hello), ("/visit", visit)):
+        config.add_route(path, path)
+        config.add_view(view, route_name=path)
+    return TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+@pytest.mark.parametrize("name", ["mock", "old"])
+def test_limits_count_on_any_driver(
+    monkeypatch: pytest.MonkeyPatch, name: str, strategy: str
+) -> None:
+    monkeypatch.setattr(MockCache, "cached_data", {})
+    app = app_on(name, strategy=strategy)
+    assert statuses(app, 1, "/visit") == [200]
+    assert statuses(app, 4, "/visit") == [200, 200, 200, 429]
+    app.reset()
+    assert statuses(app, 3) == [200, 200, 429]
+
+
+def test_a_counter_that_never_stands_still_refuses() -> None:
+    """Everybody who changed it meanwhile was let in: to let this one in too would be too many."""
+
+    class Busy(OldKVS):
+        update_attempts = 5
+
+        def raw_swap(self, *args: Any, **options: Any) -> Swap:
+            return Swap(False, Stored("f:1:99999999999999"))
+
+    config = Configurator(settings={"kvs.ratelimit": {"kvs": "busy", "limit": 1000}})
+    config.include("pyramid_kvs")
+    config.add_kvs_driver("busy", Busy)
+    config.add_route("hello", "/")
+    config.add_view(hello, route_name="hello")
+    response = TestApp(config.make_wsgi_app()).get("/", status=429)
+    assert response.headers["Retry-After"] == "1"
