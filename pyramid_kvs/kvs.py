@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import operator
 import random
 import re
 import threading
@@ -46,6 +47,18 @@ class Swap(NamedTuple):
 
 
 DONE = Swap(True)
+
+
+class _NoClient:
+    """Stands where a driver defines no ``_create_client``."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        raise KVSNotSupported(
+            f"{self._driver} defines no _create_client(**kwargs), nor the hook that needs no client"
+        )
 
 
 class KVS:
@@ -165,13 +178,14 @@ class KVS:
         alone, but give a counter found without expiry its ttl. It may go below zero.
 
         :param ttl: life of a new counter; ``None``: the driver's own.
-        :raises KVSError: what stands at the key is no whole number.
+        :raises TypeError: ``delta`` is no whole number.
+        :raises KVSError: what stands at the key is none.
         :raises KVSUnavailable: the store did not answer; the count may or may not have moved.
         """
         ttl = self.ttl if ttl is None else ttl
         if ttl is not None and ttl <= 0:
             raise ValueError(f"ttl {ttl!r}: a counter lives for more than 0 seconds")
-        return self.raw_incr(key, delta, ttl)
+        return self.raw_incr(key, int(operator.index(delta)), ttl)
 
     def decr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
         """Subtract from a counter; see :meth:`incr`."""
@@ -243,8 +257,11 @@ class KVS:
     # -- hooks: stored data ---------------------------------------------------------------
 
     def _create_client(self, **kwargs: Any) -> Any:
-        """Return the client library's object, made from ``kvs_kwargs``; opens no connection."""
-        raise KVSNotSupported(f"{type(self).__name__} defines no _create_client(**kwargs)")
+        """Return the client library's object, made from ``kvs_kwargs``; opens no connection.
+
+        A driver without one keeps its data itself, by its own ``raw_*`` hooks and ``delete``.
+        """
+        return _NoClient(type(self).__name__)
 
     def raw_get(self, key: str, default: Any = None) -> Any:
         """Return the stored data, or ``default``."""
@@ -263,7 +280,7 @@ class KVS:
         """Remove a key; return the data that was there."""
         with self._default_lock:
             if self._removing:  # an old driver's delete() that calls super().delete()
-                KVS._remove(self, key)
+                self._remove(key)
                 return None
             data: Data | None = self.raw_get(key)
             if data is not None:
@@ -396,11 +413,13 @@ class KVS:
         """
         return self._dumps(value)
 
-    def decode(self, data: Data) -> Any:
+    def decode(self, data: Any) -> Any:
         """Return the value of stored data; a counter's digits are a number in every codec.
 
         :raises CodecError: it does not decode.
         """
+        if isinstance(data, int):  # of a client that has numbers
+            return data
         try:
             return self._loads(data)
         except CodecError:
@@ -409,13 +428,15 @@ class KVS:
                 return int(text)
             raise
 
-    def _decode_removed(self, data: Data) -> Any:
+    def _decode_removed(self, data: Any) -> Any:
         try:
             return self.decode(data)
         except CodecError:
             return None
 
-    def _count(self, data: Data) -> int:
+    def _count(self, data: Any) -> int:
+        if isinstance(data, int):
+            return data
         text = data if isinstance(data, str) else data.decode("latin-1")
         if not Number.fullmatch(text):
             raise KVSError("what stands at the key is no whole number")
@@ -459,27 +480,32 @@ def pause(attempt: int) -> None:
 
 
 def _adapt_old_hooks(cls: type[KVS]) -> None:
-    """Give 1.0's ``delete(key)`` and ``incr(key)`` the results and arguments of today."""
+    """Give 1.0's ``delete``, ``incr`` and ``get_keys`` the results and arguments of today."""
     defined = vars(cls)
     adapted: dict[str, Any] = {}
     if "delete" in defined and cls.raw_delete is KVS.raw_delete:
-        adapted.update(_remove=_old_remove(defined["delete"]), delete=KVS.delete)
-    if "incr" in defined and not _accepts(defined["incr"], "ttl"):
+        adapted.update(_remove=_old_remove(defined["delete"], cls._remove), delete=KVS.delete)
+    if "incr" in defined and "ttl" not in _parameters(defined["incr"]):
         adapted.update(raw_incr=_old_incr(defined["incr"], cls.raw_incr), incr=KVS.incr)
+    pattern = _parameters(defined["get_keys"]).get("pattern") if "get_keys" in defined else None
+    if pattern and pattern.default is pattern.empty:
+        adapted.update(get_keys=_old_get_keys(defined["get_keys"]))
     for name, value in adapted.items():
         setattr(cls, name, value)
 
 
-def _accepts(function: Callable[..., Any], name: str) -> bool:
-    return name in inspect.signature(function).parameters
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
-def _old_remove(delete: Callable[..., Any]) -> Callable[[KVS, str], None]:
+def _old_remove(
+    delete: Callable[..., Any], default: Callable[[KVS, str], None]
+) -> Callable[[KVS, str], None]:
     @functools.wraps(delete)
     def remove(self: KVS, key: str) -> None:
         delete(self, key)
 
-    return remove
+    return _unless_inside(remove, default)
 
 
 def _old_incr(
@@ -491,7 +517,36 @@ def _old_incr(
             return int(incr(self, key))
         return default(self, key, delta, ttl)
 
-    return raw_incr
+    return _unless_inside(raw_incr, default)
+
+
+def _old_get_keys(get_keys: Callable[[KVS, str], list[str]]) -> Callable[..., list[str]]:
+    @functools.wraps(get_keys)
+    def with_default(self: KVS, pattern: str = "*") -> list[str]:
+        return get_keys(self, pattern)
+
+    return with_default
+
+
+def _unless_inside(hook: Callable[..., T], default: Callable[..., T]) -> Callable[..., T]:
+    """Return the hook, for which ``default`` stands in while it runs.
+
+    ``super().incr(key)`` in an old hook comes back to the hook by way of the public method.
+    """
+    running = threading.local()
+
+    @functools.wraps(hook)
+    def call(self: KVS, *args: Any) -> T:
+        drivers = running.__dict__.setdefault("drivers", set())
+        if id(self) in drivers:
+            return default(self, *args)
+        drivers.add(id(self))
+        try:
+            return hook(self, *args)
+        finally:
+            drivers.discard(id(self))
+
+    return call
 
 
 # -- drivers by name -------------------------------------------------------------------------
@@ -556,11 +611,17 @@ def driver_class(name: str, extra: Mapping[str, type[KVS] | str] | None = None) 
 
 def unknown_name(kind: str, name: object, known: list[str]) -> str:
     """Return the message for a name that is not known, with the closest match."""
-    close = difflib.get_close_matches(str(name), known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = closest(name, known)
     if kind == "driver" and name == "mock":
         hint = "; 'mock' comes with pyramid.includes = pyramid_kvs.testing"
     return f"unknown {kind} {name!r} (known: {', '.join(known)}{hint})"
+
+
+def closest(found: object, known: Iterable[object]) -> str:
+    """Return the end of a message that names what was probably meant; empty: nothing is close."""
+    names = {str(item).lower(): str(item) for item in known}
+    close = difflib.get_close_matches(str(found).lower(), names, 1)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def _resolve(name: str, found: type[KVS] | str) -> type[KVS]:

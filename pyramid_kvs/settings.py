@@ -9,14 +9,15 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 
 from ._storable_format import check_encoding
+from .kvs import closest
 from .perl_formats import FORMATS, MAX_BYTES
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def mapping(value: Any) -> dict[str, Any]:
 def seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Refused("a number of seconds above 0")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value <= sys.float_info.max:
         raise Refused("a number of seconds above 0")
     return value
 
@@ -151,9 +152,8 @@ def one_of(*allowed: Any) -> Check:
         for choice in allowed:
             if type(value) is type(choice) and value == choice:
                 return value
-        raise Refused(
-            f"one of {', '.join(json.dumps(choice) for choice in allowed)}" + _hint(value, allowed)
-        )
+        choices = ", ".join(json.dumps(choice) for choice in allowed)
+        raise Refused(f"one of {choices}{closest(value, allowed)}")
 
     return check
 
@@ -274,7 +274,7 @@ def parse(name: str, value: Any) -> Any:
             f"{name}: not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
             + _json_hint(value)
         ) from None
-    except (Refused, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not valid JSON: {error}") from None
 
 
@@ -298,7 +298,7 @@ def check_options(name: str, value: Any, table: Mapping[str, Option]) -> dict[st
         if key not in table:
             raise ConfigurationError(
                 f"{name}: unknown key {key!r} (known: {', '.join(sorted(table))}"
-                f"{_hint(key, table)})"
+                f"{closest(key, table)})"
             )
     options = {key: _checked(name, key, option, value) for key, option in table.items()}
     return _one_driver_key(name, options) if "type" in table else options
@@ -355,7 +355,9 @@ def check_names(settings: Mapping[str, Any]) -> None:
 # -- messages --------------------------------------------------------------------------------
 
 _SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+#: Up to the last "@": in a password that nobody percent-encoded stand "@", "/" and spaces.
+_URL_CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
+_PARAMETER = re.compile(r"(\w*pass\w*\s*=\s*)('[^']*'?|[^&\s'\"]+)", re.IGNORECASE)
 
 
 def show(value: Any) -> str:
@@ -365,8 +367,8 @@ def show(value: Any) -> str:
 
 
 def without_credentials(message: str) -> str:
-    """Return a text with the user and password of every URL in it masked."""
-    return _URL_CREDENTIALS.sub("***@", message)
+    """Return a text with the users and passwords of URLs in it masked."""
+    return _PARAMETER.sub(r"\1***", _URL_CREDENTIALS.sub("***@", message))
 
 
 def _redacted(value: Any) -> Any:
@@ -378,11 +380,6 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_redacted(item) for item in value]
     return without_credentials(value) if isinstance(value, str) else value
-
-
-def _hint(found: Any, known: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(found), [str(item) for item in known], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _json_hint(value: str) -> str:

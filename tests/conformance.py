@@ -329,6 +329,15 @@ class Conformance:
             kvs.incr("key")
         assert kvs.get("key") == "text"
 
+    @pytest.mark.parametrize("delta", [1.5, "1", None])
+    def test_a_counter_takes_whole_steps(self, kvs: KVS, delta: Any) -> None:
+        with pytest.raises(TypeError):
+            kvs.incr("counter", delta)
+        assert kvs.get("counter") is None
+
+    def test_true_is_a_step_of_one(self, kvs: KVS) -> None:
+        assert kvs.incr("counter", True) == 1
+
     def test_a_counter_must_live(self, kvs: KVS) -> None:
         with pytest.raises(ValueError, match="more than 0"):
             kvs.incr("counter", 1, 0)

@@ -80,12 +80,43 @@ class CallsSuper(ClientOnly):
     def delete(self, key: str) -> None:
         super().delete(key)
 
+    def incr(self, key: str) -> int:
+        return super().incr(key)
+
+
+class CallsHooks(WithHooks):
+    """Extends the hooks of another driver, as 1.0 let it."""
+
+    def delete(self, key: str) -> None:
+        self.seen.append(("before delete", key))
+        super().delete(key)
+
+    def incr(self, key: str) -> int:
+        self.seen.append(("before incr", key))
+        return super().incr(key)
+
+
+class WithoutClient(KVS):
+    """Keeps its data itself, and its counters as numbers."""
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        return vars(self).get(key, default)
+
+    def raw_set(self, key: str, value: Any, ttl: Any) -> None:
+        vars(self)[key] = value
+
+    def incr(self, key: str) -> int:
+        vars(self)[key] = vars(self).get(key, 0) + 1
+        return int(vars(self)[key])
+
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvs_module, "_registered", {})
-    for name, cls in {"client": ClientOnly, "hooks": WithHooks, "super": CallsSuper}.items():
-        register(name, cls)
+    for cls in (ClientOnly, WithHooks, CallsSuper, CallsHooks, WithoutClient):
+        register(cls.__name__, cls)
+    register("client", ClientOnly)
+    register("hooks", WithHooks)
 
 
 def test_client_only_driver() -> None:
@@ -146,11 +177,51 @@ def test_old_hooks_get_old_arguments_and_give_new_results() -> None:
 
 
 def test_an_old_delete_may_call_super() -> None:
-    kvs = KVS("super", {}, "p::")
+    kvs = KVS("CallsSuper", {}, "p::")
     kvs.set("key", 1)
     assert kvs.delete("key") == 1
     assert kvs.get("key") is None
     assert kvs._client.data == {}
+
+
+def test_an_old_incr_may_call_super() -> None:
+    kvs = KVS("CallsSuper")
+    assert [kvs.incr("counter"), kvs.incr("counter"), kvs.incr("counter", 5)] == [1, 2, 7]
+
+
+def test_old_hooks_may_call_those_of_an_old_driver() -> None:
+    kvs = KVS("CallsHooks")
+    assert isinstance(kvs, CallsHooks)
+    assert kvs.incr("counter") == 1
+    assert kvs.delete("counter") == 1
+    assert kvs.delete("counter") is None
+    assert kvs.seen == [
+        ("before incr", "counter"),
+        ("incr", "counter"),
+        ("before delete", "counter"),
+        ("delete", "counter"),
+    ]
+
+
+def test_old_get_keys_may_be_called_without_a_pattern() -> None:
+    kvs = KVS("hooks")
+    kvs.set("key", 1)
+    assert kvs.get_keys() == ["key"]
+
+
+def test_a_driver_needs_no_client() -> None:
+    kvs = KVS("WithoutClient")
+    kvs.set("key", {"a": 1})
+    assert kvs.get("key") == {"a": 1}
+    with pytest.raises(KVSNotSupported, match="WithoutClient defines no _create_client"):
+        kvs.delete("key")
+
+
+def test_a_client_may_keep_counters_as_numbers() -> None:
+    kvs = KVS("WithoutClient")
+    assert kvs.incr("counter") == 1
+    assert kvs.get("counter") == 1
+    assert kvs.incr("counter", 10) == 11
 
 
 def test_defaults_are_atomic_among_threads() -> None:
@@ -172,8 +243,10 @@ def test_unknown_driver_names_the_closest() -> None:
     with pytest.raises(LookupError) as info:
         KVS("reddis")
     message = str(info.value)
-    assert message.startswith("unknown driver 'reddis' (known: client, hooks, memcache, memory,")
+    assert message.startswith("unknown driver 'reddis' (known: CallsHooks, CallsSuper,")
     assert message.endswith("did you mean 'redis'?)")
+    with pytest.raises(LookupError, match="did you mean 'redis'"):
+        KVS("REDIS")
 
 
 def test_mock_is_for_tests_only() -> None:

@@ -87,6 +87,10 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
         ({"kvs": "memory", "ttl": 0}, ["ttl: found 0"]),
         ({"kvs": "memory", "ttl": -1}, ["ttl: found -1"]),
         ({"kvs": "memory", "ttl": float("nan")}, ["ttl: found NaN"]),
+        ({"kvs": "memory", "ttl": 10**400}, ["ttl: found 1000", "above 0, or null"]),
+        ('{"kvs": "memory", "ttl": ' + "9" * 5000 + "}", ["not valid JSON", "4300 digits"]),
+        ({"kvs": "memory", "TTL": 5}, ["unknown key 'TTL'", "did you mean 'ttl'?"]),
+        ({"kvs": "memory", "codec": "JSON"}, ["codec: unknown codec", "did you mean 'json'?"]),
         ({"kvs": "memory", "key_prefix": 5}, ["key_prefix: found 5, expected a text"]),
         ({"kvs": "memory", "on_error": "mis"}, ["on_error", '"miss", "raise"', "'miss'?"]),
         ({"kvs": "memory", "kvs_kwargs": []}, ["kvs_kwargs", "expected an object"]),
@@ -113,6 +117,12 @@ def test_hostile_depth_is_not_valid_json() -> None:
         ({"kvs": "redis", "kvs_kwargs": {"password": "hunter2", "hots": 1}}, "hunter2"),
         ({"kvs": "redis", "kvs_kwargs": {"url": "redis://u:hunter2@h:x/"}}, "hunter2"),
         ({"kvs": "redis", "kvs_kwargs": "redis://u:hunter2@h"}, "hunter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"url": "redis://:hun/ter2@h:x"}}, "ter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"url": "redis://:hun@ter2@h:x"}}, "ter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"url": "redis://:hun ter2@h:x"}}, "ter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"url": "redis://h:x/?password=hunter2"}}, "hunter2"),
+        ({"kvs": "memory", "kvs_kwargs": {"dsn": "host=h password=hunter2"}}, "hunter2"),
+        ({"kvs": "memory", "kvs_kwargs": {"dsn": "password = 'hun ter2' host=h"}}, "ter2"),
     ],
 )
 def test_a_refusal_shows_no_secret(options: Any, hidden: str) -> None:
