@@ -103,6 +103,8 @@ class SessionFactory:
         ]
         self.driver = build_driver(name, checked, parts or Components())
         self.ttl: float | None = checked["ttl"]
+        #: What the keys of the rate limit's counters end with, which follow those of sessions.
+        self.reserved_endings: tuple[str, ...] = ()
         self.keys = SessionKeys(checked["hash_keys"])
         self.store = SessionStore(self.driver, checked)
         self.users: Users = (
@@ -130,9 +132,13 @@ class SessionFactory:
         """Return the name, in lower case, and the value of the first header that is there."""
         for name, variable, title in self._headers:
             value = request.environ.get(variable) or request.headers.get(title)
-            if value is not None and is_token(value.strip()):
+            if value is not None and self.takes_token(value.strip()):
                 return name, value.strip()
         return None, None
+
+    def takes_token(self, value: object) -> bool:
+        """Return whether a session may lie under a token: not where a counter would lie."""
+        return is_token(value) and not str(value).endswith(self.reserved_endings)
 
 
 def _header_titles(names: str | list[str], setting: str) -> list[str]:

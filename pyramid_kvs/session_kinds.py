@@ -11,7 +11,7 @@ from pyramid.response import Response
 
 from .exceptions import KVSNotSupported
 from .kvs import Stored
-from .session_answers import add_vary
+from .responses import add_vary
 from .session_mapping import new_id
 from .session_objects import Session
 from .session_store import LOOKS_HASHED
@@ -79,7 +79,7 @@ class AuthTokenSession(Session):
             raise ValueError(
                 f"header {header_name!r}: kvs.session reads {', '.join(self._factory.header_names)}"
             )
-        if not is_token(value):
+        if not self._factory.takes_token(value):
             raise ValueError(
                 f"a token is a text of 1 to {_LONGEST_TOKEN} characters, none a control character"
             )

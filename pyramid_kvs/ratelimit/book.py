@@ -68,6 +68,7 @@ class LimitBook:
         resolve: Callable[[str], Any],
     ) -> None:
         self.watch = ProcessWatch()
+        self._session = session
         self.session_store = None if session is None else LimitStore(session.driver)
         self._parts = parts
         self._resolve = resolve
@@ -130,6 +131,9 @@ class LimitBook:
         store = self._store(options, place)
         limit = make_limit(options, place, name, suffix, store, self._resolve)
         self._limits[name] = limit
+        if self._session is not None:
+            # Else a client's token of "token::ratelimit" makes its session the other's counter.
+            self._session.reserved_endings += (suffix,)
         return limit
 
     def _store(self, options: Options, place: str) -> LimitStore:

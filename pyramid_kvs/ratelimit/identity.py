@@ -33,6 +33,8 @@ class SessionLike(Protocol):
 
     driver: KVS
     ttl: float | None
+    #: What a token must not end with.
+    reserved_endings: tuple[str, ...]
 
     def session_key(self, request: Request) -> str | None:
         """Return the key at which the request's session would be stored."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.httpexceptions import HTTPBadRequest
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
 
@@ -66,7 +65,9 @@ class Ratelimit:
         return decided
 
     def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
-        session_key = self._session_key(request) if limits.by_session else None
+        session_key = None
+        if limits.by_session and self.session is not None:
+            session_key = self.session.session_key(request)
         done: list[Counters] = []
         for group in limits.groups:
             counters = self._count_group(request, group, session_key, decided)
@@ -75,13 +76,6 @@ class Ratelimit:
                     decided.refuse(done)
                 decided.add_counters(counters)
                 done.append(counters)
-
-    def _session_key(self, request: Request) -> str | None:
-        key = None if self.session is None else self.session.session_key(request)
-        if key is not None and "::" in key and key.endswith(self.book.suffixes):
-            # A token of the client's choice would make its session the counter of another one.
-            raise HTTPBadRequest("This token is not possible.")
-        return key
 
     def _count_group(
         self, request: Request, group: Group, session_key: str | None, decided: RequestLimits

@@ -61,9 +61,10 @@ class LimitStore:
             raise KVSUnavailable(f"the {self.driver.kvs} store did not answer a moment ago")
         try:
             return self.driver.raw_hit(checks, session_key, renew)
-        except KVSUnavailable:
+        except KVSUnavailable as error:
             ended = time.monotonic()
-            if ended - started > SLOW:
+            # Without a cause it is our own pool that is empty: no reason to count nobody at all.
+            if ended - started > SLOW and error.__cause__ is not None:
                 self._left_alone_until = ended + LEFT_ALONE
             raise
 

@@ -14,7 +14,7 @@ from pyramid.request import Request
 from webtest import TestApp
 
 from pyramid_kvs.ratelimit import identity
-from tests.ratelimit.stores import Settings, make_app, statuses
+from tests.ratelimit.stores import Settings, make_app, statuses, visit
 from tests.servers import RedisServer
 
 LIMIT = {"limit": 3, "window": 600}
@@ -146,12 +146,18 @@ def test_unknown_allow_counts_known_sessions_only(store: Settings) -> None:
 
 @pytest.mark.parametrize("suffix", ["::ratelimit", "::ratelimit::two"])
 def test_no_token_makes_its_session_the_counter_of_another(suffix: str) -> None:
-    """Else a write to that session would set the counter back."""
-    limits = [{**LIMIT, "limit": 99}, {**LIMIT, "name": "two", "limit": 2}]
-    app = make_app(limits, TOKENS)
+    """Else a write to that session, in an exempt view too, would set the counter back."""
+
+    def configure(config: Configurator) -> None:
+        config.add_route("exempt", "/exempt")
+        config.add_view(visit, route_name="exempt", ratelimit=False)
+
+    limits = [{**LIMIT, "limit": 99}, {**LIMIT, "name": "two", "limit": 3}]
+    app = make_app(limits, TOKENS, configure)
     app.get("/visit", **with_token("one"))
-    statuses(app, 2, **with_token("one"))
-    app.get("/visit", status=400, **with_token("one" + suffix))
+    assert statuses(app, 4, **with_token("one")) == [200, 200, 200, 429]
+    for path in ("/exempt", "/exempt", "/visit"):
+        app.get(path, status="*", **with_token("one" + suffix))
     assert statuses(app, 1, **with_token("one")) == [429]
 
 
