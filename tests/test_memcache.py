@@ -969,6 +969,9 @@ def test_servers_of_another_form(servers: Any) -> None:
         ("dead_retry", -1),
         ("max_connections", 0),
         ("rehash", "no"),
+        ("server_max_value_length", "1000"),
+        ("server_max_value_length", -1),
+        ("key_encoder", "utf-8"),
     ],
 )
 def test_options_out_of_range(option: str, value: Any) -> None:
@@ -983,6 +986,8 @@ def test_unknown_options_are_refused() -> None:
         KVS("memcache", {})
     with pytest.raises(ValueError, match="parse"):
         connect("http://127.0.0.1:11211/")
+    with pytest.raises(ValueError, match="found port 99999 of 127"):
+        connect("127.0.0.1:99999")
 
 
 def test_a_unix_socket(own_memcached: Start) -> None:

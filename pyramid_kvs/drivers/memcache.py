@@ -74,6 +74,7 @@ class MemcacheKVS(KVS):
             timeouts["dead_retry"] = retry
         _check_options(timeouts, {"max_connections": max_connections}, rehash)
         client = memcache.Client(_servers(servers), socket_timeout=socket_timeout, **kwargs)
+        _check_client(client, **kwargs)
         self._encoder: Callable[[bytes], bytes] | None = kwargs.get("key_encoder")
         self._largest = kwargs.get("server_max_value_length") or LARGEST_ITEM
         self._rehash = rehash
@@ -511,3 +512,22 @@ def _check_options(timeouts: Mapping[str, Any], counts: Mapping[str, Any], rehas
             raise ValueError(f"{name}: found {found!r}, expected a whole number from 1")
     if type(rehash) is not bool:
         raise ValueError(f"rehash: found {rehash!r}, expected true or false")
+
+
+def _check_client(
+    client: Any, key_encoder: Any = None, server_max_value_length: Any = None, **_: Any
+) -> None:
+    """Refuse what python-memcached takes and stumbles over later."""
+    if not (key_encoder is None or callable(key_encoder)):
+        raise ValueError(f"key_encoder: found {key_encoder!r}, expected a function")
+    largest = 0 if server_max_value_length is None else server_max_value_length
+    if type(largest) is not int or largest < 0:
+        raise ValueError(
+            f"server_max_value_length: found {largest!r}, expected a whole number from 0 (no limit)"
+        )
+    for host in client.servers:
+        if isinstance(host.address, tuple) and not 0 < host.address[1] < 65536:
+            raise ValueError(
+                f"servers: found port {host.address[1]} of {host.address[0]}, "
+                "expected a whole number from 1 to 65535"
+            )
