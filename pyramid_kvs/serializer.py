@@ -79,7 +79,10 @@ class PickleCodec:
         return self._MAGIC + self._sign(self._secrets[0], payload) + payload
 
     def loads(self, data: Data) -> Any:
-        payload = self._verified(data.encode("latin-1") if isinstance(data, str) else data)
+        try:
+            payload = self._verified(data.encode("latin-1") if isinstance(data, str) else data)
+        except UnicodeEncodeError as error:
+            raise CodecError("stored data is text, no pickle") from error
         try:
             return pickle.loads(payload)  # noqa: S301 (configured, never a fallback of our own)
         except Exception as error:  # a pickle can raise whatever its classes raise

@@ -101,6 +101,11 @@ def test_unsigned_and_forged_pickles_do_not_load(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
+def test_text_is_no_pickle() -> None:
+    with pytest.raises(CodecError, match="no pickle"):
+        serializer("pickle").loads("Ω")
+
+
 def test_a_forged_pickle_is_no_fallback_either(tmp_path: Path) -> None:
     signed = bytes(build("pickle", secrets=["secret"]).dumps("value"))  # type: ignore[arg-type]
     forged = signed[: -len(pickle.dumps("value"))] + pickle.dumps(Bomb(tmp_path / "boom"))
