@@ -24,8 +24,7 @@ from .exceptions import CodecError, KVSConflict, KVSError, KVSNotSupported
 from .kvs import KVS, Stored, pause
 from .logs import fingerprint
 from .perl_records import REMOVED, Changes, Key, Record, fast_snapshot, is_same, records
-from .responses import answer_with_error
-from .session_answers import add_vary, answer_failure
+from .responses import add_vary, answer_failure
 
 __all__ = ["PerlSession", "PerlSessionFactory", "WritablePerlSession"]
 
@@ -148,9 +147,7 @@ class WritablePerlSession(PerlSession, MutableMapping[Key, Any]):
         super()._finish(request, response)
         try:
             self._save()
-        except CodecError as error:  # what the application wrote has no form in Perl: no 503
-            answer_with_error(request, response, error)
-        except KVSError as error:
+        except (KVSError, TypeError) as error:
             answer_failure(request, response, error)
 
     def _save(self) -> None:

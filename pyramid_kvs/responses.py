@@ -1,21 +1,34 @@
-"""What a client gets while a store is away: 503 with ``Retry-After``."""
+"""What responses say of stores: 503 while one is away, a failed save, and ``Vary``.
+
+Pyramid runs response callbacks outside of the exception views, so an error that left one would
+reach the WSGI server, with the view's response lost and no view asked.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+import logging
 
 from pyramid.config import Configurator
-from pyramid.httpexceptions import HTTPNotFound, HTTPServiceUnavailable
+from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavailable
 from pyramid.request import Request
 from pyramid.response import Response
 
-from .exceptions import RetryLater
+from .exceptions import (
+    CodecError,
+    KVSError,
+    KVSNotSupported,
+    RetryLater,
+    SessionConflict,
+    ValueTooLarge,
+)
+
+log = logging.getLogger("pyramid_kvs.session")
 
 #: Seconds after which a client may ask again: within this time the drivers notice the return.
 RETRY_AFTER = 5
 
 _OF_THE_OLD_BODY = ("cache-control", "etag", "expires", "last-modified", "location", "set-cookie")
+_MISTAKES = (CodecError, KVSNotSupported, ValueTooLarge)
 
 
 def includeme(config: Configurator) -> None:
@@ -28,19 +41,48 @@ def unavailable(error: Exception, request: Request) -> HTTPServiceUnavailable:
     return HTTPServiceUnavailable(headers=[("Retry-After", str(RETRY_AFTER))])
 
 
-def answer_with_error(request: Request, response: Response, error: BaseException) -> None:
-    """Turn a finished response into the answer that the exception views give to an error.
+def answer_failure(request: Request, response: Response, error: Exception) -> None:
+    """Turn a finished response into that of a save that failed, without its cookies.
 
-    For response callbacks, which Pyramid runs outside of the exception views. Headers that
-    describe the old body, and its cookies, go; others (a rate limit's, CORS) stay.
+    The application's exception view counts, where it has one for the error and does not answer
+    that all is well.
 
-    :raises BaseException: the error itself, when no view answers it.
+    :raises Exception: the error itself, where it is a mistake of the application that no view
+        answers.
     """
-    replace_response(request, response, _answer(request, error))
+    answer = _rendered(request, error) or _default(request, error)
+    if answer is None:
+        raise error
+    log.warning(
+        "a session was not saved (%s); the answer is %s", type(error).__name__, answer.status
+    )
+    _replace(request, response, answer)
 
 
-def replace_response(request: Request, response: Response, answer: Any) -> None:
-    """Put an answer in the place of a finished response."""
+def _rendered(request: Request, error: Exception) -> Response | None:
+    invoke = getattr(request, "invoke_exception_view", None)
+    if invoke is None:
+        return None
+    try:
+        answer: Response = invoke((type(error), error, error.__traceback__))
+    except HTTPNotFound:
+        return None
+    return None if answer.status_code < 300 else answer
+
+
+def _default(request: Request, error: Exception) -> Response | None:
+    if isinstance(error, SessionConflict):
+        return HTTPConflict("Another request changed the same part of the session. Try again.")
+    if isinstance(error, KVSError) and not isinstance(error, _MISTAKES):
+        return unavailable(error, request)
+    return None
+
+
+def _replace(request: Request, response: Response, answer: Response) -> None:
+    """Put an answer in the place of a finished response.
+
+    Headers that describe the old body, and its cookies, go; others (a rate limit's, CORS) stay.
+    """
     prepare = getattr(answer, "prepare", None)
     if prepare is not None:  # an HTTP exception makes its body when it is called
         prepare(request.environ)
@@ -57,11 +99,12 @@ def replace_response(request: Request, response: Response, answer: Any) -> None:
         replaced.close()
 
 
-def _answer(request: Request, error: BaseException) -> Any:
-    try:
-        raise error
-    except type(error):
-        try:
-            return request.invoke_exception_view(sys.exc_info())
-        except HTTPNotFound:
-            raise error from None
+def add_vary(headers: list[tuple[str, str]], name: str) -> None:
+    """Have caches tell responses apart by a request header."""
+    for index, (header, value) in enumerate(headers):
+        if header.lower() == "vary":
+            named = [item.strip().lower() for item in value.split(",")]
+            if name.lower() not in named and "*" not in named:
+                headers[index] = (header, f"{value}, {name}" if value.strip() else name)
+            return
+    headers.append(("Vary", name))

@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from .exceptions import KVSError
 from .kvs import KVS, Stored
+from .responses import answer_failure
 from .serializer import Data
-from .session_answers import answer_failure
 from .session_mapping import CSRF_TOKEN, SessionMapping
 from .session_merge import (
     CREATED,

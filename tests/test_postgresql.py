@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -1032,7 +1033,7 @@ def test_system_libpq(store: PostgresqlKVS, postgres_server: PostgresServer) -> 
         "assert driver.incr('n') == 1\n"
     )
     done = subprocess.run(
-        ["python", "-c", code, postgres_server.url],
+        [sys.executable, "-c", code, postgres_server.url],
         env={**os.environ, "PSYCOPG_IMPL": "python"},
         capture_output=True,
         text=True,
