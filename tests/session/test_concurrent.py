@@ -62,9 +62,7 @@ def test_different_keys_are_both_kept(store: Store) -> None:
 def test_later_save_wins_at_one_key(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, a=1)
-    overlap(
-        factory, session_id, lambda session: session.update(a=2), lambda s: s.update(a=3)
-    )
+    overlap(factory, session_id, lambda session: session.update(a=2), lambda s: s.update(a=3))
     assert contents(factory, session_id) == {"a": 3}
 
 
@@ -135,9 +133,7 @@ def test_flash_without_duplicates(store: Store) -> None:
     assert contents(factory, session_id) == {"_f_": ["saved"], "a": 1}
 
 
-@pytest.mark.parametrize(
-    "ending", ["invalidate", "clear", "regenerate_id"], ids=lambda name: name
-)
+@pytest.mark.parametrize("ending", ["invalidate", "clear", "regenerate_id"], ids=lambda name: name)
 def test_ended_session_is_not_brought_back(
     store: Store, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,9 +279,7 @@ def test_threads_lose_nothing(store: Store) -> None:
     session_id = new_session(factory, first=1)
     barrier = threading.Barrier(THREADS)
     threads = [
-        threading.Thread(
-            target=visit_often, args=(factory, session_id, barrier, worker, REQUESTS)
-        )
+        threading.Thread(target=visit_often, args=(factory, session_id, barrier, worker, REQUESTS))
         for worker in range(THREADS)
     ]
     for thread in threads:
@@ -301,9 +295,7 @@ def work(options: dict[str, Any], session_id: str, barrier: Any, process: int) -
     threads = [
         threading.Thread(
             target=visit_often,
-            args=(
-                factory, session_id, barrier, process * THREADS + thread, REQUESTS_OF_PROCESSES
-            ),
+            args=(factory, session_id, barrier, process * THREADS + thread, REQUESTS_OF_PROCESSES),
         )
         for thread in range(THREADS)
     ]

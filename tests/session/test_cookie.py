@@ -11,7 +11,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
 
-from pyramid_kvs.cookies import POSSIBLE_ID
+from pyramid_kvs.session.cookies import POSSIBLE_ID
 from pyramid_kvs.session import SessionFactory
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session, send
 
@@ -61,7 +61,7 @@ def test_secure_where_browsers_demand_it(memory: Store, options: dict[str, Any])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key_name": "a b"}, "key_name: found \"a b\", expected a cookie name"),
+        ({"key_name": "a b"}, 'key_name: found "a b", expected a cookie name'),
         ({"key_name": "a\r\nX-Evil"}, "key_name"),
         ({"key_name": "a;b"}, "key_name"),
         ({"key_name": "Path"}, "key_name"),

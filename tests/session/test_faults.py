@@ -68,9 +68,7 @@ def test_reading_answers_503(own_redis: Callable[..., RedisServer]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_save_that_fails_answers_503(
-    own_redis: Callable[..., RedisServer], fault: str
-) -> None:
+def test_save_that_fails_answers_503(own_redis: Callable[..., RedisServer], fault: str) -> None:
     server = own_redis()
     failing = Failing(server)
     failing.fail = getattr(server, fault)
@@ -91,9 +89,7 @@ def test_save_that_fails_without_the_include_answers_503(
 ) -> None:
     server = own_redis()
     config = Configurator()
-    config.set_session_factory(
-        SessionFactory({"kvs": "redis", "kvs_kwargs": {"url": server.url}})
-    )
+    config.set_session_factory(SessionFactory({"kvs": "redis", "kvs_kwargs": {"url": server.url}}))
 
     def view(request: Request) -> Response:
         request.session["a"] = 1

@@ -128,9 +128,7 @@ def test_flash_is_shown_once(store: Store) -> None:
     assert do(app, ["pop_flash"], ["pop_flash", "q"]) == [[], ["x"]]
 
 
-def test_undecodable_session_is_a_new_one(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_undecodable_session_is_a_new_one(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     app, session_id = store.app(), "ab" * 20
     store.put(session_id, "\x80 not JSON")
     app.set_cookie(COOKIE, session_id)
@@ -162,9 +160,7 @@ def test_pickle_codec_keeps_types(store: Store) -> None:
 
 
 def test_pyramid_checks_csrf_tokens_of_the_session(store: Store) -> None:
-    app = make_app(
-        store.options, lambda config: config.set_default_csrf_options(require_csrf=True)
-    )
+    app = make_app(store.options, lambda config: config.set_default_csrf_options(require_csrf=True))
     session_id = new_session(store.factory(), __csrf_token="t0ken")
     app.set_cookie(COOKIE, session_id)
     send(app, ["nothing"], status=400)

@@ -211,9 +211,7 @@ def test_sessions_of_another_library_cannot_be_listed() -> None:
 )
 def test_change_in_place_is_found(memory: Store, change: Any) -> None:
     factory = memory.factory()
-    session_id = new_session(
-        factory, list=[1, 2], dict={"inner": {"a": 1, "b": 2}}, _f_=["m"]
-    )
+    session_id = new_session(factory, list=[1, 2], dict={"inner": {"a": 1, "b": 2}}, _f_=["m"])
     before = memory.data(session_id)
     visit = Visit(factory, session_id)
     change(visit.session)

@@ -157,9 +157,7 @@ OPERATIONS = st.sampled_from(
     ["set", "set", "delete", "mutate", "flash", "flash", "pop_flash", "end", "end",
      "invalidate", "regenerate"]
 )  # fmt: skip
-STEPS = st.lists(
-    st.tuples(st.integers(0, 1), OPERATIONS, st.sampled_from(KEYS)), max_size=24
-)
+STEPS = st.lists(st.tuples(st.integers(0, 1), OPERATIONS, st.sampled_from(KEYS)), max_size=24)
 
 
 @settings(max_examples=300, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyramid_kvs.session_merge import (
+from pyramid_kvs.session.merge import (
     REMOVED,
     Changes,
     difference,

@@ -13,7 +13,7 @@ from webtest import TestApp
 
 from pyramid_kvs.exceptions import KVSNotSupported
 from pyramid_kvs.session import SessionFactory, end_session, end_sessions, list_sessions
-from pyramid_kvs.session_users import UserIndex, user_digest
+from pyramid_kvs.session.users import UserIndex, user_digest
 from tests.session.apps import COOKIE, STORES, Store, Visit, cookie_of, do, new_session, run, send
 from tests.session.conftest import make_store
 

@@ -12,15 +12,15 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 from zope.interface import implementer
 
-from . import settings
-from .components import ORDER_FEATURES, Components, build_driver, components
+from .. import settings
+from ..components import ORDER_FEATURES, Components, build_driver, components
+from ..exceptions import KVSNotSupported
+from ..kvs import KVS
 from .cookies import SessionCookie
-from .exceptions import KVSNotSupported
-from .kvs import KVS
-from .session_kinds import AuthTokenSession, CookieSession, is_token
-from .session_objects import Session
-from .session_store import SessionKeys, SessionStore
-from .session_users import (
+from .kinds import AuthTokenSession, CookieSession, is_token
+from .objects import Session
+from .store import SessionKeys, SessionStore
+from .users import (
     EPOCH,
     UserEpochs,
     UserIndex,
@@ -163,9 +163,7 @@ def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:
     return session._factory.users.all(user_digest(user_id), session.store_keys())
 
 
-def end_sessions(
-    request: Request, user_id: str | int, except_current: bool = False
-) -> int | None:
+def end_sessions(request: Request, user_id: str | int, except_current: bool = False) -> int | None:
     """End all sessions that were bound to a user; their ids are unknown from then on.
 
     :param except_current: keep that of this request, if it is the user's.
@@ -197,9 +195,7 @@ def end_session(request: Request, user_id: str | int, handle: str) -> bool:
     return bool(ended)
 
 
-def _raise_epoch(
-    session: Session, users: UserEpochs, user: str, except_current: bool
-) -> None:
+def _raise_epoch(session: Session, users: UserEpochs, user: str, except_current: bool) -> None:
     epoch = users.next(user)
     if session.is_bound_to(user):
         if not except_current:

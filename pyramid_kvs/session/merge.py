@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from .exceptions import SessionConflict
-from .serializer import Data
+from ..exceptions import SessionConflict
+from ..serializer import Data
 
 Record: TypeAlias = "dict[str, Any]"
 Snapshot: TypeAlias = "Data | None"
@@ -122,9 +122,7 @@ def refuse_conflict(base: Record, changes: Changes, theirs: Record, dumps: Dumps
         raise SessionConflict(f"another request changed the session key {key!r} meanwhile")
 
 
-def _merged_queue(
-    key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps
-) -> Any:
+def _merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Any:
     """Return the messages of the other request, without those popped here, with those pushed."""
     mine, before, there = changes.values[key], base.get(key, []), theirs.get(key, [])
     mine = [] if mine is REMOVED else mine

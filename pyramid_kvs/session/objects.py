@@ -11,23 +11,23 @@ from pyramid.request import Request
 from pyramid.response import Response
 from zope.interface import implementer
 
-from .exceptions import KVSError
-from .kvs import KVS, Stored
-from .responses import answer_failure
-from .serializer import Data
-from .session_mapping import CSRF_TOKEN, SessionMapping
-from .session_merge import (
+from ..exceptions import KVSError
+from ..kvs import KVS, Stored
+from ..responses import answer_failure
+from ..serializer import Data
+from .mapping import CSRF_TOKEN, SessionMapping
+from .merge import (
     CREATED,
     META,
     USER,
     Changes,
     Record,
 )
-from .session_store import Loaded, Save, Written, created_at
-from .session_users import EPOCH, user_digest
+from .store import Loaded, Save, Written, created_at
+from .users import EPOCH, user_digest
 
 if TYPE_CHECKING:
-    from .session import SessionFactory
+    from . import SessionFactory
 
 log = logging.getLogger("pyramid_kvs.session")
 

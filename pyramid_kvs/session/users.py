@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from .exceptions import CodecError, KVSNotSupported
-from .kvs import KVS
-from .session_merge import META, USER, Record
-from .session_store import SessionStore, created_at
+from ..exceptions import CodecError, KVSNotSupported
+from ..kvs import KVS
+from .merge import META, USER, Record
+from .store import SessionStore, created_at
 
 log = logging.getLogger("pyramid_kvs.session")
 
@@ -151,9 +151,7 @@ class UserIndex:
             if key in at_once or (key not in live and entered < latest)
         }
         if dead:
-            self._change(
-                user, lambda now: {k: at for k, at in now.items() if dead.get(k) != at}
-            )
+            self._change(user, lambda now: {k: at for k, at in now.items() if dead.get(k) != at})
 
     def _change(
         self, user: str, change: Callable[[dict[str, float]], dict[str, float]]

@@ -6,7 +6,7 @@ import os
 from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from typing import Any
 
-from .session_merge import (
+from .merge import (
     META,
     QUEUE,
     REMOVED,
@@ -64,8 +64,7 @@ class SessionMapping(MutableMapping[str, Any]):
     def _changes(self) -> Changes:
         data, meta, dumps = self._data, self._meta, self._dumps
         values = {
-            key: (meta if key.startswith(META) else data).get(key, REMOVED)
-            for key in self._touched
+            key: (meta if key.startswith(META) else data).get(key, REMOVED) for key in self._touched
         }
         for key, before in self._snapshots.items():
             if key not in values and is_changed(data[key], before, dumps):

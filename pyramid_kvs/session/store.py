@@ -14,11 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .exceptions import CodecError, KVSConflict, SessionTooLarge, ValueTooLarge
-from .kvs import KVS, Stored, Swap, pause
-from .logs import fingerprint
-from .serializer import Data, as_bytes
-from .session_merge import (
+from ..exceptions import CodecError, KVSConflict, SessionTooLarge, ValueTooLarge
+from ..kvs import KVS, Stored, Swap, pause
+from ..logs import fingerprint
+from ..serializer import Data, as_bytes
+from .merge import (
     CREATED,
     META,
     USER,
@@ -143,8 +143,9 @@ class SessionStore:
             return None
         record = self.decode(stored.data)
         if record is None:
-            log.warning("the stored session %s does not decode; a new one takes its place",
-                        fingerprint(key))
+            log.warning(
+                "the stored session %s does not decode; a new one takes its place", fingerprint(key)
+            )
         return None if record is None else Loaded(key, stored, record)
 
     def decode(self, data: Data) -> Record | None:
@@ -287,8 +288,9 @@ class SessionStore:
             raise self._unwritable(record, error) from error
         size = len(data) if isinstance(data, bytes) or data.isascii() else len(as_bytes(data))
         if size + len(key) + self._prefix > self._max_bytes:
-            raise self._too_large(record, f"has {size} bytes, more than {self._max_bytes} "
-                                          "(max_bytes) less its key")
+            raise self._too_large(
+                record, f"has {size} bytes, more than {self._max_bytes} (max_bytes) less its key"
+            )
         return data
 
     def _unwritable(self, record: Record, error: Exception) -> TypeError:

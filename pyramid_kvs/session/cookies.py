@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
-from .settings import show
+from ..settings import show
 
 Header: TypeAlias = "tuple[str, str]"
 
@@ -127,7 +127,9 @@ def check_cookie(options: Mapping[str, Any], setting: str) -> None:
         _refuse(setting, "key_name", name, "no '__Host-' with a cookie_domain or another path")
     if options["cookie_secure"] is False and _is_secure(options):
         _refuse(
-            setting, "cookie_secure", False,
+            setting,
+            "cookie_secure",
+            False,
             "true or null: browsers refuse SameSite=None and the name's prefix without Secure",
         )
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from pyramid.request import Request
 from pyramid.response import Response
 
-from .exceptions import KVSNotSupported
-from .kvs import Stored
-from .responses import add_vary
-from .session_mapping import new_id
-from .session_objects import Session
-from .session_store import LOOKS_HASHED
+from ..exceptions import KVSNotSupported
+from ..kvs import Stored
+from ..responses import add_vary
+from .mapping import new_id
+from .objects import Session
+from .store import LOOKS_HASHED
 
 if TYPE_CHECKING:
-    from .session import SessionFactory
+    from . import SessionFactory
 
 log = logging.getLogger("pyramid_kvs.session")
 
