@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -50,6 +52,7 @@ class ApplicationCache:
         self._away = ThrottledLog(log)
         self._creating: dict[str, _Creation] = {}
         self._creating_lock = threading.Lock()
+        _caches.add(self)
 
     # -- a mapping ------------------------------------------------------------------------
 
@@ -84,8 +87,12 @@ class ApplicationCache:
 
     def pop(self, key: str, default: Any = None) -> Any:
         """Remove a key; return the value that was there, or ``default``."""
-        value = self.delete(key)
-        return default if value is None else value
+        try:
+            data = self.client.raw_delete(key)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return default
+        return default if data is None else self._decoded(key, data, default)
 
     def list_keys(self, pattern: str = "*") -> list[str]:
         """Return the keys that match; only ``*`` and ``?`` are special."""
@@ -103,11 +110,7 @@ class ApplicationCache:
 
     def delete(self, key: str) -> Any:
         """Remove a key; return the value that was there, or ``None``."""
-        try:
-            return self.client.delete(key)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return None
+        return self.pop(key)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those keys that are there, in one round trip."""
@@ -202,7 +205,11 @@ class ApplicationCache:
             with self._creating_lock:
                 creation.users -= 1
                 if not creation.users:
-                    del self._creating[key]
+                    self._creating.pop(key, None)
+
+    def _forget_creations(self) -> None:
+        self._creating = {}
+        self._creating_lock = threading.Lock()
 
     # -- failures -------------------------------------------------------------------------
 
@@ -225,6 +232,18 @@ class ApplicationCache:
         if self._raises:
             raise error
         self._away.warning("the cache's store is away, requests go on without it: %s", error)
+
+
+_caches: weakref.WeakSet[ApplicationCache] = weakref.WeakSet()
+
+
+def _forget_creations() -> None:
+    """Forget, in a child process, what threads of the parent are making: none of them is here."""
+    for cache in list(_caches):
+        cache._forget_creations()
+
+
+os.register_at_fork(after_in_child=_forget_creations)
 
 
 class _CacheAttribute:
@@ -259,4 +278,6 @@ def includeme(config: Configurator) -> None:
 
 def subscribe(event: Any) -> None:
     """Put ``cache`` on the request of an event; see :func:`pyramid_kvs.subscribe_cache`."""
-    event.request.cache = components(event.request.registry).cache
+    cache = components(event.request.registry).cache
+    if cache is not None:
+        event.request.cache = cache

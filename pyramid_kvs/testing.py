@@ -66,7 +66,7 @@ class MockCache(KVS):
 
     def get_keys(self, pattern: str = "*") -> list[str]:
         matches = key_pattern(pattern).fullmatch
-        full_keys = [key for key in MockCache.cached_data if key.startswith(self.key_prefix)]
+        full_keys = [key for key in list(MockCache.cached_data) if key.startswith(self.key_prefix)]
         keys = [decode_key(key[len(self.key_prefix) :]) for key in full_keys]
         return [key for key in keys if matches(key) and self.raw_get(key) is not None]
 

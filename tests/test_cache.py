@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +88,9 @@ def test_everything_else(store: Options) -> None:
         assert cache.expire("key", 100)
         assert cache.pop("key") == 1
         assert cache.pop("key", "gone") == "gone"
+        cache["null"] = None
+        assert cache.pop("null", "gone") is None
+        assert cache.pop("null", "gone") == "gone"
         assert cache.add("key", 2)
         assert not cache.add("key", 3)
         assert cache.delete("key") == 2
@@ -134,6 +139,17 @@ def test_undecodable_data_is_a_miss(store: Options, caplog: pytest.LogCaptureFix
     assert cache.get_or_create("bad", lambda: "made") == "made"
     assert cache["bad"] == "made"
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("remove", [ApplicationCache.pop, ApplicationCache.delete])
+def test_removing_undecodable_data_is_logged(
+    remove: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = cache_of({"kvs": "memory"})
+    cache.client.raw_set("bad", "{secret value", 60)
+    assert remove(cache, "bad") is None
+    assert [message.split(":")[0] for message in caplog.messages] == ["cache key 'bad'"]
+    assert cache.client.raw_get("bad") is None
 
 
 # -- get_or_create ---------------------------------------------------------------------------
@@ -195,6 +211,28 @@ def test_a_creator_that_fails_lets_the_next_one_try() -> None:
     run(3, work)
     assert sorted(results) == ["failed", "made", "made"]
     assert len(attempts) == 2
+
+
+def test_a_child_process_waits_for_no_thread_of_its_parent() -> None:
+    cache = cache_of({"kvs": "memory"})
+    started, forked = threading.Event(), threading.Event()
+
+    def create() -> str:
+        started.set()
+        forked.wait(60)
+        return "parent"
+
+    thread = threading.Thread(target=cache.get_or_create, args=("key", create))
+    thread.start()
+    started.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends the child if it waits
+        os._exit(cache.get_or_create("key", lambda: "child") != "child")
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert cache["key"] == "parent"
 
 
 def test_none_is_created_once() -> None:
@@ -338,6 +376,16 @@ def test_subscribe_cache_serves_other_requests() -> None:
     pyramid_kvs.subscribe_cache(event)
     request.cache["key"] = 1
     assert request.cache["key"] == 1
+
+
+def test_subscribe_cache_adds_nothing_without_the_setting() -> None:
+    config = Configurator(settings={})
+    config.include("pyramid_kvs")
+    config.commit()
+    request = DummyRequest()
+    request.registry = config.registry
+    pyramid_kvs.subscribe_cache(type("Event", (), {"request": request}))
+    assert not hasattr(request, "cache")
 
 
 def test_no_setting_no_cache() -> None:
