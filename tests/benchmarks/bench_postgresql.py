@@ -104,7 +104,8 @@ def print_purge(server: PostgresServer, driver: KVS) -> None:
     left = server.execute("SELECT count(*) FROM kvs WHERE expires <= now()")[0][0]
     print(
         f"  1,600 writes removed {1_000_000 - left:,} of them: "
-        f"median {statistics.median(times):.0f}, mean {statistics.mean(times):.0f}, slowest {max(times):,.0f} µs a write"
+        f"median {statistics.median(times):.0f}, mean {statistics.mean(times):.0f}, "
+        f"slowest {max(times):,.0f} µs a write"
     )
     started = time.perf_counter()
     removed = driver.purge()  # type: ignore[attr-defined]

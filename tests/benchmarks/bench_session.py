@@ -266,9 +266,7 @@ def main(what: str = "redis") -> None:
             end_many(server)
             return
         for size in CONTENTS:
-            compare(
-                {"kvs": "redis", "kvs_kwargs": {"url": server.url}}, RedisFloor(server), size
-            )
+            compare({"kvs": "redis", "kvs_kwargs": {"url": server.url}}, RedisFloor(server), size)
 
 
 if __name__ == "__main__":

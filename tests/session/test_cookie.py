@@ -11,8 +11,8 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
 
-from pyramid_kvs.session.cookies import POSSIBLE_ID
 from pyramid_kvs.session import SessionFactory
+from pyramid_kvs.session.cookies import POSSIBLE_ID
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session, send
 
 ID = "0123456789abcdef" * 2 + "01234567"
