@@ -36,6 +36,8 @@ INI = """
 paste.app_factory = pkvs_application:main
 {settings}
 """
+# Pyramid imports pkg_resources, which warns of its end with some versions of setuptools.
+QUIET = {**os.environ, "PYTHONWARNINGS": "ignore"}
 Write = Callable[..., str]
 
 
@@ -106,7 +108,9 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_console_script(write: Write) -> None:
     """The script that pip installs ends with the exit status, and without a traceback."""
     script = Path(sys.executable).with_name("pkvs")
-    done = subprocess.run([script, "ping", "x.ini"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [script, "ping", "x.ini"], env=QUIET, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "pkvs: x.ini: no such file\n")
 
 
@@ -271,6 +275,7 @@ def test_thaw_into_a_closed_pipe(tmp_path: Path) -> None:
     os.close(read)
     done = subprocess.run(
         [sys.executable, "-m", "pyramid_kvs.scripts.pkvs", "thaw", str(path)],
+        env=QUIET,
         stdout=write,
         stderr=subprocess.PIPE,
         check=False,

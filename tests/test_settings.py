@@ -10,8 +10,14 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from webtest import TestApp
 
-from pyramid_kvs import settings
+from pyramid_kvs import kvs, settings
 from pyramid_kvs.components import components
+
+
+@pytest.fixture(autouse=True)
+def no_registered_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing ``pyramid_kvs.testing``, as other tests do, makes ``mock`` known."""
+    monkeypatch.setattr(kvs, "_registered", {})
 
 
 def configure(**features: Any) -> Configurator:
