@@ -94,7 +94,7 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
         ({"kvs": "memory", "ttl": -1}, ["ttl: found -1"]),
         ({"kvs": "memory", "ttl": float("nan")}, ["ttl: found NaN"]),
         ({"kvs": "memory", "ttl": 10**400}, ["ttl: found 1000", "above 0, or null"]),
-        ('{"kvs": "memory", "ttl": ' + "9" * 5000 + "}", ["not valid JSON", "4300 digits"]),
+        ('{"kvs": "memory", "ttl": ' + "9" * 5000 + "}", ["not valid JSON", "integer string"]),
         ({"kvs": "memory", "TTL": 5}, ["unknown key 'TTL'", "did you mean 'ttl'?"]),
         ({"kvs": "memory", "codec": "JSON"}, ["codec: unknown codec", "did you mean 'json'?"]),
         ({"kvs": "memory", "key_prefix": 5}, ["key_prefix: found 5, expected a text"]),
