@@ -570,8 +570,17 @@ class Reader:
                 raise StorableError(f"a hook of kind {self.data[self.pos]}", self.pos)
             self.pos += 1
         value: list[Any] = []
+        if self.tags and self.tags[-1] is PENDING:
+            self._settle(value)
         self.tags.append(value)
         return self._continue_hook(value, flags, form | has_tail)
+
+    def _settle(self, value: Any) -> None:
+        """Give the references that lead to a hook their value: its own list may name them."""
+        tags, tag = self.tags, len(self.tags) - 1
+        while tag >= 0 and tags[tag] is PENDING:
+            tags[tag] = value
+            tag -= 1
 
     def _continue_hook(self, value: list[Any], flags: int, form: int) -> Any:
         """Go on after a flag byte: with a record that only gets a tag, or to the object itself."""

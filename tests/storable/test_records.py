@@ -357,6 +357,17 @@ def test_cycles(kind: int) -> None:
     assert_value(NETWORK + ref(b"\x21\x03" + R.u64(1) + same(0) + R.key(b"k"), kind), loop)
 
 
+@pytest.mark.parametrize("callback", [None, lambda name, value: value])
+@pytest.mark.parametrize("kind", [4, 20, 27, 28, 11, 12, 13])
+def test_hook_names_a_reference_to_itself(kind: int, callback: Any) -> None:
+    """As perl writes it where a freeze method returns a reference to what refers to the object."""
+    looped: list[Any] = [b"x"]
+    looped += [looped, looped]
+    for tags in (U(0) + U(1), U(1) + U(2)):
+        hook = b"\x13\x82\x01H\x01x\x02" + tags
+        assert_value(NETWORK + ref(ref(hook), kind), looped, blessed=callback)
+
+
 def test_sharing_is_identity() -> None:
     """Shared lists are one object, equal ones are not, also when they are empty."""
     first, again, other = net(R.array(ref(R.array()), ref(same(2)), ref(R.array())))
