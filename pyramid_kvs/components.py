@@ -89,7 +89,7 @@ def build_driver(setting: str, options: Mapping[str, Any], parts: Components) ->
         driver = found(
             options["kvs"], options["kvs_kwargs"], options["key_prefix"], options["ttl"], codec
         )
-    except (TypeError, ValueError, LookupError, AttributeError, OSError) as error:
+    except Exception as error:
         raise ConfigurationError(
             f"{setting}: kvs_kwargs: the {options['kvs']} client refuses "
             f"{show(options['kvs_kwargs'])}: {without_credentials(str(error))}"
@@ -107,7 +107,7 @@ def _driver_class(setting: str, name: str | None, parts: Components) -> type[KVS
         return driver_class(name, parts.driver_classes)
     except UnknownDriver as error:
         raise ConfigurationError(f"{setting}: kvs: {error}") from None
-    except (DriverNotInstalled, TypeError, ImportError, AttributeError) as error:
+    except (DriverNotInstalled, TypeError, ValueError, ImportError, AttributeError) as error:
         raise ConfigurationError(f"{setting}: kvs: {error}") from error
 
 

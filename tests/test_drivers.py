@@ -315,6 +315,32 @@ def test_the_directive_counts_after_the_include() -> None:
     assert "MemoryKVS 'dotted'" in app.get("/").text
 
 
+class Refuses(KVS):
+    def _create_client(self, **kwargs: Any) -> None:
+        raise RuntimeError("no such host: redis://me:hunter2@host")
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (dict, "not a subclass of pyramid_kvs.kvs.KVS"),
+        ("Nowhere", "kvs.cache: kvs: "),
+        ("no_such_package.kvs:Driver", "pip install no_such_package"),
+        ("json:Driver", "module 'json' has no attribute 'Driver'"),
+        (Refuses, "the mine client refuses {}: no such host"),
+    ],
+)
+def test_a_driver_that_cannot_be_made_names_the_setting(driver: Any, message: str) -> None:
+    config = Configurator(settings={"kvs.cache": {"kvs": "mine"}})
+    config.include("pyramid_kvs")
+    config.add_kvs_driver("mine", driver)
+    with pytest.raises(ConfigurationError) as info:
+        config.commit()
+    assert "ConfigurationError'>: kvs.cache: " in str(info.value)
+    assert message in str(info.value)
+    assert "hunter2" not in str(info.value)
+
+
 def test_the_directive_belongs_to_its_application() -> None:
     app_with_driver("mine", ("mine", ClientOnly))
     with pytest.raises(ConfigurationError, match="unknown driver 'mine'"):
