@@ -147,7 +147,7 @@ def _parse_native(cursor: _Cursor, major: int, has_nv_size: bool) -> Header:
     order = BYTE_ORDERS.get(name)
     if order is None:
         known = ", ".join(text.decode() for text in BYTE_ORDERS)
-        raise StorableError(f"unknown byte order {name[:16]!r} (known: {known})", start)
+        raise StorableError(f"unknown byte order (known: {known})", start)
     sizes = cursor.take(3)
     if sizes[0] not in (4, 8) or sizes[1] not in (4, 8) or sizes[2] not in (4, 8):
         raise StorableError(f"sizes of int, long and pointer are {tuple(sizes)}", cursor.pos - 3)
