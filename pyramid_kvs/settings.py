@@ -357,7 +357,8 @@ def check_names(settings: Mapping[str, Any]) -> None:
 _SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
 #: Up to the last "@": in a password that nobody percent-encoded stand "@", "/" and spaces.
 _URL_CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
-_PARAMETER = re.compile(r"(\w*pass\w*\s*=\s*)('[^']*'?|[^&\s'\"]+)", re.IGNORECASE)
+#: Of a URL's query, or of libpq's ``key=value`` pairs.
+_PASSWORD = re.compile(r"(\w*pass\w*\s*=\s*)('(?:[^'\\]|\\.)*'?|[^&\s]*)", re.IGNORECASE)
 
 
 def show(value: Any) -> str:
@@ -367,8 +368,8 @@ def show(value: Any) -> str:
 
 
 def without_credentials(message: str) -> str:
-    """Return a text with the users and passwords of URLs in it masked."""
-    return _PARAMETER.sub(r"\1***", _URL_CREDENTIALS.sub("***@", message))
+    """Return a text, of one URL at most, with its user and passwords masked."""
+    return _PASSWORD.sub(r"\1***", _URL_CREDENTIALS.sub("***@", message))
 
 
 def _redacted(value: Any) -> Any:

@@ -129,6 +129,8 @@ def test_hostile_depth_is_not_valid_json() -> None:
         ({"kvs": "redis", "kvs_kwargs": {"url": "redis://h:x/?password=hunter2"}}, "hunter2"),
         ({"kvs": "memory", "kvs_kwargs": {"dsn": "host=h password=hunter2"}}, "hunter2"),
         ({"kvs": "memory", "kvs_kwargs": {"dsn": "password = 'hun ter2' host=h"}}, "ter2"),
+        ({"kvs": "memory", "kvs_kwargs": {"dsn": r"password='hun\' ter2' host=h"}}, "ter2"),
+        ({"kvs": "memory", "kvs_kwargs": {"dsn": "password='hun ter2"}}, "ter2"),
     ],
 )
 def test_a_refusal_shows_no_secret(options: Any, hidden: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from plaster import PlasterError
-from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap
 from pyramid.registry import Registry
 from pyramid.scripts.common import parse_vars
@@ -55,7 +55,7 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
         raise Failed(f"{path}: no such file")
     try:
         started = bootstrap(args.ini, options=_parse_vars(args.vars))
-    except (ConfigurationError, ConfigurationExecutionError, PlasterError) as error:
+    except (ConfigurationError, PlasterError) as error:
         raise Failed(f"{path}: {error}") from error
     except (LookupError, ImportError, OSError) as error:
         raise Failed(f"{path}: {type(error).__name__}: {error}") from error

@@ -146,16 +146,10 @@ def address(kwargs: Mapping[str, Any]) -> str:
     for key in ("url", "unix_socket_path", "servers"):
         if kwargs.get(key):
             found = kwargs[key] if isinstance(kwargs[key], list) else [kwargs[key]]
-            return without_passwords(",".join(str(item) for item in found))
+            return ",".join(settings.without_credentials(str(item)) for item in found)
     if "host" in kwargs or "port" in kwargs:
         return ":".join(str(kwargs[key]) for key in ("host", "port") if key in kwargs)
     return "default"
-
-
-def without_passwords(text: str) -> str:
-    """Mask users and passwords in URLs, in their queries, and in libpq's ``key=value`` pairs."""
-    masked = settings.without_credentials(text)
-    return re.sub(r"(\w*password\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", r"\1***", masked)
 
 
 # -- purge -----------------------------------------------------------------------------------
