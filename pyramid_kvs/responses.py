@@ -21,6 +21,7 @@ from .exceptions import (
     SessionConflict,
     ValueTooLarge,
 )
+from .logs import ThrottledLog
 
 log = logging.getLogger("pyramid_kvs.session")
 
@@ -33,7 +34,13 @@ _MISTAKES = (CodecError, KVSNotSupported, ValueTooLarge)
 
 def includeme(config: Configurator) -> None:
     """Add the library's view for a store that is away; an application's own replaces it."""
-    config.add_exception_view(unavailable, context=RetryLater)
+    away = ThrottledLog(logging.getLogger(__name__))
+
+    def log_and_answer(error: Exception, request: Request) -> HTTPServiceUnavailable:
+        away.warning("a store is away, requests that need it are answered 503: %s", error)
+        return unavailable(error, request)
+
+    config.add_exception_view(log_and_answer, context=RetryLater)
 
 
 def unavailable(error: Exception, request: Request) -> HTTPServiceUnavailable:

@@ -303,7 +303,9 @@ def test_a_hung_store_is_a_miss_within_a_second(own_redis: Callable[..., RedisSe
     assert until(lambda: cache["key"] == "value")
 
 
-def test_on_error_raise_answers_503(own_redis: Callable[..., RedisServer]) -> None:
+def test_on_error_raise_answers_503(
+    own_redis: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
     server = own_redis()
     kwargs = {"port": server.port, "host": server.host}
     options = {"kvs": "redis", "kvs_kwargs": kwargs, "on_error": "raise"}
@@ -313,6 +315,10 @@ def test_on_error_raise_answers_503(own_redis: Callable[..., RedisServer]) -> No
     response = app.get("/", status=503)
     assert int(response.headers["Retry-After"]) > 0
     assert str(server.port) not in response.text
+    app.get("/", status=503)
+    (message,) = caplog.messages
+    assert message.startswith("a store is away, requests that need it are answered 503: redis at")
+    assert str(server.port) in message
 
 
 def test_an_application_starts_while_its_store_is_down(
