@@ -84,6 +84,37 @@ def test_refused_setting(write: Write, capsys: pytest.CaptureFixture[str]) -> No
     assert "did you mean 'redis'" in capsys.readouterr().err
 
 
+def test_refused_setting_in_one_line(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(cache={"kvs": "own", "ttl": "300"})
+    assert pkvs.main(["ping", path]) == 1
+    expected = 'kvs.cache: ttl: found "300", expected a number of seconds above 0, or null'
+    assert capsys.readouterr().err == f"pkvs: {path}: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("hunter22\n", "line 1 stands before the first [section]"),
+        (INI.format(settings="hunter22"), "line 4: no KEY = VALUE"),
+        (INI.format(settings="url = redis://u:hunter%22@host"), "url in [app:main]: write %% for"),
+        (INI.format(settings="url = hunter22%(store)s"), "nothing says what %(store)s is"),
+        (INI.format(settings="url = 1\nurl = hunter22"), "option 'url' in section 'app:main'"),
+        (INI.format(settings="url = hunter22\udcff"), "no text in UTF-8: invalid start byte"),
+    ],
+)
+def test_broken_file(
+    text: str, problem: str, tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message has no line of the file, which may hold a password."""
+    path = tmp_path / "broken.ini"
+    path.write_text(text, "utf-8", "surrogateescape")
+    assert pkvs.main(["ping", str(path)]) == 1
+    start, _, found = capsys.readouterr().err.partition(f"{path}: ")
+    assert start == "pkvs: "
+    assert problem in found
+    assert "hunter" not in found
+
+
 def test_no_stores(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert pkvs.main(["ping", write()]) == 1
     assert "none of the settings kvs.cache, " in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import contextlib
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from plaster import PlasterError
-from pyramid.exceptions import ConfigurationError
+from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
 from pyramid.paster import bootstrap
 from pyramid.registry import Registry
 from pyramid.scripts.common import parse_vars
@@ -56,11 +57,34 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
     try:
         started = bootstrap(args.ini, options=_parse_vars(args.vars))
     except (ConfigurationError, PlasterError) as error:
-        raise Failed(f"{path}: {error}") from error
+        raise Failed(f"{path}: {_reason(error)}") from error
+    except configparser.Error as error:
+        raise Failed(f"{path}: {_mistake(error)}") from error
+    except UnicodeDecodeError as error:
+        raise Failed(f"{path}: no text in UTF-8: {error.reason} at byte {error.start}") from error
     except (LookupError, ImportError, OSError) as error:
         raise Failed(f"{path}: {type(error).__name__}: {error}") from error
     with started:
         yield started["registry"]
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without the place where Pyramid ran the check of a setting."""
+    cause = error.evalue if isinstance(error, ConfigurationExecutionError) else error
+    return str(cause if isinstance(cause, ConfigurationError) else error)
+
+
+def _mistake(error: configparser.Error) -> str:
+    """Return what is wrong in an ini file, and none of its lines: they may hold a password."""
+    if isinstance(error, configparser.InterpolationMissingOptionError):
+        return f"{error.option} in [{error.section}]: nothing says what %({error.reference})s is"
+    if isinstance(error, configparser.InterpolationError):
+        return f"{error.option} in [{error.section}]: write %% for a percent sign"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno} stands before the first [section]"
+    if isinstance(error, configparser.ParsingError):
+        return f"line {', '.join(str(number) for number, _ in error.errors)}: no KEY = VALUE"
+    return error.message
 
 
 def _parse_vars(pairs: Sequence[str]) -> dict[str, str]:
