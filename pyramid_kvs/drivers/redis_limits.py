@@ -203,6 +203,9 @@ def is_single(checks: Sequence[LimitCheck]) -> bool:
     return checks[0].key is not None and checks[0].unknown_key is not None
 
 
+_THREE_KEYS = b"$1\r\n3\r\n" + 3 * b"$%d\r\n%b\r\n" + b"%b"
+
+
 def pack_single(
     check: LimitCheck,
     session_key: str | None,
@@ -214,8 +217,9 @@ def pack_single(
     counter = full_key(check.unknown_key)  # type: ignore[arg-type]
     if session_key is None:
         return 6, b"$1\r\n1\r\n$%d\r\n%b\r\n%b" % (len(counter), counter, args)
-    keys = pack_words((full_key(check.key), counter, full_key(session_key)))  # type: ignore[arg-type]
-    return 8, b"$1\r\n3\r\n%b%b" % (keys, args)
+    known, session = full_key(check.key), full_key(session_key)  # type: ignore[arg-type]
+    lengths_and_keys = (len(known), known, len(counter), counter, len(session), session)
+    return 8, _THREE_KEYS % (*lengths_and_keys, args)
 
 
 @functools.lru_cache(maxsize=1024)

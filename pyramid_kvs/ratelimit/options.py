@@ -44,6 +44,7 @@ class Limit:
     error_status: int
     quoted: str
     field: str  # its part of RateLimit-Policy
+    x_limit: tuple[str, str]  # a header
     options: Options
 
     def applies(self, request: Request) -> bool:
@@ -148,6 +149,7 @@ def make_limit(
         error_status=options["status"],
         quoted=quoted(name),
         field=f"{quoted(name)};q={limit};w={math.ceil(window)}",
+        x_limit=("X-RateLimit-Limit", str(limit)),
         options=options,
     )
 

@@ -86,24 +86,23 @@ def add_headers(
     :param x_status: the limit that ``X-RateLimit-*`` tells of.
     """
     headers = response.headerlist
-    if any(name in _OURS for name, _ in headers):
+    if not _OURS.isdisjoint([name for name, _ in headers]):
         headers[:] = [header for header in headers if header[0] not in _OURS]
     if x_status is not None:
         headers += _x_fields(x_status)
     told = [status for status in statuses if status.is_counted and status.policy.tells_ietf]
     if told:
-        headers.append(("RateLimit-Policy", ", ".join([one.policy.field for one in told])))
-        headers.append(("RateLimit", ", ".join([_quota(one) for one in told])))
+        headers += [
+            ("RateLimit-Policy", ", ".join([one.policy.field for one in told])),
+            ("RateLimit", ", ".join([_quota(one) for one in told])),
+        ]
     violated = [status for status in statuses if not status.allowed]
     if violated and "Retry-After" not in response.headers:
         headers.append(("Retry-After", str(retry_after(violated))))
 
 
 def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
-    fields = [
-        ("X-RateLimit-Limit", str(status.limit)),
-        ("X-RateLimit-Remaining", str(status.remaining)),
-    ]
+    fields = [status.policy.x_limit, ("X-RateLimit-Remaining", str(status.remaining))]
     if status.is_counted:
         fields.append(("X-RateLimit-Reset", str(math.ceil(time.time() + status.reset))))
     return fields
