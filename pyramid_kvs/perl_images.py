@@ -81,7 +81,7 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
         if _holds_object(value, changes.objects):
             raise _unwritable(key, "an object of a Perl class") if key in asked else _linked(key)
     kept = [pair for place, pair in enumerate(image.pairs) if place not in dropped]
-    return _Assembly(image, kept, _written(image, changes)).data()
+    return _Assembly(image, kept, _wire_keys(image, changes), _fresh_values(changes)).data()
 
 
 def _dropped(image: HashImage, changes: Changes, current: Mapping[Key, Any]) -> set[int]:
@@ -180,13 +180,13 @@ def _wire_keys(image: HashImage, changes: Changes) -> dict[Key, WireKey]:
     }
 
 
-def _written(image: HashImage, changes: Changes) -> list[tuple[WireKey, Any]]:
-    """Return the pairs to write."""
-    keys = _wire_keys(image, changes)
-    values = [changes.values[key] for key in keys]
-    if changes.text_codec is not None:
-        values = encode_text(values, changes.text_codec)
-    return list(zip(keys.values(), values, strict=True))
+def _fresh_values(changes: Changes) -> dict[Key, Any]:
+    """Return the values to write, by key."""
+    values = {key: value for key, value in changes.values.items() if value is not REMOVED}
+    if changes.text_codec is None:
+        return values
+    encoded = encode_text([*values.values()], changes.text_codec)
+    return dict(zip(values, encoded, strict=True))
 
 
 def _wire_key(key: Key, text_codec: str | None) -> WireKey:
@@ -234,12 +234,16 @@ class _Assembly:
     """Puts an image together: what is before the hash, its pairs, what is after it."""
 
     def __init__(
-        self, image: HashImage, kept: list[Pair], written: list[tuple[WireKey, Any]]
+        self,
+        image: HashImage,
+        kept: list[Pair],
+        wire_keys: Mapping[Key, WireKey],
+        values: dict[Key, Any],
     ) -> None:
         self.image = image
         self.kept = kept
-        self.keys = [key for key, _ in written]
-        self.fresh = _freeze([value for _, value in written], image.scanner.header)
+        self.keys = [wire_keys[key] for key in values]
+        self.fresh = _freeze(values, image.scanner.header)
         self.u32 = image.scanner.u32.pack
         self.class_numbers: dict[int, int] = {}
         self._number_objects()
@@ -316,15 +320,12 @@ class _Assembly:
         ]
 
 
-def _freeze(values: list[Any], header: Header) -> HashImage:
-    """Return an image of the values, laid out as one with that header; the keys are their places.
+def _freeze(values: dict[Key, Any], header: Header) -> HashImage:
+    """Return an image of the values, laid out as one with that header.
 
     :raises StorableError: a value has no form in Perl, or this machine does not write that layout.
     """
-    values_by_place = {str(place): value for place, value in enumerate(values)}
-    frozen = (
-        storable.nfreeze(values_by_place) if header.network else storable.freeze(values_by_place)
-    )
+    frozen = storable.nfreeze(values) if header.network else storable.freeze(values)
     fresh = read_hash(frozen, None)
     ours = fresh.scanner.header
     if (ours.order, ours.iv_size, ours.nv_size) != (header.order, header.iv_size, header.nv_size):
