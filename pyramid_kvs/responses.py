@@ -102,6 +102,7 @@ def _replace(request: Request, response: Response, answer: Response) -> None:
     response.status = answer.status
     response.headerlist = kept + list(answer.headerlist)
     response.app_iter = answer.app_iter
+    response.empty_body = True  # an HTTPFound would fill an empty body with its own text
     if hasattr(replaced, "close"):
         replaced.close()
 

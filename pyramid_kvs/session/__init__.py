@@ -96,10 +96,11 @@ class SessionFactory:
             self.cookie = SessionCookie(checked, name)
         else:
             self.header_titles = _header_titles(self.key_name, name)
+        #: The request headers on which responses depend.
+        self.vary = self.header_titles or ["Cookie"]
         self.header_names = [title.lower() for title in self.header_titles]
         self._headers = [
-            (title.lower(), "HTTP_" + title.upper().replace("-", "_"), title)
-            for title in self.header_titles
+            (name, "HTTP_" + name.upper().replace("-", "_")) for name in self.header_names
         ]
         self.driver = build_driver(name, checked, parts or Components())
         self.ttl: float | None = checked["ttl"]
@@ -122,16 +123,21 @@ class SessionFactory:
 
         ``None``: the request brings neither id nor token, or nothing that can be one.
         """
+        keys = self.session_keys(request)
+        return keys[0] if keys else None
+
+    def session_keys(self, request: Request) -> list[str]:
+        """Return all keys under which it may lie, that of new sessions first; see ``hash_keys``."""
         if self.session_class is CookieSession:
             found = self.cookie.find(request)
-            return None if found is None else self.keys.home("", found)
+            return [] if found is None else self.keys.all("", found)
         name, token = self.find_token(request)
-        return None if token is None else self.keys.home(f"{name}::", token)
+        return [] if token is None else self.keys.all(f"{name}::", token)
 
     def find_token(self, request: Request) -> tuple[str | None, str | None]:
         """Return the name, in lower case, and the value of the first header that is there."""
-        for name, variable, title in self._headers:
-            value = request.environ.get(variable) or request.headers.get(title)
+        for name, variable in self._headers:
+            value = request.environ.get(variable) or _in_lower_case(request.headers).get(name)
             if value is not None and self.takes_token(value.strip()):
                 return name, value.strip()
         return None, None
@@ -139,6 +145,13 @@ class SessionFactory:
     def takes_token(self, value: object) -> bool:
         """Return whether a session may lie under a token: not where a counter would lie."""
         return is_token(value) and not str(value).endswith(self.reserved_endings)
+
+
+def _in_lower_case(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers that are found by a name in lower case; a DummyRequest's are a dict."""
+    if not isinstance(headers, dict):
+        return headers
+    return {name.lower().replace("_", "-"): value for name, value in headers.items()}
 
 
 def _header_titles(names: str | list[str], setting: str) -> list[str]:
@@ -174,10 +187,10 @@ def end_sessions(request: Request, user_id: str | int, except_current: bool = Fa
     if isinstance(users, UserEpochs):
         _raise_epoch(session, users, user, except_current)
         return None
-    kept = session.store_keys() if except_current else []
+    current = session.store_keys()
+    kept = current if except_current else []
     ended = users.end(user, lambda key: key not in kept)
-    is_ended = not set(ended).isdisjoint(session.store_keys())
-    if is_ended or (not except_current and session.is_bound_to(user)):
+    if not set(ended).isdisjoint(current) or (not except_current and session.is_bound_to(user)):
         session.invalidate()
     return len(ended)
 
@@ -189,8 +202,9 @@ def end_session(request: Request, user_id: str | int, handle: str) -> bool:
     :raises KVSNotSupported: on memcached.
     """
     session, user = _session(request), user_digest(user_id)
+    current = session.store_keys()
     ended = session._factory.users.end(user, is_chosen(handle))
-    if not set(ended).isdisjoint(session.store_keys()):
+    if not set(ended).isdisjoint(current):
         session.invalidate()
     return bool(ended)
 

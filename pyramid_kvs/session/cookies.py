@@ -81,7 +81,9 @@ class SessionCookie:
         return header[0].lower() == "set-cookie" and header[1].startswith(self._start)
 
     def _secured(self, request: Request) -> bool:
-        return request.scheme == "https" if self._secure is None else self._secure
+        if self._secure is not None:
+            return self._secure
+        return getattr(request, "scheme", None) == "https"  # a DummyRequest has none
 
 
 def _max_age(options: Mapping[str, Any]) -> str:

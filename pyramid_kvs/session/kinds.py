@@ -11,7 +11,6 @@ from pyramid.response import Response
 
 from ..exceptions import KVSNotSupported
 from ..kvs import Stored
-from ..responses import add_vary
 from .mapping import new_id
 from .objects import Session
 from .store import LOOKS_HASHED
@@ -40,9 +39,8 @@ class CookieSession(Session):
         return self._key
 
     def _restart(self) -> None:
+        super()._restart()
         self._secret = None
-        self._old = None
-        self._start(None)
 
     def _find_moved(self, key: str) -> Stored | None:
         was_here = self._old is not None and self._old.key in self._lookup_keys()
@@ -50,8 +48,7 @@ class CookieSession(Session):
 
     def _add_headers(self, response: Response) -> None:
         cookie, headers = self._factory.cookie, response.headerlist
-        add_vary(headers, "Cookie")
-        if self._is_saved or self._forget:
+        if self._is_saved or self._exists or self._forget:
             headers[:] = [header for header in headers if not cookie.is_ours(header)]
         if self._exists and self._secret is not None:
             headers.append(cookie.header(self._request, self._secret))
@@ -106,10 +103,6 @@ class AuthTokenSession(Session):
             self._key = self._factory.keys.home(self._scope(), self._secret)
         return self._key
 
-    def _restart(self) -> None:
-        self._old = None
-        self._start(None)
-
     def _find_moved(self, key: str) -> Stored | None:
         if self._old is not None and self._old.key in self._lookup_keys():
             return super()._find_moved(key)
@@ -121,10 +114,6 @@ class AuthTokenSession(Session):
             " or ".join(self._factory.header_names),
         )
         self._forget_changes()
-
-    def _add_headers(self, response: Response) -> None:
-        for name in self._factory.header_titles:
-            add_vary(response.headerlist, name)
 
 
 def is_token(value: object) -> bool:

@@ -37,8 +37,8 @@ class SessionMapping(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        "_changed", "_data", "_dumps", "_meta", "_popped", "_snapshots", "_touched", "_unique",
-        "_watched",
+        "_changed", "_cleared", "_data", "_dumps", "_meta", "_popped", "_snapshots", "_touched",
+        "_unique", "_watched",
     )  # fmt: skip
 
     def __init__(self, dumps: Dumps) -> None:
@@ -56,6 +56,7 @@ class SessionMapping(MutableMapping[str, Any]):
         self._popped: set[str] = set()
         self._unique: dict[str, list[Any]] = {}
         self._changed = False
+        self._cleared = False
 
     def _use(self) -> Record:
         """Return the data, which are loaded first; see to it that changes will be saved."""
@@ -69,7 +70,7 @@ class SessionMapping(MutableMapping[str, Any]):
         for key, before in self._snapshots.items():
             if key not in values and is_changed(data[key], before, dumps):
                 values[key] = data[key]
-        return Changes(values, self._popped, self._unique)
+        return Changes(values, self._popped, self._unique, self._cleared)
 
     # -- reading --------------------------------------------------------------------------
 
@@ -143,7 +144,8 @@ class SessionMapping(MutableMapping[str, Any]):
         return key, value
 
     def clear(self) -> None:
-        """Remove all keys, and the tie to a user; a session left empty leaves the store."""
+        """Remove all keys, and the tie to a user; a session left so leaves the store."""
+        self._cleared = True
         self._touched.update(self._use())
         self._data.clear()
         if self._meta.pop(USER, None) is not None:

@@ -79,6 +79,8 @@ class Changes:
     popped: Collection[str] = ()
     #: messages pushed with ``allow_duplicate=False``, by queue.
     unique: Mapping[str, list[Any]] = field(default_factory=dict)
+    #: whether ``clear()`` removed all keys; a session emptied by it leaves the store.
+    is_cleared: bool = False
 
 
 def difference(old: Record, new: Record, dumps: Dumps) -> Changes:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ..exceptions import KVSError
 from ..kvs import KVS, Stored
-from ..responses import answer_failure
+from ..responses import add_vary, answer_failure
 from ..serializer import Data
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import (
@@ -42,7 +42,8 @@ class Session(SessionMapping):
 
     __slots__ = (
         "__weakref__", "_base", "_closed", "_exists", "_factory", "_forget", "_found",
-        "_is_loaded", "_is_new", "_is_saved", "_key", "_old", "_request", "_secret", "_stamp",
+        "_is_last", "_is_loaded", "_is_new", "_is_saved", "_key", "_old", "_request", "_secret",
+        "_stamp",
     )  # fmt: skip
 
     def __init__(self, request: Request, factory: SessionFactory) -> None:
@@ -51,16 +52,18 @@ class Session(SessionMapping):
         self._factory = factory
         self._is_loaded = False
         self._is_saved = False
+        #: Whether the save was put off once, to the end of the response's callbacks.
+        self._is_last = False
         #: Whether a save failed or was dropped: there will be no other in this request.
         self._closed = False
         self._secret: str | None = None
-        self._old: Loaded | None = None
         self._forget = False
-        self._start(None)
+        self._restart()
 
-    def _start(self, key: str | None) -> None:
-        """Begin with nothing, at a key that may not be known yet."""
-        self._key = key
+    def _restart(self) -> None:
+        """Go on with an empty session, at a key that is not known yet."""
+        self._key: str | None = None
+        self._old: Loaded | None = None
         self._data = {}
         self._meta = {CREATED: time.time()}
         self._found: Loaded | None = None
@@ -117,11 +120,12 @@ class Session(SessionMapping):
         """
         if not self._is_loaded:
             self._secret = self._find_secret()
-            self._is_loaded = True
         keys = self._lookup_keys() if self._old is None else [self._old.key]
         self._watch()
+        self._watched = self._is_loaded  # while the removal may fail
         for key in dict.fromkeys(keys):
             self.client.raw_delete(key)
+        self._watched = self._is_loaded = True
         self._restart()
         self._forget = True
 
@@ -160,8 +164,7 @@ class Session(SessionMapping):
 
     def store_keys(self) -> list[str]:
         """Return the keys under which the session may lie in the store now."""
-        if not self._is_loaded:
-            self._secret = self._find_secret()
+        self._use()
         old = [] if self._old is None else [self._old.key]
         return old + self._lookup_keys()
 
@@ -170,15 +173,17 @@ class Session(SessionMapping):
     def _use(self) -> Record:
         """Return the data, which are loaded first; see to it that changes will be saved."""
         if not self._watched:
-            if not self._is_loaded:
-                self._load()
             self._watch()
+            if not self._is_loaded:
+                self._watched = False  # while the load may fail
+                self._load()
+                self._watched = True
         return self._data
 
     def _watch(self) -> None:
         if not (self._watched or self._closed):
             self._watched = True
-            self._request.add_response_callback(self.save_session)
+            self._request.add_response_callback(self._save_last)
 
     def _load(self) -> None:
         self._secret = self._find_secret()
@@ -242,8 +247,16 @@ class Session(SessionMapping):
 
     # -- saving ---------------------------------------------------------------------------
 
+    def _save_last(self, request: Request, response: Response) -> None:
+        """Save after the callbacks that were added since: they may change what they hold."""
+        if request.response_callbacks and not self._is_last:
+            self._is_last = True
+            request.add_response_callback(self._save_last)
+        else:
+            self.save_session(request, response)
+
     def save_session(self, request: Request, response: Response) -> None:
-        """Save what changed, and add the headers; a response callback.
+        """Save what changed, and add the headers.
 
         When the save fails, the response becomes that of the exception's view: 503 where the
         store is away.
@@ -258,13 +271,16 @@ class Session(SessionMapping):
             answer_failure(request, response, error)
         else:
             self._add_headers(response)
+        for name in self._factory.vary:
+            add_vary(response.headerlist, name)
 
     def save(self) -> None:
         """Save what changed."""
         if not self._is_loaded:
             return
         changes = self._changes()
-        if not (changes.values or self._changed or self._old):
+        is_removed = changes.is_cleared and self._exists
+        if not (changes.values or self._changed or self._old or is_removed):
             return
         key = self._home()
         if key is None:
@@ -330,13 +346,8 @@ class Session(SessionMapping):
         """Return the key to save under; make the id where the session has none."""
         raise NotImplementedError
 
-    def _restart(self) -> None:
-        """Go on with an empty session."""
-        raise NotImplementedError
-
     def _drop_without_key(self) -> None:
         """Say that changes have no place to go."""
 
     def _add_headers(self, response: Response) -> None:
-        """Add the headers of a response to a request that used the session."""
-        raise NotImplementedError
+        """Tell the client what became of the session."""

@@ -180,7 +180,9 @@ class SessionStore:
             record = save.record if is_first else self._merged(save, loaded)
             if record is None:
                 return None
-            data = self.encode(save.key, record)
+            # A session emptied key by key stays: a slower request would take it for ended.
+            is_removed = _is_empty(record) and (loaded is None or save.changes.is_cleared)
+            data = None if is_removed else self.encode(save.key, record)
             if _is_same(data, loaded):
                 return Written(data, record, is_new=data is None)
             swap = self._swap(save.key, loaded, data, record)
@@ -278,10 +280,8 @@ class SessionStore:
 
     # -- data -----------------------------------------------------------------------------
 
-    def encode(self, key: str, record: Record) -> Data | None:
-        """Return the data of a record; ``None`` if nothing is worth storing."""
-        if _is_empty(record):
-            return None
+    def encode(self, key: str, record: Record) -> Data:
+        """Return the data of a record."""
         try:
             data = self.dumps(record)
         except Exception as error:

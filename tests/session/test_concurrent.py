@@ -111,6 +111,32 @@ def test_popped_flash_stays_popped(store: Store) -> None:
     assert contents(factory, session_id) == {"_f_": ["newer"], "a": 1}
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [lambda s: s.pop("a", s.pop_flash()), lambda s: (s.popitem(), s.popitem())],
+    ids=["pop", "popitem"],
+)
+def test_session_emptied_by_another_request_takes_a_change(
+    store: Store, empty: Callable[[Any], object]
+) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1, _f_=["old"])
+    first, second = overlap(factory, session_id, empty, lambda s: s.update(b=1))
+    assert cookie_of(first) == cookie_of(second) == session_id
+    assert contents(factory, session_id) == {"b": 1}
+
+
+def test_emptied_session_leaves_the_store_when_cleared(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    overlap(factory, session_id, lambda s: s.pop("a"), lambda s: s.get("a"))
+    assert set(store.record(session_id)) == {"__kvs_created"}
+    visit = Visit(factory, session_id)
+    visit.session.clear()
+    assert cookie_of(visit.end()) == ""
+    assert store.data(session_id) is None
+
+
 def test_flash_popped_and_pushed_again_is_kept(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, _f_=["same"], a=1)

@@ -147,6 +147,16 @@ def test_one_cookie_for_a_session_used_twice(memory: Store) -> None:
     assert do(app, ["all"]) == [{"b": 1}]
 
 
+def test_one_cookie_for_a_session_saved_by_hand_and_again(memory: Store) -> None:
+    factory, response = memory.factory(), Response()
+    visit = Visit(factory, new_session(factory, a=1))
+    visit.session.get("a")
+    visit.session.save_session(visit.request, response)
+    visit.session.get("a")
+    visit.request._process_response_callbacks(response)
+    assert len(response.headers.getall("Set-Cookie")) == 1
+
+
 WORDS = st.sampled_from(
     [COOKIE, "x", "other", "=", " = ", ";", "; ", '"', "\\", ",", " ", ID, ID.upper(), ID[:-1],
      f"{COOKIE}={ID}", "x=1; ", "\t", "é", "a" * 40, "$Version", "Wed, 31-Dec-97 23:59:59 GMT"]

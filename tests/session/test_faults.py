@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPFound
 from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestApp
@@ -63,6 +64,7 @@ def test_reading_answers_503(own_redis: Callable[..., RedisServer]) -> None:
     server.kill()
     response = send(failing.app, ["get", "a"], status=503)
     assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["Vary"] == "Cookie"
     server.start()
     send(failing.app, ["get", "a"], status=200)
 
@@ -81,6 +83,7 @@ def test_save_that_fails_answers_503(own_redis: Callable[..., RedisServer], faul
     assert "all is well" not in response.text
     assert "ETag" not in response.headers
     assert response.headers["X-Other"] == "kept"
+    assert response.headers["Vary"] == "Cookie"
     assert int(response.headers["Content-Length"]) == len(response.body)
 
 
@@ -112,6 +115,28 @@ def test_exception_view_of_the_application_answers(
 
     response = Failing(own_redis(), configure).app.get("/fail", status=503)
     assert response.text == "back soon"
+
+
+def test_redirection_that_fails_is_answered_without_a_body(
+    own_redis: Callable[..., RedisServer],
+) -> None:
+    server = own_redis()
+
+    def view(request: Request) -> Response:
+        request.session["a"] = 1
+        server.kill()
+        return HTTPFound("/elsewhere")
+
+    def configure(config: Configurator) -> None:
+        config.add_route("move", "/move")
+        config.add_view(view, route_name="move")
+        config.add_exception_view(
+            lambda error, request: Response(status=503), context=KVSUnavailable
+        )
+
+    response = Failing(server, configure).app.get("/move", status=503)
+    assert response.body == b""
+    assert "Location" not in response.headers
 
 
 def test_exception_view_cannot_make_it_a_success(
@@ -167,6 +192,19 @@ def test_invalidate_that_fails_is_an_error(own_redis: Callable[..., RedisServer]
     failing.app.set_cookie(COOKIE, new_session(SessionFactory(failing.options), a=1))
     server.kill()
     send(failing.app, ["invalidate"], status=503)
+
+
+def test_invalidate_that_fails_forgets_nothing(own_redis: Callable[..., RedisServer]) -> None:
+    server = own_redis()
+    factory = SessionFactory({"kvs": "redis", "kvs_kwargs": {"url": server.url}})
+    session_id = new_session(factory, a=1)
+    visit = Visit(factory, session_id)
+    server.command("REPLICAOF", "127.0.0.1", "1")  # it refuses to write
+    with pytest.raises(KVSUnavailable):
+        visit.session.invalidate()
+    server.command("REPLICAOF", "NO", "ONE")
+    assert visit.session["a"] == 1
+    assert visit.end().headers["Vary"] == "Cookie"
 
 
 def test_full_store_answers_503(own_redis: Callable[..., RedisServer]) -> None:
@@ -243,6 +281,22 @@ def test_change_in_a_later_callback_is_saved(store: Store) -> None:
     assert len(response.headers.getall("Set-Cookie")) == 1
     assert response.headers.getall("Vary") == ["Cookie"]
     assert do(app, ["all"]) == [{"items": [1, 2], "late": True}]
+
+
+def test_change_of_what_a_later_callback_holds_is_saved(store: Store) -> None:
+    def view(request: Request) -> Response:
+        items = request.session.setdefault("items", [])
+        request.add_response_callback(lambda request, _: items.append(len(items)))
+        return Response()
+
+    def configure(config: Configurator) -> None:
+        config.add_route("late", "/late")
+        config.add_view(view, route_name="late")
+
+    app = make_app(store.options, configure)
+    app.get("/late")
+    app.get("/late")
+    assert do(app, ["all"]) == [{"items": [0, 1]}]
 
 
 def test_change_before_an_error_with_a_view_is_saved(memory: Store) -> None:

@@ -144,6 +144,21 @@ def test_dummy_request(memory: Store) -> None:
     assert token.session_key(request) == "x-t::t"
 
 
+def test_dummy_request_gets_a_cookie(memory: Store) -> None:
+    request, response = DummyRequest(), Response()
+    memory.factory()(request)["a"] = 1
+    request._process_response_callbacks(response)
+    assert memory.record(cookie_of(response))["a"] == 1
+
+
+@pytest.mark.parametrize("name", ["X-Auth-Token", "x_auth_token"])
+@pytest.mark.parametrize("sent", ["X-Auth-Token", "x-auth-token", "X_Auth_Token"])
+def test_header_of_a_dummy_request_in_any_case(memory: Store, name: str, sent: str) -> None:
+    factory = memory.factory(session_type="header", key_name=name)
+    session = factory(DummyRequest(headers={sent: "t"}))
+    assert session.get_session_key() == "x-auth-token::t"
+
+
 @pytest.mark.parametrize(
     "given", ['{"kvs": "memory", "ttl": 7}', {"kvs.session": '{"kvs": "memory", "ttl": 7}'}]
 )

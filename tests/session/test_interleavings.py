@@ -119,10 +119,11 @@ class Browser:
                 assert sent is None
                 return
             record = self.merged(request, theirs)
-        if record:
-            target = sent if request.session_id is None or request.regenerated else None
-            assert sent
-            self.records[target or request.session_id or ""] = record
+        if request.session_id is not None and not request.regenerated:
+            assert sent == request.session_id
+        assert sent or not record
+        if sent:
+            self.records[sent] = record
 
     def merged(self, request: Request, theirs: dict[str, Any]) -> dict[str, Any]:
         record = copied(theirs)
@@ -164,6 +165,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 1), OPERATIONS, st.sampled_from(KEYS))
 @given(STEPS)
 @example([(0, "flash", ""), (0, "end", ""), (0, "pop_flash", ""), (1, "flash", "")])
 @example([(0, "regenerate", ""), (1, "set", "b"), (1, "end", "")])
+@example([(0, "delete", "a"), (0, "delete", "list"), (1, "set", "b"), (0, "end", "")])
 @example([(0, "set", "b"), (1, "invalidate", ""), (1, "set", "a"), (1, "end", "")])
 def test_on_memory(steps: list[Step]) -> None:
     run(Store("memory", memory_options()).factory(), steps)

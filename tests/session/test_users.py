@@ -62,6 +62,15 @@ def test_listed_with_handle_and_times(lister: Store) -> None:
     assert second not in repr(found)
 
 
+def test_listing_uses_the_session(lister: Store) -> None:
+    app = lister.app()
+    session_id = cookie_of(send(app, ["set", "a", 1], ["bind", "u"]))
+    response = send(app, ["list", "u"])
+    assert response.json[0][0]["is_current"] is True
+    assert response.headers["Vary"] == "Cookie"
+    assert cookie_of(response) == session_id
+
+
 def test_last_seen_without_a_write(lister: Store) -> None:
     factory = lister.factory(ttl=1000)
     session_id = log_in(factory, "u")
