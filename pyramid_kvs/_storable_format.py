@@ -62,6 +62,15 @@ KEY_WASUTF8: Final = 0x02
 KEY_RECORD: Final = 0x08
 KEY_PLACEHOLDER: Final = 0x10
 
+HOOK_KIND: Final = 0x03
+HOOK_EXTRA: Final = 0x03
+HOOK_LARGE_CLASS: Final = 0x04
+HOOK_LARGE_STRING: Final = 0x08
+HOOK_LARGE_LIST: Final = 0x10
+HOOK_INDEXED_CLASS: Final = 0x20
+HOOK_RECURSE: Final = 0x40
+HOOK_HAS_LIST: Final = 0x80
+
 FILE_MAGIC: Final = b"pst0"
 OLD_FILE_MAGIC: Final = b"perl-store"
 BYTE_ORDERS: Final = {b"12345678": "<", b"1234": "<", b"87654321": ">", b"4321": ">"}

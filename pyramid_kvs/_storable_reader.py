@@ -14,6 +14,14 @@ from typing import Any, Final
 
 from pyramid_kvs._storable_format import (
     CONSTANTS,
+    HOOK_EXTRA,
+    HOOK_HAS_LIST,
+    HOOK_INDEXED_CLASS,
+    HOOK_KIND,
+    HOOK_LARGE_CLASS,
+    HOOK_LARGE_LIST,
+    HOOK_LARGE_STRING,
+    HOOK_RECURSE,
     KEY_PLACEHOLDER,
     KEY_RECORD,
     KEY_UTF8,
@@ -88,14 +96,6 @@ LEFT_TO_MAIN_LOOP: Final = frozenset(
 )
 CONTAINER_MODES: Final = (LIST, HASH, FLAG_HASH)
 
-HOOK_KIND: Final = 0x03
-HOOK_EXTRA: Final = 3
-HOOK_LARGE_CLASS: Final = 0x04
-HOOK_LARGE_STRING: Final = 0x08
-HOOK_LARGE_LIST: Final = 0x10
-HOOK_INDEXED_CLASS: Final = 0x20
-HOOK_RECURSE: Final = 0x40
-HOOK_HAS_LIST: Final = 0x80
 HOOK_EXTRAS: Final = (4, 5, 6)
 
 PENDING: Final = object()

@@ -17,6 +17,8 @@ from typing import Any, Final, TypeAlias
 
 from . import storable
 from ._storable_format import (
+    HOOK_INDEXED_CLASS,
+    HOOK_LARGE_CLASS,
     KEY_UTF8,
     SX_BLESS,
     SX_FLAG_HASH,
@@ -26,8 +28,6 @@ from ._storable_format import (
     StorableError,
 )
 from .perl_scanner import (
-    HOOK_INDEXED_CLASS,
-    HOOK_LARGE_CLASS,
     TOP_BIT,
     ClassUse,
     HashImage,

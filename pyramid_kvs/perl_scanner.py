@@ -13,6 +13,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ._storable_format import (
     CONSTANTS,
+    HOOK_EXTRA,
+    HOOK_HAS_LIST,
+    HOOK_INDEXED_CLASS,
+    HOOK_KIND,
+    HOOK_LARGE_CLASS,
+    HOOK_LARGE_LIST,
+    HOOK_LARGE_STRING,
+    HOOK_RECURSE,
     KEY_PLACEHOLDER,
     KEY_RECORD,
     KEY_UTF8,
@@ -68,14 +76,6 @@ SHORT_TEXTS: Final = (SX_SCALAR, SX_UTF8STR)
 LONG_TEXTS: Final = (SX_LSCALAR, SX_LUTF8STR)
 KEY_LOCKED: Final = 0x04
 TOP_BIT: Final = 0x80
-
-HOOK_EXTRA: Final = 0x03
-HOOK_LARGE_CLASS: Final = 0x04
-HOOK_LARGE_STRING: Final = 0x08
-HOOK_LARGE_LIST: Final = 0x10
-HOOK_INDEXED_CLASS: Final = 0x20
-HOOK_RECURSE: Final = 0x40
-HOOK_HAS_LIST: Final = 0x80
 
 _be32 = struct.Struct(">I")
 
@@ -378,7 +378,7 @@ class Scanner:
         self._note("an object of a class with Storable hooks")
         flags_at, flags = self.pos, self.byte()
         self.tag += 1
-        if flags & HOOK_EXTRA == HOOK_EXTRA:
+        if flags & HOOK_KIND == HOOK_EXTRA:
             self.pos += 1
             self._push(self._record)
         self._hook_parts(flags_at, flags)
