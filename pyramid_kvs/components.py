@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,14 @@ from pyramid.interfaces import PHASE0_CONFIG, PHASE1_CONFIG
 from pyramid.registry import Registry
 
 from . import serializer
-from .kvs import KVS, DriverNotInstalled, UnknownDriver, driver_class, unknown_name
+from .kvs import (
+    KVS,
+    DriverNotInstalled,
+    UnknownDriver,
+    closest,
+    driver_class,
+    unknown_name,
+)
 from .serializer import Codec
 from .settings import show, without_credentials
 
@@ -22,7 +31,12 @@ if TYPE_CHECKING:
     from .ratelimit import Ratelimit
     from .session import SessionFactory
 
+log = logging.getLogger(__name__)
+
 _REGISTRY_KEY = "pyramid_kvs"
+
+#: More arguments of a client than these are too many for a message.
+LISTED = 20
 
 #: Drivers, codecs and options of features are made before views, which need some of them.
 ORDER_NAMES = PHASE0_CONFIG
@@ -93,9 +107,20 @@ def build_driver(setting: str, options: Mapping[str, Any], parts: Components) ->
         raise ConfigurationError(
             f"{setting}: kvs_kwargs: the {options['kvs']} client refuses "
             f"{show(options['kvs_kwargs'])}: {without_credentials(str(error))}"
+            f"{_allowed(error, found)}"
         ) from error
     parts.drivers[setting] = driver
     return driver
+
+
+def _allowed(error: Exception, found: type[KVS]) -> str:
+    """Return what may stand instead of an argument that the client does not know."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    known = sorted(found.client_arguments())
+    if unknown is None or not known:
+        return ""
+    listed = f" (known: {', '.join(known)})" if len(known) <= LISTED else ""
+    return f"{listed}{closest(unknown[1], known)}"
 
 
 def _driver_class(setting: str, name: str | None, parts: Components) -> type[KVS]:
@@ -117,10 +142,14 @@ def _codec(setting: str, options: Mapping[str, Any], parts: Components) -> Codec
         name = options.get(key)
         if name is not None and name not in known:
             raise ConfigurationError(f"{setting}: {key}: {unknown_name('codec', name, known)}")
+    codec, fallback = options.get("codec", "json"), options.get("fallback_codec")
+    secrets = options.get("secret") or ()
+    if secrets and "pickle" not in (codec, fallback):
+        log.warning("%s: secret signs pickled values, and no codec here is pickle", setting)
     return serializer.build(
-        options.get("codec", "json"),
-        fallback=options.get("fallback_codec"),
-        secrets=options.get("secret") or (),
+        codec,
+        fallback=fallback,
+        secrets=secrets,
         encoding=options.get("encoding", "utf-8"),
         extra=parts.codecs,
     )

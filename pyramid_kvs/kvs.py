@@ -263,6 +263,11 @@ class KVS:
         """
         return _NoClient(type(self).__name__)
 
+    @classmethod
+    def client_arguments(cls) -> frozenset[str]:
+        """Return the names that ``kvs_kwargs`` may have, as far as they are known."""
+        return named_parameters(cls._create_client) - {"self"}
+
     def raw_get(self, key: str, default: Any = None) -> Any:
         """Return the stored data, or ``default``."""
         data = self._client.get(self._get_key(key))
@@ -591,6 +596,11 @@ def driver_names(extra: Mapping[str, object] | None = None) -> list[str]:
     return sorted({*_BUILT_IN, *_registered, *plugins, *(extra or ())})
 
 
+def canonical_name(name: str) -> str:
+    """Return the name that an alias stands for."""
+    return _ALIASES.get(name, name)
+
+
 def driver_class(name: str, extra: Mapping[str, type[KVS] | str] | None = None) -> type[KVS]:
     """Return the class of the named driver, importing it on first use.
 
@@ -601,7 +611,7 @@ def driver_class(name: str, extra: Mapping[str, type[KVS] | str] | None = None) 
     for known in (extra or {}, _registered):
         if name in known:
             return _resolve(name, known[name])
-    built_in = _ALIASES.get(name, name)
+    built_in = canonical_name(name)
     if built_in in _BUILT_IN:
         return _resolve(built_in, _BUILT_IN[built_in])
     for point in entry_points(group=ENTRY_POINTS, name=name):
@@ -615,6 +625,13 @@ def unknown_name(kind: str, name: object, known: list[str]) -> str:
     if kind == "driver" and name == "mock":
         hint = "; 'mock' comes with pyramid.includes = pyramid_kvs.testing"
     return f"unknown {kind} {name!r} (known: {', '.join(known)}{hint})"
+
+
+def named_parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of a function's parameters, without those of ``*args`` and ``**kwargs``."""
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.items()
+    return frozenset(name for name, found in parameters if found.kind not in collecting)
 
 
 def closest(found: object, known: Iterable[object]) -> str:

@@ -73,7 +73,10 @@ class PickleCodec:
         self._unsigned = unsigned or not secrets
 
     def dumps(self, value: Any) -> bytes:
-        payload: bytes = pickle.dumps(value)
+        try:
+            payload: bytes = pickle.dumps(value)
+        except (pickle.PicklingError, AttributeError) as error:
+            raise TypeError(f"no pickle of it can be made: {error}") from error
         if not self._secrets:
             return payload
         return self._MAGIC + self._sign(self._secrets[0], payload) + payload
@@ -115,9 +118,12 @@ class StorableCodec:
         self._encoding = encoding
 
     def dumps(self, value: Any) -> bytes:
-        from .storable import nfreeze
+        from .storable import StorableError, nfreeze
 
-        return nfreeze(value)
+        try:
+            return nfreeze(value)
+        except StorableError as error:
+            raise TypeError(str(error)) from error
 
     def loads(self, data: Data) -> Any:
         from .storable import thaw

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pyramid.exceptions import ConfigurationError
 
 from ._storable_format import check_encoding
-from .kvs import closest
+from .kvs import canonical_name, closest
 from .perl_formats import FORMATS, MAX_BYTES
 
 log = logging.getLogger(__name__)
@@ -182,8 +182,8 @@ def optional(check: Check) -> Check:
 # -- the table -------------------------------------------------------------------------------
 
 STORE: dict[str, Option] = {
-    "kvs": Option(text, None),
-    "type": Option(text, None),
+    "kvs": Option(optional(text), None),
+    "type": Option(optional(text), None),
     "kvs_kwargs": Option(mapping, {}, secret=True),
     "codec": Option(text, "json"),
     "fallback_codec": Option(optional(text), None),
@@ -204,7 +204,7 @@ TABLE: dict[str, dict[str, Option]] = {
         "key_name": Option(names, "session_id"),
         "session_type": Option(one_of("cookie", "header"), "cookie"),
         "cookie_httponly": Option(flag, True),
-        "cookie_samesite": Option(optional(one_of("Lax", "Strict", "None")), "Lax"),
+        "cookie_samesite": Option(one_of("Lax", "Strict", "None", None), "Lax"),
         "cookie_secure": Option(optional(flag), None),
         "cookie_path": Option(text, "/"),
         "cookie_domain": Option(optional(text), None),
@@ -228,8 +228,8 @@ TABLE: dict[str, dict[str, Option]] = {
         "on_error": Option(one_of("allow", "deny", "memory"), "allow"),
         "headers": Option(list_of("x", "ietf"), ["x", "ietf"]),
         "status": Option(error_status, 429),
-        "kvs": Option(text, None),
-        "type": Option(text, None),
+        "kvs": Option(optional(text), None),
+        "type": Option(optional(text), None),
         "kvs_kwargs": Option(mapping, {}, secret=True),
         "key_prefix": Option(any_text, "ratelimit::"),
     },
@@ -327,7 +327,7 @@ def _copied(value: Any) -> Any:
 
 def _one_driver_key(name: str, options: dict[str, Any]) -> dict[str, Any]:
     kvs, alias = options["kvs"], options.pop("type")
-    if kvs is not None and alias is not None and kvs != alias:
+    if None not in (kvs, alias) and canonical_name(kvs) != canonical_name(alias):
         raise ConfigurationError(
             f"{name}: 'kvs' is {kvs!r} and 'type' is {alias!r}; they mean the same: keep one"
         )

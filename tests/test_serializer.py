@@ -147,3 +147,11 @@ def test_a_pickle_in_the_store_is_a_miss(
         kvs.update("key", lambda old: 1)
     assert kvs.delete("key") is None
     assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize(
+    ("codec", "value"), [("json", b"x"), ("storable", {1, 2}), ("pickle", lambda: 1)]
+)
+def test_what_a_codec_cannot_write_is_a_type_error(codec: str, value: Any) -> None:
+    with pytest.raises(TypeError):
+        KVS("memory", codec=codec).set("key", value)

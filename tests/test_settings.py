@@ -55,6 +55,10 @@ def test_defaults() -> None:
 def test_type_is_another_word_for_kvs() -> None:
     assert components(configure(cache={"type": "memory"}).registry).cache is not None
     assert components(configure(cache={"type": "memory", "kvs": "memory"}).registry).cache
+    assert components(configure(cache={"type": "memory", "kvs": None}).registry).cache
+    servers = {"servers": ["127.0.0.1:1"]}
+    aliases = {"type": "memcached", "kvs": "memcache", "kvs_kwargs": servers}
+    assert components(configure(cache=aliases).registry).cache
     message = refusal(cache={"kvs": "memory", "type": "redis"})
     assert "kvs.cache: 'kvs' is 'memory' and 'type' is 'redis'" in message
 
@@ -100,8 +104,14 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
         ({"kvs": "memory", "key_prefix": 5}, ["key_prefix: found 5, expected a text"]),
         ({"kvs": "memory", "on_error": "mis"}, ["on_error", '"miss", "raise"', "'miss'?"]),
         ({"kvs": "memory", "kvs_kwargs": []}, ["kvs_kwargs", "expected an object"]),
-        ({"kvs": "memory", "kvs_kwargs": {"hots": 1}}, ["kvs_kwargs", "memory client", "hots"]),
-        ({"kvs": "redis", "kvs_kwargs": {"hots": 1}}, ["kvs_kwargs", "redis client", "hots"]),
+        (
+            {"kvs": "memory", "kvs_kwargs": {"hots": 1}},
+            ["kvs_kwargs", "hots", "known: max_bytes, name"],
+        ),
+        (
+            {"kvs": "redis", "kvs_kwargs": {"hots": 1}},
+            ["redis client", "hots", "did you mean 'host'?"],
+        ),
         ({"kvs": "memory", "secret": 5}, ["secret", "a list of texts, newest first"]),
     ],
 )
@@ -181,3 +191,11 @@ def test_features_can_be_introspected() -> None:
     config = configure(cache={"kvs": "memory"})
     found = config.introspector.get("kvs features", "kvs.cache")
     assert dict(found) == {"driver": "memory", "key_prefix": "cache::"}
+
+
+def test_a_secret_that_signs_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    configure(cache={"kvs": "memory", "secret": "s3cret", "codec": "pickle"})
+    assert caplog.text == ""
+    configure(cache={"kvs": "memory", "secret": "s3cret"})
+    assert "kvs.cache: secret signs pickled values" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -22,7 +22,7 @@ from ..exceptions import (
     KVSUnavailable,
     ValueTooLarge,
 )
-from ..kvs import DONE, KVS, Data, Stored, Swap, pause
+from ..kvs import DONE, KVS, Data, Stored, Swap, named_parameters, pause
 from ..serializer import as_bytes
 from . import memcache_items as items
 from .memcache_items import MAGIC, TEXT, Item
@@ -56,6 +56,10 @@ class MemcacheKVS(KVS):
     ``max_connections``
         To each server from each process, 100.
     """
+
+    @classmethod
+    def client_arguments(cls) -> frozenset[str]:
+        return super().client_arguments() | named_parameters(memcache.Client)
 
     def _create_client(
         self,

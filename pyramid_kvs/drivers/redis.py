@@ -17,7 +17,17 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ..exceptions import KVSError, ValueTooLarge
-from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, encode_key, key_pattern
+from ..kvs import (
+    DONE,
+    KVS,
+    Data,
+    Stored,
+    Swap,
+    decode_key,
+    encode_key,
+    key_pattern,
+    named_parameters,
+)
 from ..limits import Hit, LimitCheck
 from .pool import Pool
 from .redis_client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, server_name
@@ -57,6 +67,10 @@ Reply = Any
 
 class RedisKVS(KVS):
     """Keys in redis; ``kvs_kwargs`` are those of ``redis.Redis``, and ``url``."""
+
+    @classmethod
+    def client_arguments(cls) -> frozenset[str]:
+        return named_parameters(redis.Redis) | {"url"}
 
     def _create_client(self, **kwargs: Any) -> redis.Redis:
         client = new_client(**kwargs)
