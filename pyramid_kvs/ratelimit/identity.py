@@ -36,8 +36,8 @@ class SessionLike(Protocol):
     #: What a token must not end with.
     reserved_endings: tuple[str, ...]
 
-    def session_key(self, request: Request) -> str | None:
-        """Return the key at which the request's session would be stored."""
+    def session_keys(self, request: Request) -> list[str]:
+        """Return the keys at which the request's session may lie, that of a new one first."""
 
 
 class Identity(NamedTuple):

@@ -9,7 +9,7 @@ from pyramid.path import DottedNameResolver
 from pyramid.request import Request
 
 from ..components import Components
-from ..exceptions import KVSError
+from ..exceptions import KVSError, KVSUnavailable
 from ..limits import LimitCheck
 from .book import Group, LimitBook, LimitSet, ViewLimits
 from .decision import Counters, RequestLimits, settled
@@ -65,12 +65,12 @@ class Ratelimit:
         return decided
 
     def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
-        session_key = None
+        session_keys: list[str] = []
         if limits.by_session and self.session is not None:
-            session_key = self.session.session_key(request)
+            session_keys = self.session.session_keys(request)
         done: list[Counters] = []
         for group in limits.groups:
-            counters = self._count_group(request, group, session_key, decided)
+            counters = self._count_group(request, group, session_keys, decided)
             if counters is not None:
                 if not decided.allowed:
                     decided.refuse(done)
@@ -78,20 +78,20 @@ class Ratelimit:
                 done.append(counters)
 
     def _count_group(
-        self, request: Request, group: Group, session_key: str | None, decided: RequestLimits
+        self, request: Request, group: Group, session_keys: list[str], decided: RequestLimits
     ) -> Counters | None:
         """Count on one store; return where, or ``None`` where nothing was counted."""
         limits = group.limits
         if group.by_method:
             limits = [limit for limit in limits if limit.applies(request)]
-        checks = [_check(limit, request, session_key) for limit in limits]
+        checks, asked = self._checks(request, group, limits, session_keys)
         if not checks:
             return None
-        asked = session_key if group.by_session else None
-        if asked is not None and group.store is not self.book.session_store:
-            checks = settled(checks, self._is_known(request, asked))
-            asked = None
-        hit, is_of_store = group.store.hit(limits, checks, asked, self._renewal(asked))
+        try:
+            hit, is_of_store = group.store.hit(limits, checks, asked, self._renewal(asked))
+        except KVSUnavailable:
+            decided.note_uncounted(limits)
+            raise
         if hit is None:
             decided.note_uncounted(limits)
             return None
@@ -100,19 +100,34 @@ class Ratelimit:
         decided.note(limits, hit.results)
         return Counters(group.store, limits, checks, hit.session is not None)
 
+    def _checks(
+        self, request: Request, group: Group, limits: list[Limit], session_keys: list[str]
+    ) -> tuple[list[LimitCheck], str | None]:
+        """Return what to count, and the session that the counters' store is to look for."""
+        session_key = session_keys[0] if session_keys else None
+        checks = [_check(limit, request, session_key) for limit in limits]
+        if not (checks and session_keys and group.by_session):
+            return checks, None
+        if group.store is self.book.session_store and len(session_keys) == 1:
+            return checks, session_key
+        return settled(checks, self._is_known(request, session_keys)), None
+
     def _renewal(self, session_key: str | None) -> float | None:
         return None if session_key is None or self.session is None else self.session.ttl
 
-    def _is_known(self, request: Request, session_key: str) -> bool:
-        """Look for a session that is kept elsewhere than the counters."""
+    def _is_known(self, request: Request, session_keys: list[str]) -> bool:
+        """Look for a session that is kept elsewhere than the counters, or under one of two keys."""
         if self.session is None:
             return False
-        try:
-            stored = self.session.driver.raw_load(session_key, self.session.ttl)
-        except KVSError:
-            return False
-        request._kvs_preloaded = (session_key, stored)
-        return stored is not None
+        for key in session_keys:
+            try:
+                stored = self.session.driver.raw_load(key, self.session.ttl)
+            except KVSError:
+                return False
+            request._kvs_preloaded = (key, stored)
+            if stored is not None:
+                return True
+        return False
 
 
 def _check(limit: Limit, request: Request, session_key: str | None) -> LimitCheck:

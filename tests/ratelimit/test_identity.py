@@ -106,6 +106,20 @@ def test_a_session_kept_elsewhere_than_the_counters_is_looked_up(
     assert from_address(app, "192.0.2.77", 1) == [200]
 
 
+@pytest.mark.parametrize(("before", "after"), [(True, "accept"), (False, "migrate")])
+def test_a_session_is_known_under_either_key_while_hashing_is_introduced(
+    redis_server: RedisServer, before: bool, after: str
+) -> None:
+    session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    old = make_app(LIMIT, {**session, "hash_keys": before})
+    old.get("/visit")
+    app = make_app(LIMIT, {**session, "hash_keys": after})
+    assert statuses(app, 3)[-1] == 429
+    app.set_cookie("session_id", old.cookies["session_id"])
+    assert app.get("/visit").text == "2"
+    assert statuses(app, 3) == [200, 200, 429]
+
+
 # -- header sessions -------------------------------------------------------------------------
 
 TOKENS = {"kvs": "memory", "session_type": "header", "key_name": ["X-Auth-Token"]}

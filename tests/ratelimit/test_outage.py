@@ -72,6 +72,9 @@ def test_deny_answers_503(own_redis: OwnRedis, away: Callable[[RedisServer], Non
     away(server)
     response = app.get("/", status=503)
     assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["X-RateLimit-Limit"] == "3"
+    assert int(response.headers["X-RateLimit-Remaining"]) >= 0
+    assert "RateLimit" not in response.headers
     assert statuses(app, 3) == [503, 503, 503]
 
 
