@@ -181,8 +181,8 @@ class SessionStore:
             if record is None:
                 return None
             # A session emptied key by key stays: a slower request would take it for ended.
-            is_removed = _is_empty(record) and (loaded is None or save.changes.is_cleared)
-            data = None if is_removed else self.encode(save.key, record)
+            is_kept = not save.changes.is_cleared and (save.base or loaded) is not None
+            data = self.encode(save.key, record) if is_kept or not _is_empty(record) else None
             if _is_same(data, loaded):
                 return Written(data, record, is_new=data is None)
             swap = self._swap(save.key, loaded, data, record)

@@ -126,6 +126,13 @@ def test_session_emptied_by_another_request_takes_a_change(
     assert contents(factory, session_id) == {"b": 1}
 
 
+def test_session_emptied_while_it_moves_takes_a_change(store: Store) -> None:
+    session_id = new_session(store.factory(), a=1)
+    factory = store.factory(hash_keys="migrate")
+    overlap(factory, session_id, lambda s: s.pop("a"), lambda s: s.update(b=1))
+    assert contents(factory, session_id) == {"b": 1}
+
+
 def test_emptied_session_leaves_the_store_when_cleared(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, a=1)

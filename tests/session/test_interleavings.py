@@ -119,9 +119,9 @@ class Browser:
                 assert sent is None
                 return
             record = self.merged(request, theirs)
-        if request.session_id is not None and not request.regenerated:
-            assert sent == request.session_id
-        assert sent or not record
+        assert sent or (request.session_id is None and not record)
+        if request.session_id is not None:
+            assert (sent == request.session_id) is not request.regenerated
         if sent:
             self.records[sent] = record
 
