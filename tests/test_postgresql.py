@@ -24,6 +24,7 @@ import pytest
 from pyramid_kvs import drivers
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable, ValueTooLarge
 from pyramid_kvs.kvs import KVS, Stored
+from pyramid_kvs.settings import without_credentials
 from tests.servers import (
     LOOPBACK,
     PostgresServer,
@@ -171,6 +172,7 @@ def test_url_that_libpq_cannot_read_is_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="expected postgresql://") as caught:
         KVS("postgresql", {"url": url})
     assert "s3cret" not in str(caught.value)
+    assert without_credentials(str(caught.value)) == str(caught.value), "masked as a real one"
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 

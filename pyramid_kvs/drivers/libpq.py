@@ -226,7 +226,8 @@ def _text(message: bytes) -> str:
 PORT = re.compile(r"[0-9]{0,5}")
 UNREADABLE = (
     "url: libpq cannot read it (it is not shown: it may hold a password); expected "
-    "postgresql://user:password@host:5432/dbname, with %XX for special characters"
+    "postgresql://host:5432/dbname, with user and password before the host, and %XX for special "
+    "characters in them"
 )
 
 

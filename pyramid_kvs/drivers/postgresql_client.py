@@ -81,7 +81,7 @@ def _is_table(value: Any) -> bool:
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "url": (
         lambda value: isinstance(value, str),
-        "a text, for example 'postgresql://user:password@localhost:5432/dbname'",
+        "a text, for example 'postgresql://localhost:5432/dbname'",
     ),
     "pool_size": (_is_whole(1), "a whole number from 1"),
     "max_overflow": (_is_whole(-1), "a whole number from 0, or -1: any number"),
