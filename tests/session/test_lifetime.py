@@ -1,0 +1,79 @@
+"""How long a request and its session live."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from tests.session.apps import Store, make_app
+
+SET_1, GET = '[["set", "a", 1]]', '[["get", "a"]]'
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others count no references")
+@pytest.mark.parametrize("limit", [None, {"limit": 9, "by": "session"}])
+def test_a_request_is_freed_once_it_is_answered(store: Store, limit: Any) -> None:
+    """Request and session do not hold each other until the garbage collector comes."""
+    seen: list[weakref.ref[Request]] = []
+
+    def note(config: Configurator) -> None:
+        config.add_subscriber(
+            lambda event: seen.append(weakref.ref(event.request)), "pyramid.events.NewRequest"
+        )
+
+    app = make_app(store.options, note, **{"kvs.ratelimit": limit})
+    gc.collect()
+    gc.disable()
+    try:
+        assert [app.post("/", body).json for body in (SET_1, GET)] == [[None], [1]]
+        assert [request() for request in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_session_outlives_its_request(store: Store) -> None:
+    kept: list[Any] = []
+
+    def add(config: Configurator) -> None:
+        def view(request: Request) -> Response:
+            request.session["a"] = 1
+            kept.append(request.session)
+            return Response("kept")
+
+        config.add_route("keep", "/keep")
+        config.add_view(view, route_name="keep")
+
+    make_app(store.options, add).get("/keep")
+    session = kept.pop()
+    session["a"] += 1
+    assert session["a"] == 2
+
+
+def test_a_session_is_saved_again_when_a_later_callback_changes_it(store: Store) -> None:
+    def change_again(request: Request, response: Response) -> None:
+        request.session["a"] = 2
+
+    def add(config: Configurator) -> None:
+        def view(request: Request) -> Response:
+            request.session["a"] = 1
+            # Added by a callback: it runs after the session's own was put off, and once more.
+            request.add_response_callback(
+                lambda request, response: request.add_response_callback(
+                    lambda request, response: request.add_response_callback(change_again)
+                )
+            )
+            return Response("changed")
+
+        config.add_route("change", "/change")
+        config.add_view(view, route_name="change")
+
+    app = make_app(store.options, add)
+    app.get("/change")
+    assert app.post("/", GET).json == [2]
