@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
+from webob.cookies import parse_cookie  # type: ignore[attr-defined]
 
 from ..settings import show
 
@@ -55,7 +56,7 @@ class SessionCookie:
         elif self.name not in header:
             return None
         else:
-            value = self._plain_word(header) or request.cookies.get(self.name)
+            value = self._plain_word(header) or self._last_value(header)
         return value if value is not None and POSSIBLE_ID.fullmatch(value) else None
 
     def _plain_word(self, header: str) -> str | None:
@@ -67,6 +68,14 @@ class SessionCookie:
         if before and not before.endswith((";", "; ")):
             return None
         return value if POSSIBLE_ID.fullmatch(value) else None
+
+    def _last_value(self, header: str) -> str | None:
+        # request.cookies raises UnicodeDecodeError for any cookie of the domain that is no UTF-8.
+        found = None
+        for name, value in parse_cookie(header):
+            if name == self.name.encode():
+                found = value.decode("latin-1")
+        return found
 
     def header(self, request: Request, session_id: str) -> Header:
         """Return the header that gives the browser a session id."""
