@@ -129,10 +129,15 @@ class SessionFactory:
     def session_keys(self, request: Request) -> list[str]:
         """Return all keys under which it may lie, that of new sessions first; see ``hash_keys``."""
         if self.session_class is CookieSession:
-            found = self.cookie.find(request)
+            found = self.find_id(request)
             return [] if found is None else self.keys.all("", found)
         name, token = self.find_token(request)
         return [] if token is None else self.keys.all(f"{name}::", token)
+
+    def find_id(self, request: Request) -> str | None:
+        """Return the id in the request's cookie; ``None``: none, or nothing that can be one."""
+        found = self.cookie.find(request)
+        return None if found is None or found.endswith(self.reserved_endings) else found
 
     def find_token(self, request: Request) -> tuple[str | None, str | None]:
         """Return the name, in lower case, and the value of the first header that is there."""

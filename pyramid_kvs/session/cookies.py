@@ -15,7 +15,9 @@ from ..settings import show
 
 Header: TypeAlias = "tuple[str, str]"
 
-POSSIBLE_ID = re.compile(r"[0-9a-fA-F]{40}")
+#: A word, as the ids of old and of other makers are; but no SHA-256, lest a dump of a store with
+#: hashed keys logs anybody in.
+POSSIBLE_ID = re.compile(r"(?![0-9a-f]{64}\Z)[A-Za-z0-9_-]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9!#%&'*+.^_`|~-]+")
 _RESERVED = frozenset(
     {"path", "comment", "domain", "max-age", "expires", "secure", "httponly", "samesite"}

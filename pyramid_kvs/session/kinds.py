@@ -30,7 +30,7 @@ class CookieSession(Session):
     __slots__ = ()
 
     def _find_secret(self) -> str | None:
-        return self._factory.cookie.find(self._request)
+        return self._factory.find_id(self._request)
 
     def _home(self) -> str:
         if self._key is None:

@@ -189,3 +189,21 @@ def test_cookie_is_found_as_webob_finds_it(header: str) -> None:
     if expected is not None and not POSSIBLE_ID.fullmatch(expected):
         expected = None
     assert FACTORY.cookie.find(request) == expected
+
+
+@pytest.mark.parametrize("session_id", ["chocolate", "0123456789abcdef" * 2, "a-b_C" * 20])
+def test_ids_of_any_maker_are_found(session_id: str) -> None:
+    """What stands in the store counts, not what an id of this library looks like."""
+    factory = SessionFactory({"kvs": "memory"})
+    factory.driver.set(session_id, {"who": "Ada"})
+    request = Request.blank("/", headers={"Cookie": f"{COOKIE}={session_id}"})
+    assert factory(request)["who"] == "Ada"
+
+
+def test_an_id_cannot_be_the_key_of_a_counter() -> None:
+    factory = SessionFactory({"kvs": "memory"})
+    factory.reserved_endings = ("-limit",)
+    factory.driver.set("abc-limit", {"n": 1})
+    request = Request.blank("/", headers={"Cookie": f"{COOKIE}=abc-limit"})
+    assert factory.session_key(request) is None
+    assert "n" not in factory(request)
