@@ -73,6 +73,12 @@ def test_cookies_that_are_no_id_count_by_address(cookie: str) -> None:
     assert statuses(app, 4, headers=headers) == [200, 200, 200, 429]
 
 
+@pytest.mark.parametrize("header", ["session_id=\\\xe9", f"session_id={FORGED}; x=\\\xe9"])
+def test_a_cookie_header_that_does_not_decode_is_counted(header: str) -> None:
+    app = make_app(LIMIT, MEMORY)
+    assert statuses(app, 4, headers={"Cookie": header}) == [200, 200, 200, 429]
+
+
 def test_counters_stand_at_session_key_and_suffix(redis_server: RedisServer) -> None:
     session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
     app = make_app({**LIMIT, "key_suffix": "::n"}, session)
