@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from sys import getsizeof
 from time import monotonic
 from typing import Any
 
@@ -23,8 +22,9 @@ from ..kvs import DONE, KVS, Data, Stored, Swap, decode_key, key_pattern
 MAX_BYTES = 64 * 1024 * 1024
 NEVER = float("inf")
 
-#: Bytes that an entry takes beside its key and data: a tuple, a float, its place in the table.
-OVERHEAD = 160
+#: Bytes that an entry takes beside its key and data: two objects' headers, a tuple, a float, and
+#: its place in the table.
+OVERHEAD = 260
 _SWEEP_EVERY = 64
 _SWEPT_AT_ONCE = 64
 
@@ -64,12 +64,14 @@ class MemoryStore:
 
         :raises ValueTooLarge: it alone is larger than the store.
         """
+        if isinstance(data, str) and not data.isascii():
+            data = data.encode("utf-8", "surrogatepass")  # a character may take four bytes
         entries = self.entries
         old = entries.get(key)
         if old is None:
             grown = _cost(key, data)
         else:
-            grown = getsizeof(data) - getsizeof(old[0])
+            grown = len(data) - len(old[0])
             entries.move_to_end(key)
         if self.size + grown > self.max_bytes:
             self._make_room(grown, _cost(key, data))
@@ -116,7 +118,7 @@ class MemoryStore:
 
 
 def _cost(key: str, data: Data) -> int:
-    return getsizeof(key) + getsizeof(data) + OVERHEAD
+    return len(key) + len(data) + OVERHEAD
 
 
 def named_store(name: str, max_bytes: int) -> MemoryStore:
