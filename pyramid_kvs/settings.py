@@ -23,6 +23,10 @@ from .perl_formats import FORMATS, MAX_BYTES
 log = logging.getLogger(__name__)
 
 REQUIRED: Any = object()
+METHODS = (
+    *("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"),
+    *("PROPFIND", "PROPPATCH", "REPORT"),
+)
 Check = Callable[[Any], Any]
 
 
@@ -125,6 +129,16 @@ def names(value: Any) -> str | list[str]:
     raise Refused("a name, or a list of names")
 
 
+def http_methods(value: Any) -> list[str]:
+    found = names(value)
+    methods = [name.upper() for name in ([found] if isinstance(found, str) else found)]
+    for name in methods:
+        meant = closest(name, METHODS)
+        if not re.fullmatch(r"[A-Z-]+", name) or (meant and name not in METHODS):
+            raise Refused(f'the name of an HTTP method, such as "POST", or a list of them{meant}')
+    return methods
+
+
 def text_codec(value: Any) -> str:
     try:
         check_encoding(text(value))
@@ -224,7 +238,7 @@ TABLE: dict[str, dict[str, Option]] = {
         "unknown": Option(one_of("address", "session", "allow"), "address"),
         "name": Option(optional(policy_name), None),
         "cost": Option(quota, 1),
-        "methods": Option(optional(names), None),
+        "methods": Option(optional(http_methods), None),
         "on_error": Option(one_of("allow", "deny", "memory"), "allow"),
         "headers": Option(list_of("x", "ietf"), ["x", "ietf"]),
         "status": Option(error_status, 429),

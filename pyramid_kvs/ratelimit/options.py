@@ -161,10 +161,10 @@ def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Id
         raise ConfigurationError(f"{place}: by: {error}") from error
 
 
-def _methods(names: str | list[str] | None) -> frozenset[str] | None:
+def _methods(names: list[str] | None) -> frozenset[str] | None:
     if names is None:
         return None
-    methods = {name.upper() for name in ([names] if isinstance(names, str) else names)}
+    methods = set(names)
     # Pyramid answers HEAD with the views of GET.
     return frozenset(methods | {"HEAD"} if "GET" in methods else methods)
 

@@ -84,6 +84,8 @@ def test_limits_of_equal_stores_share_one() -> None:
         ({"headers": ["y"]}, "headers: found"),
         ({"status": 200}, "status: found 200, expected an HTTP status from 400 to 599"),
         ({"methods": 5}, "methods: found 5"),
+        ({"methods": ["GTE"]}, "did you mean 'GET'?"),
+        ({"methods": "G T"}, "the name of an HTTP method"),
         ({"name": "n\u00e9"}, "name: found .*printable ASCII"),
         ({"name": "a\r\nb"}, "name: found .*printable ASCII"),
         ({"key_suffix": ""}, "key_suffix: found"),

@@ -175,7 +175,7 @@ def test_bad_headers(head: bytes) -> None:
 
 def test_errors_show_no_data() -> None:
     """What is no image may be somebody's text, and the message goes to the log."""
-    with pytest.raises(StorableError, match="unknown byte order .known: 12345678, ") as error:
+    with pytest.raises(StorableError, match=r"unknown byte order .known: 12345678, ") as error:
         thaw(b"\x04\x0b\x08hunter22" + SIZES)
     assert "hunter" not in str(error.value)
 
