@@ -394,7 +394,7 @@ class Server:
             )
         try:
             return self.is_ready()
-        except Exception:
+        except Exception:  # whatever a client raises: it does not answer yet
             return False
 
     def _make_way(self) -> None:

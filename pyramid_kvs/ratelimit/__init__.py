@@ -90,7 +90,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         request._kvs_counted = LATER
         try:
             response = handler(request)
-        except Exception:
+        except Exception:  # a 404 too: no view answered, and the request counts all the same
             _count_after(request, limiter)
             raise
         _count_after(request, limiter)
