@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pyramid.config import Configurator
+from pyramid.registry import Registry
 
 from . import settings
 from .components import ORDER_FEATURES, Components, build_driver, components
@@ -260,6 +261,13 @@ class _CacheAttribute:
         return self._parts.cache
 
 
+def _build(registry: Registry) -> dict[str, Any]:
+    options = settings.read(NAME, registry.settings[NAME])
+    parts = components(registry)
+    parts.cache = ApplicationCache(build_driver(NAME, options, parts), options["on_error"])
+    return options
+
+
 def includeme(config: Configurator) -> None:
     """Put ``cache`` on every request, if the setting ``kvs.cache`` is there."""
     if not settings.is_set(config.registry.settings, NAME):
@@ -268,8 +276,7 @@ def includeme(config: Configurator) -> None:
     introspectable = config.introspectable("kvs features", NAME, NAME, "kvs feature")
 
     def register() -> None:
-        options = settings.read(NAME, config.registry.settings[NAME])
-        parts.cache = ApplicationCache(build_driver(NAME, options, parts), options["on_error"])
+        options = _build(config.registry)
         introspectable.update(driver=options["kvs"], key_prefix=options["key_prefix"])
 
     config.action(("kvs", NAME), register, introspectables=(introspectable,), order=ORDER_FEATURES)
@@ -277,7 +284,13 @@ def includeme(config: Configurator) -> None:
 
 
 def subscribe(event: Any) -> None:
-    """Put ``cache`` on the request of an event; see :func:`pyramid_kvs.subscribe_cache`."""
-    cache = components(event.request.registry).cache
-    if cache is not None:
-        event.request.cache = cache
+    """Put ``cache`` on the request of an event; see :func:`pyramid_kvs.subscribe_cache`.
+
+    Where the application does not include ``pyramid_kvs``, the first event makes the cache.
+    """
+    registry = event.request.registry
+    parts = components(registry)
+    if parts.cache is None and settings.is_set(registry.settings or {}, NAME):
+        _build(registry)
+    if parts.cache is not None:
+        event.request.cache = parts.cache

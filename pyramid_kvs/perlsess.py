@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
+from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from webob.cookies import parse_cookie  # type: ignore[attr-defined]
@@ -338,6 +339,16 @@ class _PerlSessionAttribute:
         return None if factory is None else factory(request)
 
 
+def _build(registry: Registry) -> dict[str, Any]:
+    value = settings.parse(NAME, registry.settings[NAME])
+    options = settings.read(NAME, value)
+    parts = components(registry)
+    parts.perlsess = PerlSessionFactory(
+        options, build_driver(NAME, options, parts), renews="ttl" in value
+    )
+    return options
+
+
 def includeme(config: Configurator) -> None:
     """Put ``perlsess`` on every request, if the setting ``kvs.perlsess`` is there."""
     if not settings.is_set(config.registry.settings, NAME):
@@ -346,11 +357,7 @@ def includeme(config: Configurator) -> None:
     introspectable = config.introspectable("kvs features", NAME, NAME, "kvs feature")
 
     def register() -> None:
-        value = settings.parse(NAME, config.registry.settings[NAME])
-        options = settings.read(NAME, value)
-        parts.perlsess = PerlSessionFactory(
-            options, build_driver(NAME, options, parts), renews="ttl" in value
-        )
+        options = _build(config.registry)
         introspectable.update(
             {name: options[name] for name in ("kvs", "key_prefix", "format", "writable")}
         )
@@ -362,9 +369,11 @@ def includeme(config: Configurator) -> None:
 def subscribe_perlsess(event: Any) -> None:
     """Put ``perlsess`` on the request of an event; see :func:`pyramid_kvs.subscribe_perlsess`.
 
-    :raises ConfigurationError: the setting ``kvs.perlsess`` is not there.
+    Where the application does not include ``pyramid_kvs``, the first event makes the factory.
     """
-    factory = components(event.request.registry).perlsess
-    if factory is None:
-        raise ConfigurationError(f"subscribe_perlsess needs the setting {NAME}")
-    event.request.perlsess = factory(event.request)
+    registry = event.request.registry
+    parts = components(registry)
+    if parts.perlsess is None and settings.is_set(registry.settings or {}, NAME):
+        _build(registry)
+    if parts.perlsess is not None:
+        event.request.perlsess = parts.perlsess(event.request)

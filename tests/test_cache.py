@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pyramid import testing as pyramid_testing
 from pyramid.config import Configurator
 from pyramid.testing import DummyRequest
 from webtest import TestApp
@@ -392,6 +393,15 @@ def test_subscribe_cache_adds_nothing_without_the_setting() -> None:
     request.registry = config.registry
     pyramid_kvs.subscribe_cache(type("Event", (), {"request": request}))
     assert not hasattr(request, "cache")
+
+
+def test_subscribe_cache_needs_no_include() -> None:
+    with pyramid_testing.testConfig(settings={"kvs.cache": '{"kvs": "memory"}'}):
+        requests = [DummyRequest(), DummyRequest()]
+        for request in requests:
+            pyramid_kvs.subscribe_cache(type("Event", (), {"request": request}))
+        requests[0].cache["key"] = 1
+        assert requests[1].cache["key"] == 1
 
 
 def test_no_setting_no_cache() -> None:

@@ -351,8 +351,8 @@ def test_not_set(setting: Any) -> None:
     config.commit()
     request = testing.DummyRequest()
     request.registry = config.registry
-    with pytest.raises(ConfigurationError, match=r"kvs\.perlsess"):
-        pyramid_kvs.subscribe_perlsess(type("Event", (), {"request": request}))
+    pyramid_kvs.subscribe_perlsess(type("Event", (), {"request": request}))
+    assert not hasattr(request, "perlsess")
 
 
 def test_subscriber() -> None:
@@ -365,6 +365,13 @@ def test_subscriber() -> None:
         driver = config.registry["pyramid_kvs"].drivers["kvs.perlsess"]
         driver.raw_set("abc", nfreeze({b"bytes": b"\xff"}), None)
         assert as_json(dict(request.perlsess)) == {"bytes": {"bytes": "\xff"}}
+
+
+def test_subscriber_without_the_include() -> None:
+    with testing.testConfig(settings={"kvs.perlsess": '{"kvs": "memory"}'}):
+        request = testing.DummyRequest(cookies={"session_id": "abc"})
+        pyramid_kvs.subscribe_perlsess(type("Event", (), {"request": request}))
+        assert dict(request.perlsess) == {}
 
 
 def test_introspection() -> None:
