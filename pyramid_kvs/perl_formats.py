@@ -22,10 +22,9 @@ from .exceptions import CodecError
 
 __all__ = ["CACHE_OBJECT", "FORMATS", "MAX_BYTES", "Form", "Unwrapped", "unwrap", "wrap"]
 
-#: Cache::Memcached, Cache::Memcached::Fast: what the bits of the flags say.
-FLAG_STORABLE: Final = 1
+#: Of the flags of Cache::Memcached and Cache::Memcached::Fast: the data are compressed. The bits
+#: for Storable (1) and UTF-8 (4) change nothing here, and are written back as they were read.
 FLAG_GZIP: Final = 2
-FLAG_UTF8: Final = 4
 
 #: The largest image that comes out of a compressed or encoded one, in bytes.
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -198,7 +197,6 @@ class CHIPrefix:
     version: int
 
     LAYOUT = struct.Struct("=IIIBB")
-    SERIALISED = 1
     GZIP = 4
     KNOWN_BITS = 7
     VERSION = 1
