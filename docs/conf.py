@@ -1,4 +1,4 @@
-"""Sphinx settings; the build needs no network, so that there is no intersphinx."""
+"""Sphinx settings. The build works without a network, so intersphinx is not used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ autodoc_member_order = "bysource"
 autodoc_mock_imports = ["kinto"]
 
 nitpicky = True
-# Names of other projects, and names that annotations use but no page describes.
+# Names from other projects, and names in annotations that no page describes.
 nitpick_ignore_regex = [
     (r"py:class", r"Data|Request|pyramid_kvs\.components\.Components"),
     (r"py:.*", r"(collections|datetime|json|logging|os|pathlib|re|typing|types|uuid)\b.*"),

@@ -1,11 +1,11 @@
-"""Two tabs of one browser at the same time: what a session loses elsewhere, and keeps here.
+"""Show which changes survive when ten requests change one session at the same time.
 
-Run it with ``python docs/two_browsers.py``, or, for sessions in redis instead of this process,
-with ``python docs/two_browsers.py redis://localhost:6379/0``.
+Run it with ``python docs/two_browsers.py`` to keep the sessions in the memory of the process, or
+with ``python docs/two_browsers.py redis://localhost:6379/0`` to keep them in redis.
 
-Ten requests with one session cookie arrive together. Each adds a key of its own and a flash
-message. A barrier lets none of them save before all have loaded, which is what happens on a page
-that starts ten requests, only reliably.
+Ten requests with the same session cookie arrive together. Each request sets a different key and
+adds a flash message. A barrier makes sure that all requests have loaded the session before the
+first one saves it. The same happens, less reliably, when a page starts ten requests.
 """
 
 import json
@@ -27,7 +27,7 @@ def make_app(on_conflict, url):
 
     def add(request):
         number = request.matchdict["number"]
-        request.session["login"]  # loaded
+        request.session["login"]  # load the session
         barrier.wait()
         request.session[f"tab {number}"] = "saved"
         request.session.flash(f"Tab {number} is done.")
@@ -53,7 +53,7 @@ def make_app(on_conflict, url):
 
 
 def run(on_conflict, url=None):
-    """Return how many of the ten keys and ten messages are there in the end."""
+    """Return how many of the ten keys and ten messages are in the session at the end."""
     app = make_app(on_conflict, url)
     response = Request.blank("/log-in").get_response(app)
     cookie = response.headers["Set-Cookie"].partition(";")[0]
@@ -71,13 +71,13 @@ def run(on_conflict, url=None):
 
 def main(url=None):
     for on_conflict, label in (
-        ("overwrite", "the whole session is written back, as elsewhere"),
-        ("merge", "what changed is merged, the default"),
+        ("overwrite", "overwrite (the whole session is written back)"),
+        ("merge", "merge (the default)"),
     ):
         found = run(on_conflict, url)
         print(
             f"{label}: {found['keys']} of {REQUESTS} keys, "
-            f"{found['messages']} of {REQUESTS} messages are left"
+            f"{found['messages']} of {REQUESTS} messages survive"
         )
 
 

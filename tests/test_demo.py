@@ -1,4 +1,4 @@
-"""The demo, served by pserve and driven over HTTP, on each store that its ini names."""
+"""Run the demo with pserve on each store that its ini file names, and use it over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PSERVE = "from pyramid.scripts.pserve import main; main()"
 
 
 class Browser:
-    """Keeps cookies, follows redirects, and returns 4xx answers as answers."""
+    """An HTTP client that keeps cookies, follows redirects, and returns 4xx responses."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -54,7 +54,7 @@ class Browser:
 
 @pytest.fixture(params=["memory", "redis", "memcache"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Start the demo with the one line of its ini changed; give its address."""
+    """Start the demo with the store line of its ini file replaced, and yield its address."""
     store = '"kvs": "memory"'
     if request.param == "redis":
         redis: RedisServer = request.getfixturevalue("redis_server")
@@ -87,7 +87,7 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> str:
     raise AssertionError(log.read_text())
 
 
-def test_each_feature_is_at_work(address: str) -> None:
+def test_every_feature_works(address: str) -> None:
     browser, other = Browser(address), Browser(address)
 
     assert browser.get().status == 200

@@ -1,4 +1,4 @@
-"""What is written holds: directives are directives, and the examples parse and start."""
+"""The documentation has no misspelt directives, its examples parse, and its settings start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)$")
 
 
 class Block(NamedTuple):
-    """One example: where it stands, in which language, and its text."""
+    """One example: its page and line, its language, and its text."""
 
     place: str
     language: str
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield the code blocks of a page; one with ``:class: sketch`` is not meant to run."""
+    """Yield the code blocks of a page, except those with ``:class: sketch``, which do not run."""
     lines = page.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
         if head := BLOCK.match(line):
@@ -74,7 +74,7 @@ def test_the_lint_finds_a_directive_with_one_colon() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_directives_of_a_page_have_two_colons(page: Path) -> None:
-    """Docutils takes ``.. note:`` for a comment, and drops it without a word."""
+    """Docutils reads ``.. note:`` as a comment and drops it without a warning."""
     assert ONE_COLON.findall(page.read_text(encoding="utf-8")) == []
 
 
@@ -96,10 +96,10 @@ def test_example_parses(block: Block) -> None:
 
 @examples("ini")
 def test_ini_example_starts_an_application(block: Block) -> None:
-    """Stores need not run: an application starts without them."""
+    """The stores do not have to run, because an application starts without them."""
     settings = kvs_settings(block.text)
     if settings.keys() <= {"pyramid.includes"}:
-        pytest.skip("it sets nothing of pyramid_kvs")
+        pytest.skip("the example has no settings of pyramid_kvs")
     if "kvs.ratelimit" in settings:
         settings.setdefault("kvs.session", '{"kvs": "memory"}')
     settings.setdefault("pyramid.includes", "pyramid_kvs")
@@ -107,7 +107,7 @@ def test_ini_example_starts_an_application(block: Block) -> None:
 
 
 def kvs_settings(text: str) -> dict[str, str]:
-    """Return what an ini file's application, or a part of one, says of pyramid_kvs."""
+    """Return the settings of pyramid_kvs in an ini file, or in a part of one."""
     parser = configparser.RawConfigParser()
     parser.read_string(text if re.search(r"^\[", text, re.MULTILINE) else f"[app:main]\n{text}")
     sections = [name for name in parser.sections() if name.startswith("app:")]

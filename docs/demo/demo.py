@@ -1,4 +1,7 @@
-"""One page that shows each feature of pyramid_kvs at work; ``demo.ini`` says on which store."""
+"""The demo: one page that uses the session, the cache and the rate limit.
+
+``demo.ini`` names the store.
+"""
 
 import time
 from html import escape
@@ -47,7 +50,7 @@ def forget(request):
     return HTTPSeeOther("/")
 
 
-# -- the cache: a slow computation, made once in a while ---------------------------------------
+# -- the cache: the result of a slow computation --------------------------------------------------
 
 
 def slow_computation():
