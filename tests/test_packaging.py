@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import pytest
 
+import pyramid_kvs
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pyramid_kvs"
 TOP_LEVEL = {
-    *("pyramid_kvs", "tests", "docs", "setup.py", "setup.cfg", "tox.ini"),
+    *("pyramid_kvs", "tests", "docs", "pyproject.toml", "setup.py", "setup.cfg", "tox.ini"),
     *("README.rst", "CHANGES.rst", "LICENSE", "MANIFEST.in"),
 }
 KEPT_FROM_1_0 = [
@@ -211,6 +213,14 @@ def test_version_is_the_same_everywhere() -> None:
     assert latest
     assert latest[1] == version
     assert distribution("pyramid_kvs").version == version
+    assert pyramid_kvs.__version__ == version
+
+
+def test_the_build_system_is_declared() -> None:
+    """Without it, pip before 23.1 runs ``setup.py install``, whose scripts fail at their start."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.findall(r"^\[.*", text, re.MULTILINE) == ["[build-system]"]
+    assert 'requires = ["setuptools", "wheel"]' in text
 
 
 def test_console_script_loads() -> None:

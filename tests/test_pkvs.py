@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         pkvs.main(["pong"])
     assert caught.value.code == 2
     assert "ping" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        pkvs.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"pkvs {version('pyramid_kvs')}\n"
 
 
 def test_console_script(write: Write) -> None:

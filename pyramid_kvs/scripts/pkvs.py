@@ -18,7 +18,7 @@ from typing import Any
 
 from pyramid.registry import Registry
 
-from .. import settings, storable, tagged_json
+from .. import __version__, settings, storable, tagged_json
 from ..components import components
 from ..exceptions import KVSError
 from ..kvs import KVS
@@ -215,6 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pkvs", description="Look after the stores of pyramid_kvs."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         of_command = parsers.add_parser(name, help=command.help, description=command.run.__doc__)
