@@ -8,7 +8,7 @@ import sys
 
 import pyramid_kvs
 
-OPTIONAL = {"kinto", "psycopg", "psycopg_pool", "pyramid_debugtoolbar"}
+OPTIONAL = {"kinto", "psycopg"}
 
 
 def main() -> str | int:
