@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib.metadata
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
 
 import pytest
 
+from tests import servers
 from tests.servers import MemcachedServer, PostgresServer, RedisServer, Server
 
+LIBRARIES = ("pyramid", "redis", "python-memcached", "psycopg", "kinto")
 S = TypeVar("S", bound=Server)
+
+
+def pytest_report_header() -> list[str]:
+    """Name the versions of the servers and of the libraries that talk to them."""
+    found = {library: _library_version(library) for library in LIBRARIES}
+    return [
+        f"{title}: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        for title, versions in (("servers", servers.versions()), ("libraries", found))
+    ]
+
+
+def _library_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a missing program at the place that raised, not at each test.
+
+    The summary has one line for each place and reason. For a skip in a fixture pytest takes the
+    test as the place, which gave more than a thousand lines without any server.
+    """
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, servers.Missing):
+        raised = call.excinfo.traceback[-1]
+        report.longrepr = (str(raised.path), raised.lineno + 1, f"Skipped: {call.excinfo.value}")
+    return report
 
 
 @pytest.fixture(scope="session")

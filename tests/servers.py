@@ -32,7 +32,8 @@ done. Outside of fixtures: ``with RedisServer() as server: ...``.
     is ``postgres``, and no password is asked. A restart keeps the data.
 
 ``need("perl")`` gives the path of a program, ``need_perl("CGI::Session")`` that of a perl with
-these modules. What is missing skips the test with a reason, or fails it where ``CI`` is set.
+these modules. A missing one skips the test with a reason, or fails it where ``CI`` is set. The
+summary of a run has one line for each missing package. ``versions()`` is for the header of a run.
 """
 
 from __future__ import annotations
@@ -64,13 +65,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0
-PACKAGES = {
-    "redis-server": "redis-server",
-    "memcached": "memcached",
-    "postgres": "postgresql",
-    "initdb": "postgresql",
-    "perl": "perl",
-}
+PROGRAMS = ("redis-server", "memcached", "postgres", "pgbouncer", "perl", "openssl")
+PACKAGES = {"postgres": "postgresql", "initdb": "postgresql"}
 PERL_PACKAGES = {
     "Apache::Session": "libapache-session-perl",
     "CGI::Session": "libcgi-session-perl",
@@ -105,15 +101,17 @@ class PortTaken(NotStarted):
     """Another process was quicker to take the port."""
 
 
+class Missing(pytest.skip.Exception):
+    """The test needs something that is not installed."""
+
+
 # -- what is installed ---------------------------------------------------------
 
 
 def need(program: str) -> str:
     """Return the path of a program; where it is missing, skip the test or, in CI, fail it."""
-    path = find(program)
-    return path or missing(
-        f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}"
-    )
+    package = PACKAGES.get(program, program)
+    return find(program) or missing(f"{package} is not installed: apt-get install {package}")
 
 
 def need_perl(*modules: str) -> str:
@@ -132,7 +130,23 @@ def missing(reason: str) -> NoReturn:
     """Skip the running test, or fail it where ``CI`` promises that everything is installed."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    raise Missing(reason)
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each program that tests use, or ``missing``."""
+    return {program: version(program) for program in PROGRAMS}
+
+
+def version(program: str) -> str:
+    """Return a program's version as it prints it, or ``missing``."""
+    path = find(program)
+    if path is None:
+        return "missing"
+    option = "version" if program == "openssl" else "--version"
+    printed = subprocess.run([path, option], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", printed)
+    return found[0] if found else "unknown"
 
 
 def find(program: str) -> str | None:
@@ -638,9 +652,10 @@ class PostgresServer(Server):
         self, sql: str, params: Any = None, *, dbname: str | None = None
     ) -> list[tuple[Any, ...]]:
         """Run statements on a new connection with autocommit; return the last one's rows."""
-        psycopg = pytest.importorskip(
-            "psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'"
-        )
+        try:
+            import psycopg
+        except ImportError:
+            missing("psycopg is not installed: pip install 'psycopg[binary]'")
         address = (
             f"host={self.directory} port={self.port} user=postgres dbname={dbname or self.dbname}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -203,6 +204,40 @@ def test_missing_program_skips_with_the_remedy(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip.Exception, match="no-such is not installed: apt-get install no-such"
     ):
         servers.need("no-such")
+
+
+def test_missing_server_is_one_line_of_the_summary(tmp_path: Path) -> None:
+    """Also where several tests of several files skip, in their fixtures and in themselves."""
+    printed = run_without("redis-server", tmp_path).stdout
+    reason = "redis-server is not installed: apt-get install redis-server"
+    lines = [line for line in printed.splitlines() if reason in line]
+    assert len(lines) == 1, printed
+    assert re.match(r"SKIPPED \[9\] tests/servers.py:\d+: ", lines[0])
+    assert re.search(r"servers: redis-server missing, memcached \d", printed)
+
+
+def test_missing_server_fails_the_run_in_ci(tmp_path: Path) -> None:
+    run = run_without("redis-server", tmp_path, CI="true")
+    assert run.returncode == 1
+    assert re.search(r"^=+ 7 failed, \d+ deselected, 2 errors in ", run.stdout, re.MULTILINE)
+
+
+def run_without(program: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run some tests in a pytest that does not find a program."""
+    (folder / "without.py").write_text(
+        "from tests import servers\n"
+        "find = servers.find\n"
+        f"servers.find = lambda program: None if program == {program!r} else find(program)\n"
+    )
+    chosen = ["tests/test_demo.py", "tests/test_servers.py", "-k", "redis and not (run or killed)"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "without", *chosen],
+        cwd=ROOT,
+        env={**os.environ, "CI": "", **environment, "PYTHONPATH": f"{folder}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_missing_program_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
