@@ -35,7 +35,7 @@ IDIOMS = {
     r"a text\b(?! (codec|file|column|editor|field|mode|protocol|type|area|part)| ?/)": "a string",
     r"texts\b": "strings",
     r"whole numbers?": "an integer, 'a positive integer' from 1",
-    r"for ever": "forever",
+    r"for ever\b": "forever",
     r"anew\b": "again",
     r"lest\b": "so that ... does not",
     r"(see|sees|saw|seeing) to it": "make sure",

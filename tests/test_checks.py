@@ -52,6 +52,7 @@ def test_idiom_is_found(text: str, instead: str, tmp_path: Path) -> None:
         "LRU stands for least recently used.",
         "Open it in a text editor. It returns None: the key is missing.",
         "Take it away from the list. The life cycle of a request.",
+        "A new id for every session.",
     ],
 )
 def test_plain_english_passes(text: str, tmp_path: Path) -> None:
