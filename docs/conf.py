@@ -27,7 +27,7 @@ autodoc_mock_imports = ["kinto"]
 nitpicky = True
 # Names from other projects, and names in annotations that no page describes.
 nitpick_ignore_regex = [
-    (r"py:class", r"Data|Request|pyramid_kvs\.components\.Components"),
+    (r"py:class", r"Data|Request|pyramid_kvs\.application\.Application"),
     (r"py:.*", r"(collections|datetime|json|logging|os|pathlib|re|typing|types|uuid)\b.*"),
     (r"py:.*", r"(hmac|kinto|memcache|psycopg|psycopg_pool|pyramid|redis|webob|zope)\b.*"),
     (r"py:.*", r"(pyramid_kvs\.)?([a-z_]+\.)*[A-Z]"),

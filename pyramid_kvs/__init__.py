@@ -12,26 +12,38 @@ from pyramid.config import Configurator
 
 __version__ = "2.0.0"
 
+#: The package of each setting's feature.
+FEATURES = {
+    "kvs.cache": ".cache",
+    "kvs.session": ".session",
+    "kvs.ratelimit": ".ratelimit",
+    "kvs.perlsess": ".perlsess",
+}
+
 __all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_ratelimit"]
 
 
 def includeme(config: Configurator) -> None:
-    """Add the directives, the view for a store that is away, and the features that are set."""
-    from .components import add_kvs_codec, add_kvs_driver
-    from .settings import check_names
+    """Add the directives, the view for an unavailable store, and the features that are set."""
+    from .application import add_kvs_codec, add_kvs_driver
+    from .settings import check_names, is_set
 
-    check_names(config.registry.settings)
+    settings = config.registry.settings
+    check_names(settings, FEATURES)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
-    config.include(".responses")
-    config.include(".cache")
-    config.include(".session")
-    config.include(".ratelimit")
-    config.include(".perlsess")
+    config.include(".web.failures")
+    config.include(".ratelimit.views")
+    for setting, feature in FEATURES.items():
+        if is_set(settings, setting):
+            config.include(feature)
 
 
 def subscribe_cache(event: Any) -> None:
-    """Put ``cache`` on the request of an event, for one that does not pass through the router."""
+    """Put ``cache`` on the request of an event.
+
+    For requests that do not pass through the router.
+    """
     from .cache import subscribe
 
     subscribe(event)

@@ -20,7 +20,7 @@ from .exceptions import CodecError
 
 __all__ = ["Codec", "Data", "names", "register", "serializer"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pyramid_kvs.serializer")
 
 Data: TypeAlias = "str | bytes"
 

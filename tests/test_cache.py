@@ -17,8 +17,8 @@ from pyramid.testing import DummyRequest
 from webtest import TestApp
 
 import pyramid_kvs
+from pyramid_kvs.application import Application
 from pyramid_kvs.cache import ApplicationCache
-from pyramid_kvs.components import components
 from pyramid_kvs.exceptions import KVSNotSupported, KVSUnavailable
 from pyramid_kvs.kvs import KVS
 from pyramid_kvs.testing import MockCache
@@ -50,8 +50,8 @@ def build(view: Callable[[Any], Any], options: Options) -> TestApp:
     config.add_route("home", "/")
     config.add_view(view, route_name="home", renderer="json")
     app = config.make_wsgi_app()
-    for driver in components(config.registry).drivers.values():
-        driver.initialize_schema()
+    for store in Application.of(config.registry).stores:
+        store.driver.initialize_schema()
     return TestApp(app)
 
 
@@ -318,7 +318,7 @@ def test_on_error_raise_answers_503(
     assert str(server.port) not in response.text
     app.get("/", status=503)
     (message,) = caplog.messages
-    assert message.startswith("a store is away, requests that need it are answered 503: redis at")
+    assert message.startswith("a store is unavailable, requests that need it get a 503: redis at")
     assert str(server.port) in message
 
 

@@ -14,9 +14,9 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from webtest import TestApp
 
-from pyramid_kvs import kvs as kvs_module
 from pyramid_kvs.exceptions import KVSNotSupported
 from pyramid_kvs.kvs import KVS, driver_class, driver_names, register
+from pyramid_kvs.kvs import names as registry
 
 
 class DictClient:
@@ -112,7 +112,7 @@ class WithoutClient(KVS):
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvs_module, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})
     for cls in (ClientOnly, WithHooks, CallsSuper, CallsHooks, WithoutClient):
         register(cls.__name__, cls)
     register("client", ClientOnly)
@@ -213,7 +213,7 @@ def test_a_driver_needs_no_client() -> None:
     kvs = KVS("WithoutClient")
     kvs.set("key", {"a": 1})
     assert kvs.get("key") == {"a": 1}
-    with pytest.raises(KVSNotSupported, match="WithoutClient defines no _create_client"):
+    with pytest.raises(KVSNotSupported, match="WithoutClient defines neither _create_client"):
         kvs.delete("key")
 
 

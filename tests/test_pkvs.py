@@ -17,6 +17,7 @@ import pytest
 
 from pyramid_kvs import storable
 from pyramid_kvs.scripts import pkvs
+from pyramid_kvs.stores import server_of
 from tests.servers import PostgresServer, RedisServer, free_port
 
 APPLICATION = """
@@ -197,8 +198,8 @@ def test_ping_says_that_a_table_is_missing(
         ({"url": r"host=db password = 's3 \'cret' port=1"}, "host=db password = *** port=1"),
     ],
 )
-def test_address_without_credentials(kwargs: dict[str, Any], shown: str) -> None:
-    assert pkvs.address(kwargs) == shown
+def test_a_server_is_shown_without_credentials(kwargs: dict[str, Any], shown: str) -> None:
+    assert server_of(kwargs) == shown
 
 
 # -- migrate and purge -----------------------------------------------------------------------

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs import drivers
+from pyramid_kvs.drivers import postgresql
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable, ValueTooLarge
 from pyramid_kvs.kvs import KVS, Stored
-from pyramid_kvs.settings import without_credentials
+from pyramid_kvs.messages import without_credentials
 from tests.servers import (
     LOOPBACK,
     PostgresServer,
@@ -39,7 +39,7 @@ from tests.servers import (
 psycopg = pytest.importorskip("psycopg", reason="pip install 'pyramid_kvs[postgresql]'")
 
 from pyramid_kvs.drivers.postgresql import PostgresqlKVS  # noqa: E402
-from pyramid_kvs.drivers.postgresql_client import Options, read_options  # noqa: E402
+from pyramid_kvs.drivers.postgresql.client import Options, read_options  # noqa: E402
 from pyramid_kvs.drivers.waiting_pool import WaitingPool  # noqa: E402
 
 Make = Callable[..., PostgresqlKVS]
@@ -230,7 +230,7 @@ def test_flush_takes_the_prefix_literally(
 def test_key_lists_go_in_pages(
     store: PostgresqlKVS, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
-    from pyramid_kvs.drivers import postgresql
+    from pyramid_kvs.drivers.postgresql import driver as postgresql
 
     monkeypatch.setattr(postgresql, "SCAN_ROWS", 10)
     monkeypatch.setattr(postgresql, "FLUSH_ROWS", 10)
@@ -809,7 +809,7 @@ def test_two_at_once(postgres_server: PostgresServer, make: Make) -> None:
 
 def test_schema_by_an_administrator(make: Make, postgres_server: PostgresServer) -> None:
     """The file runs as it is, and the application's role needs no right to create."""
-    path = Path(drivers.__file__).with_name("postgresql.sql")
+    path = Path(postgresql.__file__).with_name("schema.sql")
     for _ in range(2):
         postgres_server.execute(path.read_text())
     driver = make(postgres_server, url=limited_role(postgres_server))
@@ -830,7 +830,7 @@ def test_missing_right(store: PostgresqlKVS, make: Make, postgres_server: Postgr
         driver.get("key")
     assert not isinstance(caught.value, KVSUnavailable)
     postgres_server.execute("DROP TABLE kvs, kvs_version")
-    with pytest.raises(KVSError, match=r"postgresql\.sql as a role that may"):
+    with pytest.raises(KVSError, match=r"schema\.sql as a role that may"):
         driver.initialize_schema()
 
 

@@ -10,14 +10,16 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from webtest import TestApp
 
-from pyramid_kvs import kvs, settings
-from pyramid_kvs.components import components
+from pyramid_kvs.application import Application
+from pyramid_kvs.cache import cache_of
+from pyramid_kvs.kvs import names
+from pyramid_kvs.settings import copied
 
 
 @pytest.fixture(autouse=True)
 def no_registered_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing ``pyramid_kvs.testing``, as other tests do, makes ``mock`` known."""
-    monkeypatch.setattr(kvs, "_registered", {})
+    monkeypatch.setattr(names, "_registered", {})
 
 
 def configure(**features: Any) -> Configurator:
@@ -36,29 +38,27 @@ def refusal(**features: Any) -> str:
 @pytest.mark.parametrize("empty", ["", "  ", "null", " null\n", None])
 def test_an_empty_setting_is_as_if_absent(empty: str | None) -> None:
     config = configure(cache=empty, session=empty, ratelimit=empty, perlsess=empty)
-    parts = components(config.registry)
-    assert (parts.cache, parts.session, parts.ratelimit, parts.perlsess) == (None,) * 4
-    assert parts.drivers == {}
+    application = Application.of(config.registry)
+    assert (application.features, application.stores) == ({}, [])
 
 
 def test_a_value_may_span_lines() -> None:
     config = configure(cache='\n{\n  "kvs": "memory",\n  "ttl": null\n}\n')
-    driver = components(config.registry).drivers["kvs.cache"]
-    assert driver.ttl is None
+    assert cache_of(config.registry).client.ttl is None
 
 
 def test_defaults() -> None:
-    driver = components(configure(cache={"kvs": "memory"}).registry).drivers["kvs.cache"]
+    driver = cache_of(configure(cache={"kvs": "memory"}).registry).client
     assert (driver.ttl, driver.key_prefix) == (300, b"cache::")
 
 
 def test_type_is_another_word_for_kvs() -> None:
-    assert components(configure(cache={"type": "memory"}).registry).cache is not None
-    assert components(configure(cache={"type": "memory", "kvs": "memory"}).registry).cache
-    assert components(configure(cache={"type": "memory", "kvs": None}).registry).cache
+    assert cache_of(configure(cache={"type": "memory"}).registry) is not None
+    assert cache_of(configure(cache={"type": "memory", "kvs": "memory"}).registry)
+    assert cache_of(configure(cache={"type": "memory", "kvs": None}).registry)
     servers = {"servers": ["127.0.0.1:1"]}
     aliases = {"type": "memcached", "kvs": "memcache", "kvs_kwargs": servers}
-    assert components(configure(cache=aliases).registry).cache
+    assert cache_of(configure(cache=aliases).registry)
     message = refusal(cache={"kvs": "memory", "type": "redis"})
     assert "kvs.cache: 'kvs' is 'memory' and 'type' is 'redis'" in message
 
@@ -71,7 +71,7 @@ def test_the_callers_object_is_left_alone() -> None:
 
 def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
     context = ssl.create_default_context()
-    options = settings.read("kvs.cache", {"kvs": "x", "kvs_kwargs": {"a": [context]}})
+    options = copied({"kvs": "x", "kvs_kwargs": {"a": [context]}})
     assert options["kvs_kwargs"]["a"][0] is context
 
 
@@ -82,12 +82,12 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
         ("{'kvs': 'memory'}", ["not valid JSON", "double quotes"]),
         ('{"kvs": "memory",}', ["not valid JSON", "no comma before a closing bracket"]),
         ('{"kvs": None}', ["not valid JSON", "true, false and null"]),
-        ('{"kvs": "memory", "kvs": "redis"}', ["'kvs' stands twice"]),
+        ('{"kvs": "memory", "kvs": "redis"}', ["duplicate key 'kvs'"]),
         ("[]", ["kvs.cache: found []", "expected an object"]),
         ("7", ["found 7", "expected an object"]),
         ({"kvs": "memory", "tll": 5}, ["unknown key 'tll'", "did you mean 'ttl'?"]),
         ({}, ["kvs.cache: 'kvs' is missing", '{"kvs": "redis"}']),
-        ({"kvs": ""}, ['kvs: found ""', "a text that is not empty"]),
+        ({"kvs": ""}, ['kvs: found ""', "a non-empty string"]),
         ({"kvs": "reddis"}, ["kvs: unknown driver 'reddis'", "did you mean 'redis'?"]),
         ({"kvs": "mock"}, ["pyramid.includes = pyramid_kvs.testing"]),
         ({"kvs": "memory", "codec": "jason"}, ["codec: unknown codec", "did you mean 'json'?"]),
@@ -101,7 +101,7 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
         ('{"kvs": "memory", "ttl": ' + "9" * 5000 + "}", ["not valid JSON", "integer string"]),
         ({"kvs": "memory", "TTL": 5}, ["unknown key 'TTL'", "did you mean 'ttl'?"]),
         ({"kvs": "memory", "codec": "JSON"}, ["codec: unknown codec", "did you mean 'json'?"]),
-        ({"kvs": "memory", "key_prefix": 5}, ["key_prefix: found 5, expected a text"]),
+        ({"kvs": "memory", "key_prefix": 5}, ["key_prefix: found 5, expected a string"]),
         ({"kvs": "memory", "on_error": "mis"}, ["on_error", '"miss", "raise"', "'miss'?"]),
         ({"kvs": "memory", "kvs_kwargs": []}, ["kvs_kwargs", "expected an object"]),
         (
@@ -112,7 +112,7 @@ def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
             {"kvs": "redis", "kvs_kwargs": {"hots": 1}},
             ["redis client", "hots", "did you mean 'host'?"],
         ),
-        ({"kvs": "memory", "secret": 5}, ["secret", "a list of texts, newest first"]),
+        ({"kvs": "memory", "secret": 5}, ["secret", "a list of strings, newest first"]),
     ],
 )
 def test_a_refusal_says_what_to_write(value: Any, parts: list[str]) -> None:
@@ -155,7 +155,7 @@ def test_a_misspelt_setting_stops_the_start() -> None:
 
 def test_a_setting_of_somebody_else_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     configure(metrics="x")
-    assert "'kvs.metrics' means nothing" in caplog.text
+    assert "'kvs.metrics' is unknown to pyramid_kvs" in caplog.text
 
 
 def test_nothing_is_checked_before_the_commit() -> None:
@@ -163,7 +163,7 @@ def test_nothing_is_checked_before_the_commit() -> None:
     config.include("pyramid_kvs")
     config.add_kvs_driver("late", "pyramid_kvs.drivers.memory:MemoryKVS")
     config.commit()
-    assert components(config.registry).cache is not None
+    assert cache_of(config.registry) is not None
 
 
 def test_a_codec_of_the_application() -> None:

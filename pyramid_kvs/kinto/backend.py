@@ -19,7 +19,7 @@ from .turns import Turns
 MISSING = object()
 T = TypeVar("T")
 
-undecodable = ThrottledLog(logging.getLogger(__name__))
+undecodable = ThrottledLog(logging.getLogger("pyramid_kvs.kinto"))
 
 
 class Cache(CacheBase):

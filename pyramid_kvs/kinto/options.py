@@ -11,7 +11,8 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 
 from ..kvs import KVS, DriverNotInstalled
-from ..settings import Refused, is_set, show, without_credentials
+from ..messages import show, without_credentials
+from ..settings import InvalidOption, is_set
 
 Check = Callable[[Any], Any]
 
@@ -24,48 +25,50 @@ def prefix(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise Refused('a text; what reads as JSON stands in double quotes, as "1e3"')
+        raise InvalidOption('a text; what reads as JSON stands in double quotes, as "1e3"')
     return value
 
 
 def url(value: Any) -> str:
     if not isinstance(value, str):
-        raise Refused("a URL")
+        raise InvalidOption("a URL")
     return value.strip()
 
 
 def hosts(value: Any) -> list[str]:
     listed = value.split() if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(host, str) for host in listed):
-        raise Refused("servers with whitespace between them, as 10.0.0.1:11211 10.0.0.2:11211")
+        raise InvalidOption(
+            "servers with whitespace between them, as 10.0.0.1:11211 10.0.0.2:11211"
+        )
     return listed
 
 
 def whole_number(value: Any) -> int:
     number = _number(value)
     if number is None or number != int(number) or number < 1:
-        raise Refused("a whole number from 1")
+        raise InvalidOption("a whole number from 1")
     return int(number)
 
 
 def whole_number_or_any(value: Any) -> int:
     number = _number(value)
     if number is None or number != int(number) or number < -1:
-        raise Refused("a whole number from 0, or -1: any number")
+        raise InvalidOption("a whole number from 0, or -1: any number")
     return int(number)
 
 
 def seconds(value: Any) -> float:
     number = _number(value)
     if number is None or number <= 0:
-        raise Refused("a number of seconds above 0")
+        raise InvalidOption("a number of seconds above 0")
     return number
 
 
 def seconds_or_never(value: Any) -> float:
     number = _number(value)
     if number is None or not (number > 0 or number == -1):
-        raise Refused("a number of seconds above 0, or -1: never")
+        raise InvalidOption("a number of seconds above 0, or -1: never")
     return number
 
 
@@ -128,7 +131,7 @@ def read_required(config: Configurator, name: str, example: str) -> Any:
 def _checked(name: str, value: Any) -> Any:
     try:
         return CHECKS[name](value)
-    except Refused as error:
+    except InvalidOption as error:
         found = "a value that is not shown" if name in SECRET else show(value)
         raise ConfigurationError(f"{name}: found {found}, expected {error}") from None
 

@@ -10,24 +10,21 @@ from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
-from pyramid.viewderivers import INGRESS
 
-from ..components import ORDER_FEATURES, components
-from ..settings import is_set
+from ..application import ORDER_FEATURES, Application
+from ..web.attribute import RequestAttribute
 from .book import LimitSet
 from .decision import LimitStatus, RequestLimits
 from .limiter import Ratelimit
-from .options import SETTING
 from .response import RateLimitError
+from .settings import SETTING
 from .views import (
     AT_ONCE,
     CATEGORY,
     DONE,
     LATER,
-    RouteOption,
     Sorter,
     describe_limit,
-    ratelimit_view,
 )
 
 __all__ = [
@@ -44,37 +41,36 @@ __all__ = [
 Handler = Callable[[Request], Response]
 
 
+def limiter_of(registry: Registry) -> Ratelimit | None:
+    """Return the limiter of an application, or ``None`` if ``kvs.ratelimit`` is not set."""
+    return Application.of(registry).features.get(SETTING)
+
+
 def includeme(config: Configurator) -> None:
-    """Add the option of views and routes and, if ``kvs.ratelimit`` is set, limiter and tween."""
-    config.add_view_deriver(ratelimit_view, "kvs_ratelimit", under=INGRESS, over="secured_view")
-    config.add_route_predicate("ratelimit", RouteOption)
-    value = config.registry.settings.get(SETTING)
-    if not is_set(config.registry.settings, SETTING):
-        return
+    """Add the limiter and its tween."""
     introspectable = config.introspectable(CATEGORY, SETTING, "all other views", "setting")
+    features = Application.of(config.registry).features
 
     def build() -> None:
-        parts = components(config.registry)
-        limiter = Ratelimit(value, parts.session, parts, config.maybe_dotted)
-        parts.ratelimit = limiter
+        application = Application.of(config.registry)
+        limiter = Ratelimit(
+            config.registry.settings[SETTING],
+            features.get("kvs.session"),
+            application,
+            config.maybe_dotted,
+        )
+        features[SETTING] = limiter
         introspectable["limits"] = ", ".join(map(describe_limit, limiter.book.limits)) or "none"
 
     # One later than the session, whose store it uses.
     config.action(SETTING, build, introspectables=(introspectable,), order=ORDER_FEATURES + 1)
-    config.add_request_method(_PerRequest(), "ratelimit")
+    config.add_request_method(RequestAttribute(lambda _: RequestLimits()), "ratelimit")
     config.add_tween("pyramid_kvs.ratelimit.tween_factory", under=EXCVIEW)
-
-
-class _PerRequest:
-    """Makes ``request.ratelimit`` by ``__get__``, so that requests need no class of their own."""
-
-    def __get__(self, request: Request | None, owner: type | None = None) -> RequestLimits:
-        return RequestLimits()
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
     """Return the tween that counts requests at once, or sees to it that a view does."""
-    limiter = components(registry).ratelimit
+    limiter = limiter_of(registry)
     if limiter is None:
         return handler
     sorter = Sorter(limiter.views, registry)
@@ -114,6 +110,6 @@ def subscribe_ratelimit(event: Any) -> None:
     :raises RateLimitError: it is over the limit.
     """
     request = event.request
-    limiter = components(request.registry).ratelimit
+    limiter = limiter_of(request.registry)
     if limiter is not None:
         limiter.count(request)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 
-from ..components import Components, build_driver
-from ..settings import show
+from ..application import Application
+from ..messages import show
+from ..stores import build_driver
 from .identity import SessionLike
-from .options import SETTING, Limit, Options, derived_name, make_limit
+from .options import Limit, Options, derived_name, make_limit
 from .processes import ProcessWatch
+from .settings import SETTING
 from .store import LimitStore
 
 
@@ -64,13 +66,13 @@ class LimitBook:
     def __init__(
         self,
         session: SessionLike | None,
-        parts: Components,
+        application: Application,
         resolve: Callable[[str], Any],
     ) -> None:
         self.watch = ProcessWatch()
         self._session = session
         self.session_store = None if session is None else LimitStore(session.driver)
-        self._parts = parts
+        self._application = application
         self._resolve = resolve
         self._stores: dict[str, LimitStore] = {}
         self._limits: dict[str, Limit] = {}
@@ -141,7 +143,7 @@ class LimitBook:
             return self._store_of_session(options, place)
         key = repr([options[name] for name in ("kvs", "kvs_kwargs", "key_prefix")])
         if key not in self._stores:
-            driver = build_driver(place, {**options, "ttl": None}, self._parts)
+            driver = build_driver(SETTING, {**options, "ttl": None}, self._application, place)
             self.watch.add(driver)
             self._stores[key] = LimitStore(driver)
         return self._stores[key]

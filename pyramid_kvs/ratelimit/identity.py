@@ -19,7 +19,7 @@ from pyramid.request import Request
 from ..kvs import KVS
 from ..logs import ThrottledLog
 
-log = ThrottledLog(logging.getLogger(__name__), interval=3600)
+log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
 
 #: A word, perhaps with a header's name before it; anything else is hashed.
 _PLAIN = re.compile(r"(?:@?[A-Za-z0-9-]+::)?[A-Za-z0-9._=~+/@-]+", re.ASCII)

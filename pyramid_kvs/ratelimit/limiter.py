@@ -8,7 +8,7 @@ from typing import Any
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
 
-from ..components import Components
+from ..application import Application
 from ..exceptions import KVSError, KVSUnavailable
 from ..limits import LimitCheck
 from .book import Group, LimitBook, LimitSet, ViewLimits
@@ -24,7 +24,7 @@ class Ratelimit:
 
     :param settings: of ``kvs.ratelimit``: JSON text, an object, or a list of objects.
     :param session: a session factory; its holders are counted, by default on its store.
-    :param parts: of the application, with its drivers and codecs.
+    :param application: whose drivers and codecs are known.
     :param resolve: imports a dotted name.
     :raises pyramid.exceptions.ConfigurationError: the settings are not valid.
     """
@@ -33,11 +33,11 @@ class Ratelimit:
         self,
         settings: Any,
         session: SessionLike | None = None,
-        parts: Components | None = None,
+        application: Application | None = None,
         resolve: Callable[[str], Any] = _RESOLVER.maybe_resolve,
     ) -> None:
         self.session = session
-        self.book = LimitBook(session, parts or Components(), resolve)
+        self.book = LimitBook(session, application or Application(), resolve)
         #: What holds where no view says otherwise.
         self.application = LimitSet(self.book.add_application(read_setting(settings)))
         #: The views that have an option of their own.

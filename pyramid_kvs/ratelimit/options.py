@@ -12,15 +12,15 @@ from urllib.parse import quote
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
-from ..kvs import unknown_name
 from ..limits import Rule
-from ..settings import TABLE, Option, check_options, flag, parse, show
+from ..messages import show, unknown_name
+from ..settings import Option, parse
+from ..stores import read_options
 from .identity import Identify, identify_by
 from .response import quoted
+from .settings import OPTIONS, SETTING, VIEW_OPTIONS
 from .store import LimitStore
 
-SETTING = "kvs.ratelimit"
-VIEW_TABLE = {**TABLE[SETTING], "add": Option(flag, False)}
 _WORDS = ("session", "address", "user", "header:NAME", "dotted.name.of.a.callable")
 
 Options = Mapping[str, Any]
@@ -56,7 +56,7 @@ def read_setting(value: Any) -> list[dict[str, Any]]:
 
     :raises ConfigurationError: see :mod:`pyramid_kvs.settings`.
     """
-    return _read(SETTING, parse(SETTING, value), TABLE[SETTING])
+    return _read(SETTING, parse(SETTING, value), OPTIONS)
 
 
 def read_view_option(value: Any, place: str) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def read_view_option(value: Any, place: str) -> list[dict[str, Any]]:
             f"{place}: found {show(value)}, expected false (no limit), an object such as "
             '{"limit": 5, "window": 60}, or a list of them'
         )
-    return _read(place, parse(place, value), VIEW_TABLE)
+    return _read(place, parse(place, value), VIEW_OPTIONS)
 
 
 def _read(name: str, parsed: Any, table: Mapping[str, Option]) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def _checked(name: str, value: Any, table: Mapping[str, Option]) -> dict[str, An
             f"{name}: found {show(value)}, expected an object, for example "
             '{"limit": 100, "window": 60}'
         )
-    options = check_options(name, value, table)
+    options = read_options(name, value, table)
     _check_burst(name, options)
     _check_by(name, options["by"])
     return options

@@ -11,7 +11,7 @@ from pyramid.request import Request
 
 from ..kvs import KVS
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pyramid_kvs.ratelimit")
 
 _OWN_STORES = ("memory", "mock")
 _WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers|--processes)[\s=]*(\d+)")

@@ -33,7 +33,7 @@ class LimitStore:
 
     def __init__(self, driver: KVS) -> None:
         self.driver = driver
-        self._log = ThrottledLog(logging.getLogger(__name__))
+        self._log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"))
         self._left_alone_until = 0.0
         self._local: KVS | None = None
 

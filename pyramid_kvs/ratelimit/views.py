@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IRoutesMapper
 from pyramid.registry import Introspectable, Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.static import static_view
+from pyramid.viewderivers import INGRESS
 
-from ..components import components
-from ..settings import show
+from ..application import Application
+from ..messages import show
 from .book import LimitSet, ViewLimits
 from .limiter import Ratelimit
 from .options import Limit, read_view_option
+from .settings import SETTING
 
 View = Callable[[Any, Request], Response]
 
@@ -30,6 +33,12 @@ CATEGORY = "kvs rate limits"
 
 #: ``request._kvs_counted``: until a view is reached; by the tween; by the tween and the view.
 LATER, AT_ONCE, DONE = "later", "at once", "done"
+
+
+def includeme(config: Configurator) -> None:
+    """Add the option ``ratelimit`` of views and routes."""
+    config.add_view_deriver(ratelimit_view, "kvs_ratelimit", under=INGRESS, over="secured_view")
+    config.add_route_predicate("ratelimit", RouteOption)
 
 
 class Sorter:
@@ -79,7 +88,7 @@ class Wish(NamedTuple):
 def ratelimit_view(view: View, info: Any) -> View:
     """Derive a view that counts, where the tween has left that to it; a view deriver."""
     wish = _find_wish(info)
-    limiter = components(info.registry).ratelimit
+    limiter: Ratelimit | None = Application.of(info.registry).features.get(SETTING)
     if limiter is None:
         _refuse(wish, info)
         return view

@@ -6,9 +6,8 @@ import argparse
 
 from pyramid.registry import Registry
 
-from ..components import components
 from ..exceptions import KVSError
-from ..ratelimit import Ratelimit
+from ..ratelimit import Ratelimit, limiter_of
 from ..ratelimit.listing import Row, clear, rows
 from .application import Command, Failed, add_ini, application, print_line
 
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _limiter(registry: Registry) -> Ratelimit:
-    limiter = components(registry).ratelimit
+    limiter = limiter_of(registry)
     if limiter is None:
         raise Failed("the application has no rate limit: the setting kvs.ratelimit is not set")
     return limiter

@@ -9,48 +9,47 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pyramid.registry import Registry
 
-from .. import __version__, settings, storable, tagged_json
-from ..components import components
+from .. import FEATURES, __version__, storable
+from ..application import Application, Store
 from ..exceptions import KVSError
 from ..kvs import KVS
+from ..storable import tagged_json
 from .application import Command, Failed, add_ini, application, print_error, print_line
 from .limits import LIMITS
 
 # -- the application -------------------------------------------------------------------------
 
 
-def drivers(registry: Registry) -> dict[str, KVS]:
-    """Return the application's drivers by the names of their settings.
+def stores(registry: Registry) -> list[Store]:
+    """Return the stores that the application uses.
 
     :raises Failed: it has none.
     """
-    found = components(registry).drivers
+    found = Application.of(registry).stores
     if not found:
-        known = ", ".join(sorted(settings.TABLE))
+        known = ", ".join(sorted(FEATURES))
         raise Failed(f"the application has no store: none of the settings {known} is set")
-    return dict(found)
+    return found
 
 
-def for_each(drivers: Mapping[str, KVS], act: Callable[[KVS], str]) -> int:
-    """Print what ``act`` returns for each driver, or why it failed; return the exit status."""
-    statuses = [_act_on(name, driver, act) for name, driver in drivers.items()]
-    return max(statuses, default=0)
+def for_each(stores: Iterable[Store], act: Callable[[KVS], str]) -> int:
+    """Print what ``act`` returns for each store, or why it failed; return the exit status."""
+    return max([_act_on(store, act) for store in stores], default=0)
 
 
-def _act_on(name: str, driver: KVS, act: Callable[[KVS], str]) -> int:
+def _act_on(store: Store, act: Callable[[KVS], str]) -> int:
+    name = f"{store.place} ({store.driver.kvs})"
     try:
-        print_line(f"{name} ({driver.kvs}): {act(driver)}")
+        print_line(f"{name}: {act(store.driver)}")
     except KVSError as error:
-        print_error(f"{name} ({driver.kvs}): {error}")
+        print_error(f"{name}: {error}")
         return 1
     return 0
 
@@ -75,7 +74,7 @@ def migrate(args: argparse.Namespace) -> int:
         return "nothing was done" if args.dry_run else "ready"
 
     with application(args) as registry, log_printed():
-        return for_each(drivers(registry), act)
+        return for_each(stores(registry), act)
 
 
 @contextlib.contextmanager
@@ -99,11 +98,10 @@ def ping(args: argparse.Namespace) -> int:
     """Print, of each store, its driver, server and latency, or why it does not answer."""
     status = 0
     with application(args) as registry:
-        for name, driver in drivers(registry).items():
-            latency, error = measure(driver)
-            server = server_of(name, registry.settings)
+        for store in stores(registry):
+            latency, error = measure(store.driver)
             found = f"{latency * 1000:.2f} ms  ok" if error is None else f"failed: {error}"
-            print_line(f"{name}  {driver.kvs}  {server}  {found}")
+            print_line(f"{store.place}  {store.driver.kvs}  {store.server}  {found}")
             status = status if error is None else 1
     return status
 
@@ -129,29 +127,6 @@ def _reason(driver: KVS) -> str:
     return "no answer"
 
 
-def server_of(name: str, found: Mapping[str, Any]) -> str:
-    """Return where a setting's store is, without credentials.
-
-    :param name: of the setting, or of a part of it, such as ``kvs.ratelimit[2]``.
-    """
-    setting, *places = re.findall(r"kvs\.\w+|\d+", name) or [name]
-    value = settings.parse(setting, found.get(setting))
-    if isinstance(value, list) and places and int(places[0]) < len(value):
-        value = value[int(places[0])]
-    return address(value.get("kvs_kwargs") or {}) if isinstance(value, Mapping) else "-"
-
-
-def address(kwargs: Mapping[str, Any]) -> str:
-    """Return what ``kvs_kwargs`` say of the server, without credentials."""
-    for key in ("url", "unix_socket_path", "servers"):
-        if kwargs.get(key):
-            found = kwargs[key] if isinstance(kwargs[key], list) else [kwargs[key]]
-            return ",".join(settings.without_credentials(str(item)) for item in found)
-    if "host" in kwargs or "port" in kwargs:
-        return ":".join(str(kwargs[key]) for key in ("host", "port") if key in kwargs)
-    return "default"
-
-
 # -- purge -----------------------------------------------------------------------------------
 
 
@@ -165,7 +140,7 @@ def purge(args: argparse.Namespace) -> int:
         return f"{remove()} expired removed"
 
     with application(args) as registry:
-        return for_each(drivers(registry), act)
+        return for_each(stores(registry), act)
 
 
 # -- thaw ------------------------------------------------------------------------------------

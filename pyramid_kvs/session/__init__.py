@@ -12,13 +12,16 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 from zope.interface import implementer
 
-from .. import settings
-from ..components import ORDER_FEATURES, Components, build_driver, components
+from ..application import ORDER_FEATURES, Application
 from ..exceptions import KVSNotSupported
 from ..kvs import KVS
+from ..messages import show
+from ..settings import parse
+from ..stores import build_driver, read_options
 from .cookies import SessionCookie
 from .kinds import AuthTokenSession, CookieSession, is_token
 from .objects import Session
+from .settings import OPTIONS, SETTING
 from .store import SessionKeys, SessionStore
 from .users import (
     EPOCH,
@@ -40,28 +43,25 @@ __all__ = [
     "list_sessions",
 ]
 
-SETTING = "kvs.session"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SESSION_TYPES = {"cookie": CookieSession, "header": AuthTokenSession}
 
 
 def includeme(config: Configurator) -> None:
-    """Register the session factory, if ``kvs.session`` is set."""
-    options = config.registry.settings
-    if not settings.is_set(options, SETTING):
-        return
+    """Register the session factory."""
     introspectable = config.introspectable(
         "session factory", None, "kvs.session of pyramid_kvs", "session factory"
     )
     introspectable["setting"] = SETTING
 
-    parts = components(config.registry)
+    application = Application.of(config.registry)
 
     def build() -> None:
-        parts.session = SessionFactory(options[SETTING], parts=parts)
+        value = config.registry.settings[SETTING]
+        application.features[SETTING] = SessionFactory(value, application=application)
 
     def register() -> None:
-        config.registry.registerUtility(parts.session, ISessionFactory)
+        config.registry.registerUtility(application.features[SETTING], ISessionFactory)
 
     config.action(SETTING, build, order=ORDER_FEATURES)
     # In the order of Pyramid's own set_session_factory, which thus replaces it without conflict.
@@ -75,7 +75,7 @@ class SessionFactory:
     :param options: the value of ``kvs.session``: an object or JSON text; or, as with 1.0, an
         application's settings with that key.
     :param name: the setting's name, for messages.
-    :param parts: of the application whose drivers and codecs count.
+    :param application: whose drivers and codecs are known.
     :raises pyramid.exceptions.ConfigurationError: an option is not valid.
     """
 
@@ -84,11 +84,11 @@ class SessionFactory:
         options: Mapping[str, Any] | str,
         *,
         name: str = SETTING,
-        parts: Components | None = None,
+        application: Application | None = None,
     ) -> None:
         if not isinstance(options, str) and SETTING in options:
             options = options[SETTING]
-        checked = settings.read(name, options)
+        checked = read_options(name, parse(name, options), OPTIONS)
         self.key_name: str | list[str] = checked["key_name"]
         self.session_class: type[Session] = _SESSION_TYPES[checked["session_type"]]
         self.header_titles: list[str] = []
@@ -102,7 +102,7 @@ class SessionFactory:
         self._headers = [
             (name, "HTTP_" + name.upper().replace("-", "_")) for name in self.header_names
         ]
-        self.driver = build_driver(name, checked, parts or Components())
+        self.driver = build_driver(name, checked, application or Application())
         self.ttl: float | None = checked["ttl"]
         #: What the keys of the rate limit's counters end with, which follow those of sessions.
         self.reserved_endings: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ def _header_titles(names: str | list[str], setting: str) -> list[str]:
     for title in titles:
         if not _HEADER_NAME.fullmatch(title):
             raise ConfigurationError(
-                f"{setting}: key_name: found {settings.show(title)}, expected the name of a header"
+                f"{setting}: key_name: found {show(title)}, expected the name of a header"
             )
     return [title.replace("_", "-") for title in titles]
 

@@ -11,7 +11,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from webob.cookies import parse_cookie  # type: ignore[attr-defined]
 
-from ..settings import show
+from ..messages import show
 
 Header: TypeAlias = "tuple[str, str]"
 

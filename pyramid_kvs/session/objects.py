@@ -14,8 +14,9 @@ from zope.interface import implementer
 
 from ..exceptions import KVSError
 from ..kvs import KVS, Stored
-from ..responses import add_vary, answer_failure
 from ..serializer import Data
+from ..web.failures import answer_failed_save
+from ..web.headers import add_vary
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import (
     CREATED,
@@ -275,7 +276,7 @@ class Session(SessionMapping):
             self.save()
         except (KVSError, TypeError) as error:
             self._closed = self._watched = True
-            answer_failure(request, response, error)
+            answer_failed_save(request, response, error, log, "a session")
         else:
             self._add_headers(response)
         for name in self._factory.vary:

@@ -13,8 +13,8 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestApp
 
-from pyramid_kvs.components import components
 from pyramid_kvs.kvs import KVS
+from pyramid_kvs.perlsess import perlsess_of
 
 SESSIONS = Path(__file__).with_name("sessions.pl")
 
@@ -84,7 +84,7 @@ class Site:
         config.commit()
         self.registry = config.registry
         self.app = TestApp(config.make_wsgi_app())
-        self.cookie_name = components(self.registry).perlsess._cookie_name
+        self.cookie_name = perlsess_of(self.registry)._cookie_name
 
     def _answer(self, request: Request) -> Response:
         return Response(json=self.view(request), request=request)
@@ -92,7 +92,7 @@ class Site:
     @property
     def driver(self) -> KVS:
         """The driver of the sessions' store."""
-        return components(self.registry).drivers["kvs.perlsess"]
+        return perlsess_of(self.registry).driver
 
     def get(self, view: View, session_id: str | None = None, **options: Any) -> Any:
         """Send a request with the session's cookie and return the response."""

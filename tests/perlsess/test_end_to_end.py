@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pyramid_kvs.perlsess import perlsess_of
 from tests.perlsess.sites import PerlSite, Site, as_json, perl_image, run_perl
 from tests.servers import MemcachedServer, RedisServer, need_perl
 
@@ -98,7 +99,7 @@ def check_change(site: Site, perl_site: PerlSite, session_id: str) -> None:
 
 
 def site_key(site: Site, session_id: str) -> str:
-    return site.registry["pyramid_kvs"].perlsess._key(session_id)
+    return perlsess_of(site.registry)._key(session_id)
 
 
 @pytest.mark.parametrize("kind", ON_MEMCACHED, ids=lambda kind: kind.name)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pyramid_kvs.exceptions import CodecError
 from pyramid_kvs.kvs import Stored
-from pyramid_kvs.perl_formats import FORMATS, MAX_BYTES, unwrap, wrap
-from pyramid_kvs.perl_records import StorableRecords
+from pyramid_kvs.perlsess.formats import FORMATS, MAX_BYTES, unwrap, wrap
+from pyramid_kvs.perlsess.records import StorableRecords
 from pyramid_kvs.storable import freeze, nfreeze
 from tests.perlsess.sites import perl_image, run_perl
 from tests.servers import need_perl

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyramid_kvs.perl_images import REMOVED, Changes, edit_hash, read_hash
-from pyramid_kvs.perl_records import is_same
+from pyramid_kvs.perlsess.records import is_same
 from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
+from pyramid_kvs.storable.editor import REMOVED, Changes, edit_hash, read_hash
 from tests.perlsess.sites import perl_dump, perl_image
 from tests.servers import need_perl
 

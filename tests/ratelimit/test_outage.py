@@ -14,7 +14,7 @@ from tests.ratelimit.stores import make_app, statuses
 from tests.servers import RedisServer
 
 OwnRedis = Callable[..., RedisServer]
-LOG = "pyramid_kvs.ratelimit.store"
+LOG = "pyramid_kvs.ratelimit"
 
 
 def limited(server: RedisServer, on_error: str, **options: Any) -> TestApp:

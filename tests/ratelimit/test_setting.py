@@ -9,7 +9,7 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
-from pyramid_kvs.components import components
+from pyramid_kvs import ratelimit
 from pyramid_kvs.ratelimit import Ratelimit
 from tests.ratelimit.stores import make_app, statuses
 
@@ -17,7 +17,7 @@ MEMORY = {"kvs": "memory"}
 
 
 def limiter_of(app: Any) -> Ratelimit:
-    found = components(app.app.registry).ratelimit
+    found = ratelimit.limiter_of(app.app.registry)
     assert found is not None
     return found
 
@@ -32,7 +32,7 @@ def test_the_documented_defaults(value: Any) -> None:
 @pytest.mark.parametrize("value", ["", " ", "null", None])
 def test_an_empty_setting_is_as_if_absent(value: Any) -> None:
     app = make_app(value)
-    assert components(app.app.registry).ratelimit is None
+    assert ratelimit.limiter_of(app.app.registry) is None
     assert "X-RateLimit-Limit" not in app.get("/").headers
 
 
@@ -71,7 +71,7 @@ def test_limits_of_equal_stores_share_one() -> None:
         ({"window": "1"}, 'window: found "1"'),
         ({"window": True}, "window: found true"),
         ({"window": 1e10}, "window: found 1"),
-        ({"limit": 0}, "limit: found 0, expected a whole number from 1"),
+        ({"limit": 0}, "limit: found 0, expected a positive integer"),
         ({"limit": 1.5}, "limit: found 1.5"),
         ({"limit": 10**15}, "limit: found 1000000000000000"),
         ({"strategy": "fixed_window"}, 'strategy: found "fixed_window".*did you mean .fixed-win'),

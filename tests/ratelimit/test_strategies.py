@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pyramid_kvs.drivers.redis_limits import SOURCE, pack_hit, unpack_hit
+from pyramid_kvs.drivers.redis.limits import SOURCE, pack_hit, unpack_hit
 from pyramid_kvs.limits import LimitCheck, LimitResult, Rule, count
 from tests.ratelimit.stores import STRATEGY_NAMES
 from tests.servers import RedisServer

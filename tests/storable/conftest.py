@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs import tagged_json
+from pyramid_kvs.storable import tagged_json
 from tests.servers import need
 
 HERE = Path(__file__).parent

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs import tagged_json
-from pyramid_kvs.storable import StorableError, retrieve, thaw
+from pyramid_kvs.storable import StorableError, retrieve, tagged_json, thaw
 from tests.storable.compare import differ
 from tests.storable.conftest import Oracle
 

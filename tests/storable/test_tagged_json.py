@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyramid_kvs.tagged_json import decode, dumps, encode
+from pyramid_kvs.storable.tagged_json import decode, dumps, encode
 from tests.storable.compare import differ
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()

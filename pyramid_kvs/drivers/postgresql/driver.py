@@ -1,0 +1,379 @@
+"""The postgresql driver: one table, and one statement and round trip for each operation."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...exceptions import KVSError
+from ...kvs import DONE, KVS, Data, Stored, Swap, decode_key
+from . import libpq
+from .client import Client, read_options
+from .columns import (
+    LONGEST_KEY,
+    LONGEST_TTL,
+    decode_data,
+    encode_data,
+    like,
+    regex,
+    seconds,
+    stored_key,
+    successor,
+)
+from .libpq import BOOL, BYTEA, FLOAT8, Param, array, float8, int8
+from .statements import schema, statements
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+log = logging.getLogger("pyramid_kvs.drivers.postgresql")
+
+VERSION = 1
+
+#: A renewal within this part of the ttl, and this many seconds, is left out: a session that is
+#: read all the time is not written all the time.
+RENEWAL_SLACK = 0.1
+RENEWAL_SLACK_SECONDS = 60.0
+
+#: After every so many rows written, as many pages of the table are searched for expired rows:
+#: one page for each row, which is more than a row fills.
+PURGE_EVERY = 16
+PURGE_PAGES = 128
+PURGE_ROWS_OF_PAGE = 6
+
+SCAN_ROWS = 10_000
+FLUSH_ROWS = 1_000
+
+
+class PostgresqlKVS(KVS):
+    """Keys and values in one table of a PostgreSQL database.
+
+    Deadlines are kept by the server's clock. Expired rows are invisible at once; some writes
+    remove a few of them, and :meth:`purge` all.
+    """
+
+    _client: Client
+
+    def _create_client(self, **kwargs: Any) -> Client:
+        options = read_options(kwargs)
+        self._unlogged = options.unlogged
+        self._statements = statements(options.table)
+        self._rows_written = 0
+        self._page: int | None = None
+        return Client(options)
+
+    # -- one key --------------------------------------------------------------------------
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        result = self._run("get", (self._stored_key(key),), repeatable=True)
+        return _data(result) if result.ntuples else default
+
+    def raw_set(self, key: str, data: Data, ttl: float | None) -> None:
+        self._run("set", self._row(key, data, ttl), repeatable=True)
+        self._purge_now_and_then()
+
+    def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
+        result = self._run("add", self._row(key, data, ttl))
+        self._purge_now_and_then()
+        return result.ntuples > 0
+
+    def raw_delete(self, key: str) -> Data | None:
+        result = self._run("delete", (self._stored_key(key),))
+        is_live = result.ntuples and result.get_value(0, 2) == b"\x01"
+        return _data(result) if is_live else None
+
+    def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
+        result = self._run("incr", self._row(key, str(delta), ttl))
+        self._purge_now_and_then()
+        if not result.ntuples:
+            raise KVSError("what stands at the key is no whole number")
+        return int(result.get_value(0, 0) or b"")
+
+    def raw_ttl(self, key: str) -> float:
+        result = self._run("ttl", (self._stored_key(key),), repeatable=True)
+        if not result.ntuples:
+            return -2.0
+        left = result.get_value(0, 0)
+        return -1.0 if left is None else libpq.from_float8(left)
+
+    def raw_expire(self, key: str, ttl: float | None) -> bool:
+        params = (self._stored_key(key), seconds(ttl))
+        return self._run("expire", params, repeatable=True).ntuples > 0
+
+    # -- several keys ---------------------------------------------------------------------
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        by_stored = {self._stored_key(key): key for key in keys}
+        wanted = array(BYTEA, list(by_stored))
+        result = self._run("get_many", (wanted,), repeatable=True)
+        return {
+            by_stored[key]: decode_data(data, is_text)  # type: ignore[arg-type, index]
+            for key, data, is_text in libpq.rows(result)
+        }
+
+    def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
+        rows = [self._row(key, data, None) for key, data in mapping.items()]
+        keys, long_keys, datas, texts, _ = zip(*rows, strict=True)
+        params = (
+            array(BYTEA, keys),
+            array(BYTEA, long_keys),
+            array(BYTEA, datas),
+            array(BOOL, texts),
+            seconds(ttl),
+        )
+        self._run("set_many", params, repeatable=True)
+        self._purge_now_and_then(len(rows))
+
+    def raw_delete_many(self, keys: list[str]) -> None:
+        stored = [self._stored_key(key) for key in keys]
+        self._run("delete_many", (array(BYTEA, stored),), repeatable=True)
+
+    # -- compare and set ------------------------------------------------------------------
+
+    def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
+        """Return the data; see :meth:`KVS.raw_load`.
+
+        :param renew: not written where more than 90 % of it is left, and all but a minute.
+        """
+        if renew is None:
+            data = self.raw_get(key)
+            return None if data is None else Stored(data)
+        params = (self._stored_key(key), *_renewal(renew))
+        result = self._run("load_renewed", params, repeatable=True)
+        return Stored(_data(result)) if result.ntuples else None
+
+    def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
+        return {key: Stored(data) for key, data in self.raw_get_many(keys).items()}
+
+    def raw_swap(
+        self,
+        key: str,
+        old: Stored | None,
+        data: Data | None,
+        ttl: float | None,
+        flags: int | None = None,
+    ) -> Swap:
+        result = self._swap(key, old, data, ttl)
+        if result is not None and result.ntuples and result.get_value(0, 0) == b"\x01":
+            self._purge_now_and_then()
+            return DONE
+        current = None
+        if result is not None and result.ntuples:
+            current = Stored(_data(result, 1))
+        if (current and current.data) == (old and old.data):
+            # It changed while the statement ran, which therefore shows what was there before.
+            current = self.raw_load(key)
+        return Swap(data is None and old is None and current is None, current)
+
+    def _swap(
+        self, key: str, old: Stored | None, data: Data | None, ttl: float | None
+    ) -> PGresult | None:
+        if data is None:
+            if old is None:
+                return None
+            return self._run("swap_removed", (self._stored_key(key), encode_data(old.data)[0]))
+        if old is None:
+            return self._run("swap_absent", self._row(key, data, ttl))
+        params = (
+            self._stored_key(key),
+            encode_data(old.data)[0],
+            *encode_data(data),
+            seconds(ttl),
+        )
+        return self._run("swap", params)
+
+    # -- rate limits ----------------------------------------------------------------------
+
+    def raw_load_session(
+        self, session_key: str | None, renew: float | None, keys: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        """Load a session and other keys; see :meth:`KVS.raw_load_session` and :meth:`raw_load`."""
+        if session_key is None:
+            return None, self.raw_load_many(keys)
+        if renew is None:
+            found = self.raw_load_many([session_key, *keys])
+            return found.pop(session_key, None), found
+        by_stored = {self._stored_key(key): key for key in (session_key, *keys)}
+        params = (
+            self._stored_key(session_key),
+            *_renewal(renew),
+            array(BYTEA, list(by_stored)),
+        )
+        result = self._run("load_session", params, repeatable=True)
+        found = {
+            by_stored[key]: Stored(decode_data(data, is_text))  # type: ignore[arg-type, index]
+            for key, data, is_text in libpq.rows(result)
+        }
+        return found.pop(session_key, None), found
+
+    def raw_swap_many(
+        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
+    ) -> list[Swap]:
+        """Run several swaps in one statement, which takes its locks in the order of the keys."""
+        columns = zip(*(self._swap_row(*swap) for swap in swaps), strict=True)
+        types = (BYTEA, BYTEA, BYTEA, BYTEA, BOOL, FLOAT8)
+        params = [array(oid, column) for oid, column in zip(types, columns, strict=True)]
+        result = self._run("swap_many", params)
+        self._purge_now_and_then()
+        found = {key: rest for key, *rest in libpq.rows(result)}
+        return [self._swapped(swap, found.get(self._stored_key(swap[0]))) for swap in swaps]
+
+    def _swap_row(
+        self, key: str, old: Stored | None, data: Data, ttl: float | None
+    ) -> tuple[bytes | None, ...]:
+        row = self._row(key, data, ttl)
+        return *row[:2], None if old is None else encode_data(old.data)[0], *row[2:]
+
+    def _swapped(
+        self,
+        swap: tuple[str, Stored | None, Data, float | None],
+        found: list[bytes | None] | None,
+    ) -> Swap:
+        if found is not None and found[0] == b"\x01":
+            return DONE
+        current = None if found is None else Stored(decode_data(found[1] or b"", found[2] or b""))
+        old = swap[1]
+        if (current and current.data) == (old and old.data):
+            current = self.raw_load(swap[0])  # see raw_swap
+        return Swap(False, current)
+
+    # -- all keys -------------------------------------------------------------------------
+
+    def get_keys(self, pattern: str = "*") -> list[str]:
+        matches = regex(pattern).fullmatch
+        start = len(self.key_prefix)
+        texts = (decode_key(full_key[start:]) for full_key in self._scan("scan", pattern))
+        return [text for text in texts if matches(text)]
+
+    def flush(self) -> None:
+        for _ in self._scan("flush", "*"):
+            pass
+
+    def _scan(self, name: str, pattern: str) -> Iterator[bytes]:
+        """Go through the keys that begin as the pattern does, some thousand a round trip."""
+        rows = SCAN_ROWS if name == "scan" else FLUSH_ROWS
+        head = self._get_key(re.split(r"[*?]", pattern)[0])[:LONGEST_KEY]
+        condition = like(self.key_prefix, pattern)
+        low: bytes | None = head
+        while low is not None:
+            params = (low, successor(head), condition, int8(rows))
+            result = self._run(name, params, repeatable=True)
+            low = None
+            for full_key, last in libpq.rows(result):
+                if full_key is not None:
+                    yield full_key
+                elif last is not None:
+                    low = last + b"\x00"
+
+    # -- expired rows ---------------------------------------------------------------------
+
+    def purge(self) -> int:
+        """Remove all expired rows of the table; return how many there were.
+
+        It goes in steps of one statement each, and leaves out rows that somebody has locked.
+        """
+        total = page = 0
+        pages = 1
+        while page < pages:
+            result = self._run("purge", _purge_params(page, PURGE_PAGES), repeatable=True)
+            removed, pages = _purged(result)
+            total += removed
+            if removed < PURGE_PAGES * PURGE_ROWS_OF_PAGE:
+                page += PURGE_PAGES
+        return total
+
+    def _purge_now_and_then(self, rows: int = 1) -> None:
+        """Count rows that were written; after some of them, remove a few expired ones."""
+        self._rows_written += rows
+        if self._rows_written < PURGE_EVERY:
+            return
+        pages = min(self._rows_written, PURGE_PAGES)
+        self._rows_written = 0
+        try:
+            self._purge_some(pages)
+        except KVSError as error:
+            log.debug("expired rows were not removed: %s", error)
+
+    def _purge_some(self, pages: int) -> None:
+        page = self._page or 0
+        purge = self._statements["purge"]
+        removed, size = _purged(self._client.run_aside(purge, _purge_params(page, pages)))
+        if self._page is None:  # so that short-lived processes do not all begin with the same
+            self._page = random.randrange(max(1, size))
+        elif removed < pages * PURGE_ROWS_OF_PAGE:
+            self._page = page + pages if page + pages < size else 0
+
+    # -- the store ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._client.close()
+
+    def initialize_schema(self, dry_run: bool = False) -> None:
+        """Create the tables, unless they are there, for which no right to create is needed."""
+        table = self._client.table
+        if self._found_version() == VERSION:
+            log.info("table %s is there, of version %s: nothing to do", table, VERSION)
+            return
+        sql = schema(table, self._unlogged)
+        log.info("%s:\n%s", "this would run" if dry_run else "running", sql)
+        if not dry_run:
+            self._client.run_script(PROLOGUE + sql, patience=60)
+
+    def _found_version(self) -> int | None:
+        result = self._run("find_tables", repeatable=True)
+        if result.get_value(0, 0) != b"\x01" or result.get_value(0, 1) != b"\x01":
+            return None
+        found = self._run("version", repeatable=True).get_value(0, 0)
+        version = None if found is None else libpq.from_int8(found)
+        if version is not None and version > VERSION:
+            raise KVSError(
+                f"table {self._client.table!r} is of version {version}; this release of "
+                f"pyramid_kvs knows {VERSION}: install a newer one"
+            )
+        return version
+
+    # -- helpers --------------------------------------------------------------------------
+
+    def _run(self, name: str, params: Sequence[Param] = (), repeatable: bool = False) -> PGresult:
+        return self._client.run(self._statements[name], params, repeatable)
+
+    def _stored_key(self, key: str) -> bytes:
+        return stored_key(self._get_key(key))[0]
+
+    def _row(
+        self, key: str, data: Data, ttl: float | None
+    ) -> tuple[bytes, bytes | None, bytes, bytes, bytes | None]:
+        return *stored_key(self._get_key(key)), *encode_data(data), seconds(ttl)
+
+
+#: Two processes that start at once do it one after the other. "table or index already exists"
+#: is what IF NOT EXISTS gives without the lock.
+PROLOGUE = """SET LOCAL statement_timeout = '50s';
+SELECT pg_advisory_xact_lock(7740114503);
+"""
+
+
+def _renewal(ttl: float) -> tuple[bytes, bytes]:
+    """Return a new ttl, and how much of it must be left for the row to stay as it is."""
+    ttl = min(ttl, LONGEST_TTL)
+    return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
+
+
+def _purge_params(first: int, pages: int) -> tuple[bytes, bytes, bytes]:
+    rows = pages * PURGE_ROWS_OF_PAGE
+    return b"(%d,0)" % first, b"(%d,0)" % (first + pages), int8(rows)
+
+
+def _purged(result: PGresult) -> tuple[int, int]:
+    """Return how many rows were removed, and how many pages the table has."""
+    removed, size = (libpq.from_int8(result.get_value(0, column) or b"") for column in (0, 1))
+    return removed, size
+
+
+def _data(result: PGresult, column: int = 0) -> Data:
+    data = result.get_value(0, column)
+    is_text = result.get_value(0, column + 1)
+    return decode_data(data or b"", is_text or b"")

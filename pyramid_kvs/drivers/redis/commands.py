@@ -1,0 +1,105 @@
+"""Commands as they go over the wire to redis, and the scripts of the driver."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from ...kvs import Data
+
+#: Redis takes times up to 2**63 ms after 1970; this is 3 million years.
+LONGEST_MS = 10**17
+
+#: So many keys go with one command; so many commands, or bytes, with one send.
+BATCH = 5000
+BATCH_BYTES = 2**24
+
+T = TypeVar("T")
+
+
+class Script:
+    """A Lua script, called by its hash; the source travels only when the server lacks it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip().encode()
+        sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self.by_hash = pack_words((b"EVALSHA", sha))
+
+
+def pack(*words: bytes) -> bytes:
+    """Return a command as it goes over the wire: each word with its length before it."""
+    return b"*%d\r\n" % len(words) + pack_words(words)
+
+
+def pack_words(words: Iterable[bytes]) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+# The commonest commands, ready to be filled in: a fifth of the time that pack() takes.
+GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
+GETEX_PX = b"*4\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+SET_PX = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+
+
+def encoded(data: Data) -> bytes:
+    return data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+
+
+def milliseconds(ttl: float) -> int:
+    """Return a ttl in the unit of redis, at least 1."""
+    return math.ceil(min(ttl * 1000, LONGEST_MS))
+
+
+def ttl_word(ttl: float) -> bytes:
+    return b"%d" % milliseconds(ttl)
+
+
+def batches(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def sends(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Group packed commands into what goes with one send."""
+    group: list[bytes] = []
+    size = 0
+    for command in commands:
+        if group and (len(group) == BATCH or size + len(command) > BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(command)
+        size += len(command)
+    if group:
+        yield group
+
+
+# A Lua number holds 53 bits: beyond them the exact count is what stands at the key.
+INCR = Script("""
+local count = redis.call('INCRBY', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+if count > 9007199254740991 or count < -9007199254740991 then
+    return redis.call('GET', KEYS[1])
+end
+return count
+""")
+
+# ARGV: '1' for data ('' removes), milliseconds ('' for ever), data, what must stand there (left
+# out: nothing may).
+SWAP = Script("""
+local current = redis.call('GET', KEYS[1])
+if current ~= (ARGV[4] or false) then
+    return {current}
+end
+if ARGV[1] == '' then
+    redis.call('DEL', KEYS[1])
+elseif ARGV[2] == '' then
+    redis.call('SET', KEYS[1], ARGV[3])
+else
+    redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+end
+return 1
+""")

@@ -1,0 +1,44 @@
+"""The driver contract, and drivers by name: ``KVS(name, ...)`` builds the named driver."""
+
+from __future__ import annotations
+
+from ..serializer import Data
+from .contract import KVS, driver_class
+from .hooks import named_parameters
+from .names import (
+    DriverNotInstalled,
+    UnknownDriver,
+    canonical_name,
+    driver_names,
+    register,
+)
+from .stored import (
+    DONE,
+    Stored,
+    Swap,
+    SwapRequest,
+    decode_key,
+    encode_key,
+    key_pattern,
+    pause,
+)
+
+__all__ = [
+    "DONE",
+    "KVS",
+    "Data",
+    "DriverNotInstalled",
+    "Stored",
+    "Swap",
+    "SwapRequest",
+    "UnknownDriver",
+    "canonical_name",
+    "decode_key",
+    "driver_class",
+    "driver_names",
+    "encode_key",
+    "key_pattern",
+    "named_parameters",
+    "pause",
+    "register",
+]

@@ -1,0 +1,251 @@
+"""The hooks of a driver, with their defaults: stored data in, stored data out."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import limit_swaps
+from ..exceptions import CodecError, KVSError, KVSNotSupported
+from ..limits import Hit, LimitCheck
+from ..serializer import Codec, Data
+from .stored import COUNT, DONE, Stored, Swap, encode_key, pause
+
+
+class Hooks:
+    """What a driver may define; each default works on the ones before it, only slower.
+
+    A hook gets the key as a string without the prefix, the ttl in seconds (above 0, or ``None``
+    if the data never expires), and data as the codec made it (``str`` for json). The defaults are
+    atomic among the threads of one process, not among processes.
+    """
+
+    #: How often a compare-and-set is tried before ``KVSConflict``.
+    update_attempts = 200
+
+    kvs: str
+    ttl: float | None
+    key_prefix: bytes
+    codec: Codec
+    _client: Any
+    _default_lock: threading.RLock
+    _loads: Callable[[Any], Any]
+    _dumps: Callable[[Any], Data]
+
+    # -- the client -----------------------------------------------------------------------
+
+    def _create_client(self, **kwargs: Any) -> Any:
+        """Return the object of the client library, made from ``kvs_kwargs``; do not connect.
+
+        A driver without a client library keeps its data itself, and defines ``raw_get``,
+        ``raw_set`` and ``delete``.
+        """
+        return _NoClient(type(self).__name__)
+
+    @classmethod
+    def client_arguments(cls) -> frozenset[str]:
+        """Return the names that ``kvs_kwargs`` may have, as far as they are known."""
+        return named_parameters(cls._create_client) - {"self"}
+
+    # -- one key --------------------------------------------------------------------------
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        """Return the stored data, or ``default``."""
+        data = self._client.get(self._get_key(key))
+        return default if data is None else data
+
+    def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
+        """Store data."""
+        self._client.set(self._get_key(key), value, ttl)
+
+    def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
+        """Store data if the key is absent; return whether it was."""
+        return self.raw_swap(key, None, data, ttl).done
+
+    def raw_delete(self, key: str) -> Data | None:
+        """Remove a key; return the data that was there."""
+        with self._default_lock:
+            data: Data | None = self.raw_get(key)
+            if data is not None:
+                self._remove(key)
+            return data
+
+    def _remove(self, key: str) -> None:
+        self._client.delete(self._get_key(key))
+
+    def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
+        """Add to a counter, stored as decimal digits; see :meth:`pyramid_kvs.kvs.KVS.incr`."""
+        with self._default_lock:
+            stored = self.raw_load(key)
+            count = (0 if stored is None else self._count(stored.data)) + delta
+            left = -1.0 if stored is None else self._ttl_or_none(key)
+            self.raw_set(key, str(count), left if left > 0 else ttl)
+            return count
+
+    def raw_ttl(self, key: str) -> float:
+        """Return the seconds left; negative if the key is missing or never expires."""
+        raise KVSNotSupported(f"the {self.kvs} driver cannot tell the ttl of a key")
+
+    def raw_expire(self, key: str, ttl: float | None) -> bool:
+        """Give a key a new ttl; return whether the key was there."""
+        with self._default_lock:
+            stored = self.raw_load(key)
+            if stored is not None:
+                self.raw_set(key, stored.data, ttl)
+            return stored is not None
+
+    # -- several keys ---------------------------------------------------------------------
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        """Return the data of several keys, without the missing ones."""
+        found = ((key, self.raw_get(key)) for key in keys)
+        return {key: data for key, data in found if data is not None}
+
+    def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
+        """Store data at several keys."""
+        for key, data in mapping.items():
+            self.raw_set(key, data, ttl)
+
+    def raw_delete_many(self, keys: list[str]) -> None:
+        """Remove several keys."""
+        for key in keys:
+            self.raw_delete(key)
+
+    # -- compare and set ------------------------------------------------------------------
+
+    def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
+        """Return what a later :meth:`raw_swap` can compare with.
+
+        :param renew: a new ttl for the key, given in the same round trip.
+        """
+        if renew is not None:
+            return self._load_renewed(key, renew)
+        data = self.raw_get(key)
+        return None if data is None else Stored(data)
+
+    def _load_renewed(self, key: str, ttl: float) -> Stored | None:
+        with self._default_lock:
+            data = self.raw_get(key)
+            if data is None:
+                return None
+            self.raw_set(key, data, ttl)
+            return Stored(data)
+
+    def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
+        """Return :meth:`raw_load` of several keys, without the missing ones."""
+        found = ((key, self.raw_load(key)) for key in keys)
+        return {key: stored for key, stored in found if stored is not None}
+
+    def raw_swap(
+        self,
+        key: str,
+        old: Stored | None,
+        data: Data | None,
+        ttl: float | None,
+        flags: int | None = None,
+    ) -> Swap:
+        """Replace what was loaded by ``data``, unless the key changed since.
+
+        :param old: from :meth:`raw_load` or an earlier swap; ``None`` if the key was absent.
+        :param data: ``None`` removes the key.
+        :param flags: memcached's flags to write; ``None`` means those that fit the data.
+        """
+        with self._default_lock:
+            current = self.raw_load(key)
+            if (current and current.data) != (old and old.data):
+                return Swap(False, current)
+            if data is None:
+                self._remove(key)
+            else:
+                self.raw_set(key, data, ttl)
+            return DONE
+
+    def raw_swap_many(
+        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
+    ) -> list[Swap]:
+        """Run several swaps, each atomic by itself; in one round trip where the store can."""
+        return [self.raw_swap(*swap) for swap in swaps]
+
+    def raw_load_session(
+        self, session_key: str | None, renew: float | None, keys: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        """Load a session, and renew its ttl, with some other keys; one round trip if it can be."""
+        session = None if session_key is None else self.raw_load(session_key, renew)
+        return session, self.raw_load_many(keys) if keys else {}
+
+    def raw_hit(
+        self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+    ) -> Hit:
+        """Count one request against several limits: all of them let it in, or none counts it.
+
+        :param session_key: the session whose being known decides where a check counts.
+        :param renew: a new ttl for that session, if it is known.
+        """
+        return limit_swaps.hit(self, checks, session_key, renew, pause)  # type: ignore[arg-type]
+
+    # -- for drivers ----------------------------------------------------------------------
+
+    def _get_key(self, key: str) -> bytes:
+        """Return the full key: prefix + key, as bytes."""
+        return self.key_prefix + encode_key(key)
+
+    def encode(self, value: Any) -> Data:
+        """Return the data to store for a value.
+
+        :raises TypeError: the codec cannot write it.
+        """
+        return self._dumps(value)
+
+    def decode(self, data: Any) -> Any:
+        """Return the value of stored data. The digits of a counter are a number in every codec.
+
+        :raises CodecError: the data does not decode.
+        """
+        if isinstance(data, int):  # from a client that has numbers
+            return data
+        try:
+            return self._loads(data)
+        except CodecError:
+            digits = _latin(data)
+            if COUNT.fullmatch(digits):
+                return int(digits)
+            raise
+
+    def _count(self, data: Any) -> int:
+        if isinstance(data, int):
+            return data
+        digits = _latin(data)
+        if not COUNT.fullmatch(digits):
+            raise KVSError("the value at this key is not an integer")
+        return int(digits)
+
+    def _ttl_or_none(self, key: str) -> float:
+        try:
+            return self.raw_ttl(key)
+        except KVSNotSupported:
+            return -1.0
+
+
+class _NoClient:
+    """The client of a driver that defines no ``_create_client``."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        raise KVSNotSupported(
+            f"{self._driver} defines neither _create_client(**kwargs) nor the hook that was called"
+        )
+
+
+def named_parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of a function's parameters, without ``*args`` and ``**kwargs``."""
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.items()
+    return frozenset(name for name, found in parameters if found.kind not in collecting)
+
+
+def _latin(data: Data) -> str:
+    return data if isinstance(data, str) else data.decode("latin-1")

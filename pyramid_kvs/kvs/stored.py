@@ -1,0 +1,67 @@
+"""What the hooks of drivers take and return: stored data, compare-and-set, and keys."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from typing import Any, NamedTuple
+
+from ..serializer import Data
+
+#: The stored form of a counter.
+COUNT = re.compile(r"-?[0-9]{1,40}")
+
+
+class Stored(NamedTuple):
+    """The data at a key, the token that a swap compares, and memcached's flags."""
+
+    data: Data
+    token: Any = None
+    flags: int = 0
+
+
+class Swap(NamedTuple):
+    """The outcome of a compare-and-set; if it was not done, ``current`` is the data at the key."""
+
+    done: bool
+    current: Stored | None = None
+
+
+DONE = Swap(True)
+
+
+class SwapRequest(NamedTuple):
+    """One of several compare-and-sets; see :meth:`pyramid_kvs.kvs.hooks.Hooks.raw_swap`."""
+
+    key: str
+    old: Stored | None
+    data: Data
+    ttl: float | None
+
+
+def encode_key(key: str) -> bytes:
+    """Return the bytes of a key: UTF-8, lone surrogates included.
+
+    :raises TypeError: the key is not a string.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a string (str), not {type(key).__name__}")
+    return key.encode("utf-8", "surrogatepass")
+
+
+def decode_key(full_key: bytes) -> str:
+    """Return the key that :func:`encode_key` encoded."""
+    return full_key.decode("utf-8", "surrogatepass")
+
+
+def key_pattern(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a ``get_keys`` pattern: ``*`` and ``?`` are special."""
+    special = {"*": ".*", "?": "."}
+    return re.compile("".join(special.get(c) or re.escape(c) for c in pattern), re.DOTALL)
+
+
+def pause(attempt: int) -> None:
+    """Wait a random time after a conflict: longer with each attempt, 20 ms at most."""
+    if attempt > 0:
+        time.sleep(random.uniform(0, min(0.02, 0.0005 * 2 ** min(attempt, 10))))

@@ -1,0 +1,107 @@
+"""What responses say about failures: 503 while a store is unavailable, and failed saves.
+
+Pyramid runs response callbacks outside of the exception views. An error that leaves a callback
+would reach the WSGI server, the response would be lost, and no exception view would be asked.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavailable
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..exceptions import (
+    CodecError,
+    KVSError,
+    KVSNotSupported,
+    RetryLater,
+    SessionConflict,
+    ValueTooLarge,
+)
+from ..logs import ThrottledLog
+
+#: Seconds after which a client may try again: the drivers notice the store's return in this time.
+RETRY_AFTER = 5
+
+_OF_THE_OLD_BODY = ("cache-control", "etag", "expires", "last-modified", "location", "set-cookie")
+_MISTAKES = (CodecError, KVSNotSupported, ValueTooLarge)
+
+
+def includeme(config: Configurator) -> None:
+    """Add the library's view for an unavailable store; an application's own view replaces it."""
+    throttled = ThrottledLog(logging.getLogger("pyramid_kvs.web"))
+
+    def log_and_answer(error: Exception, request: Request) -> HTTPServiceUnavailable:
+        throttled.warning("a store is unavailable, requests that need it get a 503: %s", error)
+        return unavailable(error, request)
+
+    config.add_exception_view(log_and_answer, context=RetryLater)
+
+
+def unavailable(error: Exception, request: Request) -> HTTPServiceUnavailable:
+    """Return a 503 that tells nothing about the store."""
+    return HTTPServiceUnavailable(headers=[("Retry-After", str(RETRY_AFTER))])
+
+
+def answer_failed_save(
+    request: Request, response: Response, error: Exception, log: logging.Logger, what: str
+) -> None:
+    """Turn a finished response into the answer for a save that failed, without its cookies.
+
+    An application's exception view for the error is used if it answers with an error status.
+
+    :param log: of the feature that saves.
+    :param what: what was not saved, for the log.
+    :raises Exception: the error itself, if it is a mistake of the application and no view
+        answers it.
+    """
+    answer = _rendered(request, error) or _default(request, error)
+    if answer is None:
+        raise error
+    log.warning("%s was not saved (%s): answered %s", what, type(error).__name__, answer.status)
+    _replace(request, response, answer)
+
+
+def _rendered(request: Request, error: Exception) -> Response | None:
+    invoke = getattr(request, "invoke_exception_view", None)
+    if invoke is None:
+        return None
+    try:
+        answer: Response = invoke((type(error), error, error.__traceback__))
+    except HTTPNotFound:
+        return None
+    return None if answer.status_code < 300 else answer
+
+
+def _default(request: Request, error: Exception) -> Response | None:
+    if isinstance(error, SessionConflict):
+        return HTTPConflict("Another request changed the same part of the session. Try again.")
+    if isinstance(error, KVSError) and not isinstance(error, _MISTAKES):
+        return unavailable(error, request)
+    return None
+
+
+def _replace(request: Request, response: Response, answer: Response) -> None:
+    """Give a finished response the status, headers and body of another one.
+
+    Headers that describe the old body, and its cookies, are removed. Others stay, for example
+    those of a rate limit and of CORS.
+    """
+    prepare = getattr(answer, "prepare", None)
+    if prepare is not None:  # an HTTP exception makes its body when it is called
+        prepare(request.environ)
+    kept = [
+        (name, value)
+        for name, value in response.headerlist
+        if not name.lower().startswith("content-") and name.lower() not in _OF_THE_OLD_BODY
+    ]
+    replaced = response.app_iter
+    response.status = answer.status
+    response.headerlist = kept + list(answer.headerlist)
+    response.app_iter = answer.app_iter
+    response.empty_body = True  # an HTTPFound would fill an empty body with its own text
+    if hasattr(replaced, "close"):
+        replaced.close()

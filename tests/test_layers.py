@@ -1,0 +1,227 @@
+"""The structure of the package: which module may import which, and what an application loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "pyramid_kvs"
+
+#: Lowest first. The parts of one layer do not import each other.
+LAYERS = [
+    ["exceptions", "forks", "messages", "events"],
+    ["logs"],
+    ["settings", "storable", "web"],
+    ["serializer"],
+    ["limits"],
+    ["kvs", "limit_swaps"],
+    ["drivers.pool", "drivers.waiting_pool"],
+    ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
+    ["stores"],
+    ["cache", "perlsess", "session"],
+    ["ratelimit"],
+    [""],
+    ["kinto", "scripts", "testing"],
+]
+HEIGHTS = {part: height for height, layer in enumerate(LAYERS) for part in layer}
+
+#: Parts whose imports still make a circle.
+PENDING = ("kvs", "limits", "limit_swaps", "ratelimit", "session")
+
+#: The parts that may know the web framework.
+WEB_PARTS = {"settings", "web", "application", "stores"} | {
+    part for layer in LAYERS[HEIGHTS["stores"] :] for part in layer
+}
+
+CLIENT_LIBRARIES = {
+    "redis": "drivers.redis",
+    "hiredis": "drivers.redis",
+    "memcache": "drivers.memcache",
+    "psycopg": "drivers.postgresql",
+    "kinto": "kinto",
+}
+
+KEPT_FROM_1_0 = [
+    *("cache", "kvs", "perlsess", "ratelimit", "serializer", "session", "storable", "testing"),
+]
+
+
+class Import(NamedTuple):
+    """One import, wherever it is in the module: at the top, in a function, for annotations."""
+
+    module: str
+    target: str
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of the package by module name, without the name of the package."""
+    return {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(module: str, path: Path) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = _source(node, path)
+            yield from (Import(module, f"{source}.{alias.name}") for alias in node.names)
+
+
+def _source(node: ast.ImportFrom, path: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    folder = path.parents[node.level - 1]
+    parts = ("pyramid_kvs", *folder.relative_to(PACKAGE).parts, node.module)
+    return ".".join(part for part in parts if part)
+
+
+def all_imports() -> list[Import]:
+    return [found for name, path in modules().items() for found in imports(name, path)]
+
+
+def own_imports() -> list[Import]:
+    """Return the imports of one module of the package by another."""
+    known = modules()
+    found = []
+    for module, target in all_imports():
+        if target.split(".")[0] == "pyramid_kvs":
+            name = target.removeprefix("pyramid_kvs").lstrip(".")
+            found.append(Import(module, name if name in known else name.rpartition(".")[0]))
+    return found
+
+
+def part_of(module: str) -> str:
+    """Return the part of the package that a module belongs to, as :data:`LAYERS` names it."""
+    names = module.split(".")
+    return ".".join(names[:2]) if names[0] == "drivers" else names[0]
+
+
+def is_allowed(module: str, target: str) -> bool:
+    part, of_target = part_of(module), part_of(target)
+    return part == of_target or HEIGHTS[of_target] < HEIGHTS[part]
+
+
+def python(program: str) -> str:
+    """Run a program in a fresh interpreter and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return result.stdout.strip()
+
+
+def test_every_module_is_in_a_layer() -> None:
+    parts = {part_of(module) for module in modules()} - {"drivers"}
+    assert parts - HEIGHTS.keys() == set()
+
+
+def test_imports_go_downwards() -> None:
+    upwards = [found for found in own_imports() if not is_allowed(*found)]
+    assert [item for item in upwards if part_of(item.module) not in PENDING] == []
+
+
+def test_imports_make_no_circle() -> None:
+    """Imports inside functions and for annotations count too."""
+    graph: dict[str, set[str]] = {}
+    for module, target in own_imports():
+        if part_of(module) not in PENDING or part_of(target) not in PENDING:
+            graph.setdefault(module, set()).add(target)
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_lower_half_does_not_know_the_web_framework() -> None:
+    frameworks = ("pyramid", "webob", "zope")
+    found = [item for item in all_imports() if item.target.split(".")[0] in frameworks]
+    assert found
+    assert [item for item in found if part_of(item.module) not in WEB_PARTS] == []
+
+
+def test_client_libraries_stay_in_their_driver() -> None:
+    foreign = [
+        found
+        for found in all_imports()
+        if CLIENT_LIBRARIES.get(found.target.split(".")[0], part_of(found.module))
+        != part_of(found.module)
+    ]
+    assert foreign == []
+
+
+def test_storable_needs_the_standard_library_only() -> None:
+    allowed = {*sys.stdlib_module_names, "pyramid_kvs"}
+    found = [item for item in all_imports() if part_of(item.module) == "storable"]
+    assert found
+    assert [item for item in found if item.target.split(".")[0] not in allowed] == []
+
+
+def test_importing_loads_no_client_library() -> None:
+    program = f"import sys, pyramid_kvs; print(sorted({set(CLIENT_LIBRARIES)} & set(sys.modules)))"
+    assert python(program) == "[]"
+
+
+MEMORY = {"kvs": "memory"}
+PERL = {"perlsess", "storable"}
+STORES = {"drivers.redis", "drivers.memcache", "drivers.postgresql"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "unused"),
+    [
+        ({}, {"cache", "session", "drivers", "kinto"} | PERL | STORES),
+        ({"kvs.cache": MEMORY}, {"session", "kinto", "scripts"} | PERL | STORES),
+        ({"kvs.session": MEMORY}, {"cache", "kinto"} | PERL | STORES),
+        ({"kvs.session": MEMORY, "kvs.ratelimit": {}}, {"cache", "kinto"} | PERL | STORES),
+        ({"kvs.perlsess": MEMORY}, {"cache", "session", "kinto"} | STORES),
+        ({"kvs.cache": {"kvs": "redis"}}, PERL | STORES - {"drivers.redis"}),
+    ],
+)
+def test_an_application_loads_what_it_uses(
+    settings: dict[str, dict[str, str]], unused: set[str]
+) -> None:
+    program = (
+        "import sys; from pyramid.config import Configurator\n"
+        f"settings = {{'pyramid.includes': 'pyramid_kvs', **{settings!r}}}\n"
+        "Configurator(settings=settings).make_wsgi_app()\n"
+        "import json; print(json.dumps(sorted(sys.modules)))"
+    )
+    loaded = json.loads(python(program))
+    of_package = {name.removeprefix("pyramid_kvs.") for name in loaded if "pyramid_kvs." in name}
+    assert of_package & unused == set()
+    drivers = {part_of(name) for name in of_package}
+    used = {library for library, part in CLIENT_LIBRARIES.items() if part in drivers}
+    assert set(loaded) & set(CLIENT_LIBRARIES) <= used
+
+
+@pytest.mark.parametrize("name", KEPT_FROM_1_0)
+def test_a_module_of_1_0_can_be_imported_alone(name: str) -> None:
+    """Each one in a fresh interpreter: an import may not rely on another one's."""
+    assert python(f"import pyramid_kvs.{name}; print('imported')") == "imported"
+
+
+def test_no_folder_has_too_many_modules() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    counts = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: count for folder, count in counts.items() if count > 13} == {}
+
+
+def test_loggers_have_the_names_of_features_and_drivers() -> None:
+    """Log configuration must not break when code moves between modules."""
+    names = {
+        match[1]
+        for path in PACKAGE.rglob("*.py")
+        for match in re.finditer(r"getLogger\((.*?)\)", path.read_text(encoding="utf-8"))
+    }
+    assert "__name__" not in names
