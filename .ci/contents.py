@@ -11,7 +11,7 @@ LEFT_OUT = (".git",)
 
 
 def main(sdist: str, wheel: str) -> str | int:
-    """Return what is missing or too much, or 0."""
+    """Return the differences, or 0 if there are none."""
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
@@ -23,7 +23,7 @@ def main(sdist: str, wheel: str) -> str | int:
     problems = [
         *(f"not in the sdist: {name}" for name in tracked if name not in in_sdist | {".gitignore"}),
         *(f"not in the wheel: {name}" for name in package - in_wheel),
-        *(f"does not belong into the wheel: {name}" for name in strays),
+        *(f"must not be in the wheel: {name}" for name in strays),
     ]
     return "\n".join(problems) or 0
 

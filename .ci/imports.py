@@ -12,7 +12,7 @@ OPTIONAL = {"kinto", "psycopg"}
 
 
 def main() -> str | int:
-    """Return what does not import, or 0."""
+    """Return the errors, or 0 if there are none."""
     problems = []
     for module in pkgutil.walk_packages(
         pyramid_kvs.__path__, "pyramid_kvs.", onerror=lambda _: None

@@ -1,4 +1,4 @@
-"""Fixtures of real servers: see ``tests/servers.py`` for what they can do."""
+"""Fixtures of real servers, which ``tests/servers.py`` describes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def memcached_session() -> Iterator[MemcachedServer]:
 
 @pytest.fixture(scope="session")
 def postgres_session() -> Iterator[PostgresServer]:
-    """The run's PostgreSQL; its database ``kvs`` belongs to the tests with ``postgres_server``."""
+    """The run's PostgreSQL; only tests with ``postgres_server`` use its database ``kvs``."""
     with PostgresServer() as server:
         yield server
 
@@ -92,19 +92,19 @@ def postgres_server(postgres_session: PostgresServer) -> PostgresServer:
 
 @pytest.fixture
 def own_redis() -> Iterator[Callable[..., RedisServer]]:
-    """Start redis servers for this test alone."""
+    """Start redis servers for this test only."""
     yield from _factory(RedisServer)
 
 
 @pytest.fixture
 def own_memcached() -> Iterator[Callable[..., MemcachedServer]]:
-    """Start memcached servers for this test alone."""
+    """Start memcached servers for this test only."""
     yield from _factory(MemcachedServer)
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[Callable[..., PostgresServer]]:
-    """Start PostgreSQL clusters for this test alone."""
+    """Start PostgreSQL clusters for this test only."""
     yield from _factory(PostgresServer)
 
 

@@ -1,39 +1,41 @@
-"""Start real servers for the tests, on free ports, and stop them by their own pid.
+"""Start real servers for the tests, on free ports, and stop them by their process id.
 
-In a test, ask for a fixture of ``conftest.py``; a server starts when the first test wants it:
+Tests use the fixtures of ``conftest.py``. A server starts when the first test needs it:
 
 ``redis_server``, ``memcached_server``, ``postgres_server``
     Shared by all tests of the run (of the worker, under pytest-xdist) and emptied before each test
-    that asks for it. Leave them running: no stop, kill or pause.
+    that uses it. Do not stop, kill or pause these.
 ``redis_session``, ``memcached_session``, ``postgres_session``
-    The same servers, never emptied: for fixtures of a wider scope and for hypothesis. Use keys
-    (``create_database()``) of your own.
+    The same servers, never emptied, for fixtures of a wider scope and for hypothesis. Use keys
+    (``create_database()``) that no other test uses.
 ``own_redis``, ``own_memcached``, ``own_postgres``
-    Factories of started servers that belong to one test, which may kill, pause or configure them:
+    Factories of started servers for one test, which may kill, pause or configure them:
     ``own_redis("--maxclients", "9", requirepass="s3cret", maxmemory="3mb")``,
     ``own_memcached("-I", "2m")``, ``own_memcached(unix=True)``,
     ``own_postgres(max_connections="12")``.
 
-Every server has ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and ``directory``;
-``start()``, ``stop()``, ``kill()`` (SIGKILL), ``pause()`` (SIGSTOP, a server that hangs),
-``resume()`` (SIGCONT) and ``restart()``, all on the same port, each of which returns when it is
-done. Outside of fixtures: ``with RedisServer() as server: ...``.
+Every server has the attributes ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and
+``directory``. Its methods are ``start()``, ``stop()``, ``kill()`` (SIGKILL), ``pause()`` (SIGSTOP,
+a server that hangs), ``resume()`` (SIGCONT) and ``restart()``. They keep the port, and return when
+they are done. Outside of fixtures, write ``with RedisServer() as server: ...``.
 
 ``RedisServer``
-    ``command("SET", key, value)`` by redis-py; ``client`` is that client. ``reset_calls()``, then
-    ``calls()`` gives ``{"get": 1, "client|setinfo": 2}`` without its own: connect first, reset,
+    ``command("SET", key, value)`` runs a command by redis-py. ``client`` is the redis-py client.
+    ``calls()`` returns the commands since ``reset_calls()``, such as
+    ``{"get": 1, "client|setinfo": 2}``, without those of these two methods: connect first, reset,
     act, then compare. A restart loses the data.
 ``MemcachedServer``
-    ``talk(b"get a\\r\\n")`` gives the server's reply to raw bytes; ``stats()`` its counters. With
-    ``unix=True`` it listens on ``socket_path`` only.
+    ``talk(b"get a\\r\\n")`` returns the server's reply to raw bytes. ``stats()`` returns its
+    counters. With ``unix=True`` it listens on ``socket_path`` only.
 ``PostgresServer``
-    ``url`` and ``dsn(dbname)`` (TCP), ``socket_url`` (unix socket); ``execute(sql, params,
-    dbname=...)`` gives the rows; ``create_database()`` the name of a new, empty database. The user
-    is ``postgres``, and no password is asked. A restart keeps the data.
+    ``url`` and ``dsn(dbname)`` are for TCP, ``socket_url`` is for the unix socket. ``execute(sql,
+    params, dbname=...)`` returns the rows. ``create_database()`` returns the name of a new, empty
+    database. The user is ``postgres``, without a password. A restart keeps the data.
 
-``need("perl")`` gives the path of a program, ``need_perl("CGI::Session")`` that of a perl with
-these modules. A missing one skips the test with a reason, or fails it where ``CI`` is set. The
-summary of a run has one line for each missing package. ``versions()`` is for the header of a run.
+``need("perl")`` returns the path of a program. ``need_perl("CGI::Session")`` returns the path of
+perl if it has these modules. If something is missing, the test is skipped with a reason, or fails
+if ``CI`` is set. The summary of a run has one line for each missing package. ``versions()`` is for
+the header of a run.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class NotStarted(RuntimeError):
 
 
 class PortTaken(NotStarted):
-    """Another process was quicker to take the port."""
+    """Another process took the port first."""
 
 
 class Missing(pytest.skip.Exception):
@@ -109,13 +111,13 @@ class Missing(pytest.skip.Exception):
 
 
 def need(program: str) -> str:
-    """Return the path of a program; where it is missing, skip the test or, in CI, fail it."""
+    """Return the path of a program; skip the test if it is missing, or fail it in CI."""
     package = PACKAGES.get(program, program)
     return find(program) or missing(f"{package} is not installed: apt-get install {package}")
 
 
 def need_perl(*modules: str) -> str:
-    """Return the path of perl where these modules load; skip the test otherwise, fail it in CI."""
+    """Return the path of perl; skip the test if a module is missing, or fail it in CI."""
     perl = need("perl")
     for module in modules:
         if subprocess.run(
@@ -127,7 +129,7 @@ def need_perl(*modules: str) -> str:
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the running test, or fail it where ``CI`` promises that everything is installed."""
+    """Skip the running test, or fail it if ``CI`` promises that everything is installed."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     raise Missing(reason)
@@ -150,7 +152,7 @@ def version(program: str) -> str:
 
 
 def find(program: str) -> str | None:
-    """Look for a program in PATH and where Debian puts daemons and PostgreSQL, newest first."""
+    """Look for a program in PATH and Debian's other folders, the newest PostgreSQL first."""
     postgres = sorted(
         glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -float(path.split("/")[4])
     )
@@ -164,8 +166,7 @@ def find(program: str) -> str | None:
 def free_port() -> int:
     """Find a port that nobody listens on.
 
-    From 32768 on, the kernel may give the port to any outgoing connection on the machine while our
-    server is down for a restart.
+    The kernel gives ports from 32768 on to outgoing connections, also while the server restarts.
     """
     for port in random.SystemRandom().sample(range(15000, 32000), 200):
         with socket.socket() as probe:
@@ -178,7 +179,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Ask again and again until the condition holds; raise ``TimeoutError`` if it never does."""
+    """Wait until the condition holds; raise ``TimeoutError`` if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -187,7 +188,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
 
 
 def process_state(pid: int) -> str:
-    """Return the state letter of a process (``T`` stopped, ``Z`` zombie); empty: it is gone."""
+    """Return the state of a process (``T`` stopped, ``Z`` zombie), or ``""`` if it has ended."""
     return _stat(pid)[0]
 
 
@@ -212,13 +213,13 @@ def _send(pid: int, number: int) -> None:
 
 
 def _scratch() -> Path:
-    """Make a directory short enough for unix sockets, which other users can reach."""
+    """Make a directory that other users can enter, with a path short enough for unix sockets."""
     base = "/tmp" if os.access("/tmp", os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="kvs-test-", dir=base))
 
 
 class Server:
-    """A server process in a directory of its own; subclasses say how it starts and answers."""
+    """A server process and its directory; subclasses define how it starts and answers."""
 
     program: ClassVar[str]
     stop_signal: ClassVar[int] = signal.SIGTERM
@@ -232,10 +233,10 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
 
-    # what a subclass says
+    # for subclasses
 
     def account(self) -> str | None:
-        """Name the user that root must run the server as."""
+        """Return the user that root must run the server as."""
         return None
 
     def arguments(self) -> list[str]:
@@ -243,18 +244,18 @@ class Server:
         raise NotImplementedError
 
     def is_ready(self) -> bool:
-        """Tell whether this very process answers; any exception is a no."""
+        """Tell whether this process answers; any exception means that it does not."""
         raise NotImplementedError
 
     @property
     def url(self) -> str:
-        """Say where clients find the server."""
+        """The server's address for clients."""
         raise NotImplementedError
 
-    # life
+    # start and stop
 
     def start(self) -> Self:
-        """Start and wait until the server answers; the first start may replace a lost port."""
+        """Start and wait until the server answers; only the first start may change the port."""
         for attempt in itertools.count(1):
             try:
                 return self._start_once()
@@ -265,7 +266,7 @@ class Server:
         raise AssertionError
 
     def stop(self) -> None:
-        """End the server in its own way, also when it is paused; kill it if it does not."""
+        """End the server by its signal, also if it is paused; kill it if it does not end."""
         if self._process is None:
             return
         self.resume()
@@ -287,14 +288,14 @@ class Server:
             wait_until(lambda pid=pid: process_state(pid) in ("", "Z"), f"end of process {pid}")
 
     def pause(self) -> None:
-        """Freeze the server and its children: it takes connections, but never answers."""
+        """Stop the server and its children by SIGSTOP: it takes connections, but never answers."""
         for pid in self._signal_tree(signal.SIGSTOP):
             wait_until(
                 lambda pid=pid: process_state(pid) in ("T", "Z", ""), f"pause of process {pid}"
             )
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Continue a paused server."""
         self._signal_tree(signal.SIGCONT)
 
     def restart(self) -> Self:
@@ -327,11 +328,11 @@ class Server:
         return self._process.pid
 
     def is_running(self) -> bool:
-        """Tell whether the process is there, be it paused."""
+        """Tell whether the process exists, paused or not."""
         return self._process is not None and self._process.poll() is None
 
     def ensure(self) -> Self:
-        """Bring a shared server back that a test left paused or dead."""
+        """Start or resume a shared server that a test left dead or paused."""
         if not self.is_running():
             self._process = None
             return self.start()
@@ -345,11 +346,11 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What the server printed so far."""
+        """The server's output so far."""
         path = self.directory / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    # how
+    # implementation
 
     def _start_once(self) -> Self:
         if self._process is not None:
@@ -364,9 +365,9 @@ class Server:
         return self
 
     def _launch(self, command: list[str], log: str = "log") -> subprocess.Popen[bytes]:
-        # The kernel kills the server when the thread that started it ends, even by SIGKILL. Not by
-        # preexec_fn: that forks a test run that has threads. And only after the change of user,
-        # which clears the setting.
+        # The kernel kills the server when the thread that started it ends, even by SIGKILL.
+        # preexec_fn could ask for it too, but is not safe in a process with threads. setpriv runs
+        # after the change of user, which clears the setting.
         guard = (
             [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
         )
@@ -387,7 +388,7 @@ class Server:
             )
 
     def _account(self) -> dict[str, Any]:
-        """Return the arguments for Popen that leave root's account for the server's."""
+        """Return the arguments for Popen that change from root to the server's user."""
         name = self.account()
         if name is None or os.geteuid() != 0:
             return {}
@@ -408,7 +409,7 @@ class Server:
             )
         try:
             return self.is_ready()
-        except Exception:  # whatever a client raises: it does not answer yet
+        except Exception:  # of any client: the server does not answer yet
             return False
 
     def _make_way(self) -> None:
@@ -419,7 +420,7 @@ class Server:
             self.port = free_port()
 
     def _signal_tree(self, number: int) -> list[int]:
-        """Send a signal to the server, then to its children, of which it cannot start more then."""
+        """Send a signal to the server first, so that it starts no more children, then to these."""
         if not self.is_running():
             return []
         _send(self.pid, number)
@@ -467,7 +468,7 @@ class RedisServer(Server):
 
     @property
     def client(self) -> Any:
-        """A redis-py client by the unix socket, which gives bytes."""
+        """A redis-py client on the unix socket, which returns bytes."""
         if self._client is None:
             self._client = redis.Redis(
                 unix_socket_path=self.socket_path,
@@ -478,11 +479,11 @@ class RedisServer(Server):
         return self._client
 
     def command(self, *args: Any) -> Any:
-        """Run any command and return what redis-py makes of the reply."""
+        """Run any command and return the reply as redis-py parses it."""
         return self.client.execute_command(*args)
 
     def calls(self) -> dict[str, int]:
-        """Return how often each command ran since ``reset_calls()``, by its name in lower case."""
+        """Return how often each command ran since ``reset_calls()``, by lower-case name."""
         stats = self.command("INFO", "commandstats")
         counts = {
             name.removeprefix("cmdstat_"): int(entry["calls"]) for name, entry in stats.items()
@@ -494,7 +495,7 @@ class RedisServer(Server):
         }
 
     def reset_calls(self) -> None:
-        """Start counting anew."""
+        """Set the counts of ``calls()`` to zero."""
         self.command("CONFIG", "RESETSTAT")
 
     def clear(self) -> None:
@@ -514,9 +515,7 @@ class MemcachedServer(Server):
     """A memcached on a TCP port, or with ``unix=True`` on a unix socket only."""
 
     program = "memcached"
-    stop_signal = (
-        signal.SIGKILL
-    )  # after SIGTERM it takes a second, and there is nothing that it could save
+    stop_signal = signal.SIGKILL  # SIGTERM takes a second, and memcached has nothing to save
 
     def __init__(self, *extra: str, unix: bool = False) -> None:
         """Prepare a server; ``extra`` are more arguments of memcached."""
@@ -538,11 +537,11 @@ class MemcachedServer(Server):
 
     @property
     def url(self) -> str:
-        """The server as clients of memcached write it."""
+        """The server's address in the notation of memcached clients."""
         return f"unix:{self.socket_path}" if self.unix else f"{self.host}:{self.port}"
 
     def talk(self, data: bytes, timeout: float = 10) -> bytes:
-        """Send whole commands as they are and return all that the server answers."""
+        """Send complete commands unchanged and return the whole reply."""
         with self._connect(timeout) as connection:
             connection.sendall(data + b"version\r\n")
             reply = b""
@@ -554,7 +553,7 @@ class MemcachedServer(Server):
         return reply[: end.start()]
 
     def stats(self, group: str = "", timeout: float = 10) -> dict[str, str]:
-        """Return the server's counters, such as ``cmd_get``, as text."""
+        """Return the server's counters, such as ``cmd_get``, as strings."""
         lines = (
             self.talk(f"stats {group}".strip().encode() + b"\r\n", timeout).decode().splitlines()
         )
@@ -576,7 +575,7 @@ class MemcachedServer(Server):
 
 
 class PostgresServer(Server):
-    """A PostgreSQL cluster on a TCP port and a unix socket, without care for a loss of power."""
+    """A PostgreSQL cluster on a TCP port and a unix socket, which a power loss would damage."""
 
     program = "postgres"
     stop_signal = signal.SIGINT
@@ -590,7 +589,7 @@ class PostgresServer(Server):
     }
 
     def __init__(self, *extra: str, **options: str) -> None:
-        """Prepare a cluster; ``options`` are settings of postgresql.conf."""
+        """Prepare a cluster with these settings of postgresql.conf."""
         self.initdb = need("initdb")
         super().__init__(*extra)
         self.options = {**self.speed, **options}
@@ -641,17 +640,17 @@ class PostgresServer(Server):
 
     @property
     def socket_url(self) -> str:
-        """The same database by the unix socket."""
+        """The URL of the same database on the unix socket."""
         return f"postgresql://postgres@/{self.dbname}?host={self.directory}&port={self.port}"
 
     def dsn(self, dbname: str | None = None) -> str:
-        """Return the keywords of libpq for a database."""
+        """Return libpq's connection string for a database."""
         return f"host={self.host} port={self.port} user=postgres dbname={dbname or self.dbname}"
 
     def execute(
         self, sql: str, params: Any = None, *, dbname: str | None = None
     ) -> list[tuple[Any, ...]]:
-        """Run statements on a new connection with autocommit; return the last one's rows."""
+        """Run statements with autocommit on a new connection; return the rows of the last one."""
         try:
             import psycopg
         except ImportError:

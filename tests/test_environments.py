@@ -1,4 +1,4 @@
-"""``.ci/venv``: an environment belongs to one checkout at one place."""
+"""``.ci/venv`` makes an environment again if its checkout was copied or moved."""
 
 from __future__ import annotations
 

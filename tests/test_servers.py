@@ -1,4 +1,4 @@
-"""The test servers themselves: they start, hang, die, come back, and leave nothing behind."""
+"""The servers for tests start, hang, die and restart, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_paused_postgres_stops_its_sessions_too() -> None:
 
 @every_kind
 def test_killed_test_run_takes_its_servers_along(kind: type[Server]) -> None:
-    """SIGKILL leaves the fixtures no time to stop anything: the kernel does."""
+    """SIGKILL does not let the fixtures stop anything, so that the kernel has to."""
     servers.need(kind.program)
     start = f"from tests.servers import *; server = {kind.__name__}().start()"
     program = f"{start}; print(server.pid, server.directory, flush=True); input()"
@@ -210,7 +210,7 @@ def test_missing_program_skips_with_the_remedy(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_missing_server_is_one_line_of_the_summary(tmp_path: Path) -> None:
-    """Also where several tests of several files skip, in their fixtures and in themselves."""
+    """Tests skip in fixtures and in their body, in several files: one line for all of them."""
     printed = run_without("redis-server", tmp_path).stdout
     reason = "redis-server is not installed: apt-get install redis-server"
     lines = [line for line in printed.splitlines() if reason in line]
