@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,3 +98,14 @@ def test_arguments_go_to_pytest_alone(checkout: Path) -> None:
     done = run_tests(checkout, "-k", "session and redis")
     assert done.returncode == 5
     assert done.stdout.splitlines()[-1] == "-m pytest -k session and redis"
+
+
+def test_readme_names_the_packages_that_the_script_installs() -> None:
+    script = (ROOT / "tests" / "run").read_text(encoding="utf-8")
+    programs = re.search(r"for name in (.*); do", script)
+    assert programs
+    modules = re.findall(r"^\t[\w:]+ (\S+)$", script, re.MULTILINE)
+    readme = (ROOT / "README.rst").read_text(encoding="utf-8")
+    command = re.search(r"sudo apt-get install (.*)", readme)
+    assert command
+    assert set(command[1].split()) == {*programs[1].split(), *modules, "postgresql"}
