@@ -134,8 +134,7 @@ class LimitBook:
         limit = make_limit(options, place, name, suffix, store, self._resolve)
         self._limits[name] = limit
         if self._session is not None:
-            # Else a client's token of "token::ratelimit" makes its session the other's counter.
-            self._session.reserved_endings += (suffix,)
+            self._session.reserve(suffix)
         return limit
 
     def _store(self, options: Options, place: str) -> LimitStore:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pyramid.request import Request
 
-from ..kvs import KVS
+from ..kvs import KVS, Stored
 from ..logs import ThrottledLog
 
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
@@ -33,11 +33,18 @@ class SessionLike(Protocol):
 
     driver: KVS
     ttl: float | None
-    #: What a token must not end with.
-    reserved_endings: tuple[str, ...]
 
     def session_keys(self, request: Request) -> list[str]:
-        """Return the keys at which the request's session may lie, that of a new one first."""
+        """Return the keys that the request's session may have, that of a new one first."""
+
+    def keys_of(self, session_id: str) -> list[str]:
+        """Return all keys that a session with this id or token may have."""
+
+    def reserve(self, suffix: str) -> None:
+        """Let no session have a key that ends with the suffix of a counter's key."""
+
+    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+        """Give a request's session the data that were already read."""
 
 
 class Identity(NamedTuple):

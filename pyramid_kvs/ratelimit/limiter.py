@@ -95,8 +95,8 @@ class Ratelimit:
         if hit is None:
             decided.note_uncounted(limits)
             return None
-        if asked is not None and is_of_store:
-            request._kvs_preloaded = (asked, hit.session)
+        if asked is not None and is_of_store and self.session is not None:
+            self.session.preload(request, asked, hit.session)
         decided.note(limits, hit.results)
         return Counters(group.store, limits, checks, hit.session is not None)
 
@@ -124,7 +124,7 @@ class Ratelimit:
                 stored = self.session.driver.raw_load(key, self.session.ttl)
             except KVSError:
                 return False
-            request._kvs_preloaded = (key, stored)
+            self.session.preload(request, key, stored)
             if stored is not None:
                 return True
         return False

@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..session import SessionFactory
 from .identity import UNKNOWN_ADDRESS, address_of, plain
 from .limiter import Ratelimit
 from .options import Limit
@@ -67,7 +66,8 @@ def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
     if who == "none":
         found.add(UNKNOWN_ADDRESS)
     if limit.by == "session":
-        found |= {plain(key) for key in _session_keys(limiter, who)}
+        session = limiter.session
+        found |= {plain(key) for key in ([] if session is None else session.keys_of(who))}
     elif limit.by == "user":
         found.add(plain(f"@user::{who}"))
     elif limit.by.startswith("header:"):
@@ -76,14 +76,6 @@ def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
     elif limit.by != "address":
         found.add(plain(f"@by::{who}"))
     return found
-
-
-def _session_keys(limiter: Ratelimit, who: str) -> list[str]:
-    session = limiter.session
-    if not isinstance(session, SessionFactory):
-        return []
-    scopes = [f"{name}::" for name in session.header_names] or [""]
-    return [key for scope in scopes for key in session.keys.all(scope, who)]
 
 
 def _is_address(who: str) -> bool:

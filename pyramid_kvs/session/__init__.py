@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from ..application import ORDER_FEATURES, Application
 from ..exceptions import KVSNotSupported
-from ..kvs import KVS
+from ..kvs import KVS, Stored
 from ..messages import show
 from ..settings import parse
 from ..stores import build_driver, read_options
@@ -104,8 +104,7 @@ class SessionFactory:
         ]
         self.driver = build_driver(name, checked, application or Application())
         self.ttl: float | None = checked["ttl"]
-        #: What the keys of the rate limit's counters end with, which follow those of sessions.
-        self.reserved_endings: tuple[str, ...] = ()
+        self._reserved: tuple[str, ...] = ()
         self.keys = SessionKeys(checked["hash_keys"])
         self.store = SessionStore(self.driver, checked)
         self.users: Users = (
@@ -134,10 +133,35 @@ class SessionFactory:
         name, token = self.find_token(request)
         return [] if token is None else self.keys.all(f"{name}::", token)
 
+    def keys_of(self, session_id: str) -> list[str]:
+        """Return all keys that a session with this id or token may have in the store."""
+        scopes = [f"{name}::" for name in self.header_names] or [""]
+        return [key for scope in scopes for key in self.keys.all(scope, session_id)]
+
+    def reserve(self, suffix: str) -> None:
+        """Keep the keys that end with a suffix for others: no session gets such a key.
+
+        Without this, a client could send the token ``"token::ratelimit"``, and its session would
+        be stored where the counter of another client is.
+        """
+        self._reserved += (suffix,)
+
+    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+        """Give a request's session the data that were already read, so that it reads only once.
+
+        :param key: one of :meth:`session_keys`.
+        :param stored: the result of ``driver.raw_load(key, ttl)`` during this request.
+        """
+        request._kvs_preloaded = (key, stored)
+
+    def preloaded(self, request: Request) -> tuple[str, Stored | None] | None:
+        """Return what :meth:`preload` was given for a request."""
+        return getattr(request, "_kvs_preloaded", None)
+
     def find_id(self, request: Request) -> str | None:
         """Return the id in the request's cookie; ``None``: none, or nothing that can be one."""
         found = self.cookie.find(request)
-        return None if found is None or found.endswith(self.reserved_endings) else found
+        return None if found is None or found.endswith(self._reserved) else found
 
     def find_token(self, request: Request) -> tuple[str | None, str | None]:
         """Return the name, in lower case, and the value of the first header that is there."""
@@ -149,7 +173,7 @@ class SessionFactory:
 
     def takes_token(self, value: object) -> bool:
         """Return whether a session may lie under a token: not where a counter would lie."""
-        return is_token(value) and not str(value).endswith(self.reserved_endings)
+        return is_token(value) and not str(value).endswith(self._reserved)
 
 
 def _in_lower_case(headers: Mapping[str, str]) -> Mapping[str, str]:

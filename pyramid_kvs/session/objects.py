@@ -194,7 +194,7 @@ class Session(SessionMapping):
         self._secret = self._find_secret()
         found = None
         if self._secret is not None:
-            preloaded = getattr(self._request, "_kvs_preloaded", None)
+            preloaded = self._factory.preloaded(self._request)
             found = self._factory.store.load(self._lookup_keys(), preloaded)
         if found is not None and self._is_over(found):
             found = None

@@ -202,7 +202,7 @@ def test_ids_of_any_maker_are_found(session_id: str) -> None:
 
 def test_an_id_cannot_be_the_key_of_a_counter() -> None:
     factory = SessionFactory({"kvs": "memory"})
-    factory.reserved_endings = ("-limit",)
+    factory.reserve("-limit")
     factory.driver.set("abc-limit", {"n": 1})
     request = Request.blank("/", headers={"Cookie": f"{COOKIE}=abc-limit"})
     assert factory.session_key(request) is None

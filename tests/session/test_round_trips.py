@@ -95,11 +95,11 @@ def test_preloaded_session_takes_none(redis: Store, redis_server: RedisServer) -
     session_id = new_session(factory, a=1)
     visit = Visit(factory, session_id)
     key = factory.session_key(visit.request)
-    visit.request._kvs_preloaded = (key, factory.driver.raw_load(key, factory.ttl))
+    factory.preload(visit.request, key, factory.driver.raw_load(key, factory.ttl))
     redis_server.reset_calls()
     assert visit.session["a"] == 1
     visit.end()
     assert redis_server.calls() == {}
     visit = Visit(factory, session_id)
-    visit.request._kvs_preloaded = (key, None)
+    factory.preload(visit.request, key, None)
     assert visit.session.new
