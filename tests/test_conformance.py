@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.testing import MockCache
 from tests.conformance import Conformance, SharedConformance
 from tests.servers import MemcachedServer, RedisServer
 
@@ -15,13 +14,6 @@ class TestMemory(Conformance):
     @pytest.fixture
     def store(self) -> tuple[str, dict[str, Any]]:
         return "memory", {"name": "conformance"}
-
-
-class TestMock(Conformance):
-    @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-        monkeypatch.setattr(MockCache, "cached_data", {})
-        return "mock", {}
 
 
 class TestRedis(SharedConformance):

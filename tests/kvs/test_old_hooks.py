@@ -1,125 +1,17 @@
-"""Drivers by name, and drivers that were written for 1.0."""
+"""Drivers written for 1.0 work, and have every operation of 2.0."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
-from pathlib import Path
-from typing import Any
 
 import pytest
-from pyramid.config import Configurator
-from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
-from webtest import TestApp
 
 from pyramid_kvs.exceptions import KVSNotSupported
-from pyramid_kvs.kvs import KVS, driver_class, driver_names, register
-from pyramid_kvs.kvs import names as registry
+from pyramid_kvs.kvs import KVS
+from tests.kvs.old_drivers import CallsHooks, ClientOnly, WithHooks
 
 
-class DictClient:
-    """A client library as 1.0's base class expected it."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        self.kwargs = kwargs
-        self.data: dict[bytes, Any] = {}
-        self.calls: list[tuple[Any, ...]] = []
-
-    def get(self, key: bytes) -> Any:
-        self.calls.append(("get", key))
-        return self.data.get(key)
-
-    def set(self, key: bytes, value: Any, ttl: Any) -> None:
-        self.calls.append(("set", key, value, ttl))
-        self.data[key] = value
-
-    def delete(self, key: bytes) -> None:
-        self.calls.append(("delete", key))
-        self.data.pop(key, None)
-
-
-class ClientOnly(KVS):
-    """The least that 1.0 asked of a driver."""
-
-    def _create_client(self, **kwargs: Any) -> DictClient:
-        return DictClient(**kwargs)
-
-
-class WithHooks(KVS):
-    """All that 1.0 let a driver define, with 1.0's arguments and results."""
-
-    def _create_client(self, **kwargs: Any) -> dict[bytes, Any]:
-        self.seen: list[tuple[Any, ...]] = []
-        return {}
-
-    def raw_get(self, key: str, default: Any = None) -> Any:
-        return self._client.get(self._get_key(key), default)
-
-    def raw_set(self, key: str, value: Any, ttl: Any) -> None:
-        self.seen.append(("raw_set", key, value, ttl))
-        self._client[self._get_key(key)] = value
-
-    def delete(self, key: str) -> None:
-        self.seen.append(("delete", key))
-        del self._client[self._get_key(key)]
-
-    def incr(self, key: str) -> int:
-        self.seen.append(("incr", key))
-        full_key = self._get_key(key)
-        self._client[full_key] = str(int(self._client.get(full_key, 0)) + 1)
-        return int(self._client[full_key])
-
-    def get_keys(self, pattern: str) -> list[str]:
-        assert pattern == "*"
-        return [key[len(self.key_prefix) :].decode() for key in self._client]
-
-
-class CallsSuper(ClientOnly):
-    def delete(self, key: str) -> None:
-        super().delete(key)
-
-    def incr(self, key: str) -> int:
-        return super().incr(key)
-
-
-class CallsHooks(WithHooks):
-    """Extends the hooks of another driver, as 1.0 let it."""
-
-    def delete(self, key: str) -> None:
-        self.seen.append(("before delete", key))
-        super().delete(key)
-
-    def incr(self, key: str) -> int:
-        self.seen.append(("before incr", key))
-        return super().incr(key)
-
-
-class WithoutClient(KVS):
-    """Keeps its data itself, and its counters as numbers."""
-
-    def raw_get(self, key: str, default: Any = None) -> Any:
-        return vars(self).get(key, default)
-
-    def raw_set(self, key: str, value: Any, ttl: Any) -> None:
-        vars(self)[key] = value
-
-    def incr(self, key: str) -> int:
-        vars(self)[key] = vars(self).get(key, 0) + 1
-        return int(vars(self)[key])
-
-
-@pytest.fixture(autouse=True)
-def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
-    for cls in (ClientOnly, WithHooks, CallsSuper, CallsHooks, WithoutClient):
-        register(cls.__name__, cls)
-    register("client", ClientOnly)
-    register("hooks", WithHooks)
-
-
-def test_client_only_driver() -> None:
+def test_a_driver_may_define_its_client_only() -> None:
     kvs = KVS("client", {"host": "h"}, "p::", ttl=60)
     client = kvs._client
     assert isinstance(kvs, ClientOnly)
@@ -136,7 +28,7 @@ def test_client_only_driver() -> None:
     assert client.data == {}
 
 
-def test_a_driver_gets_everything_else_by_default() -> None:
+def test_a_client_is_enough_for_all_other_operations() -> None:
     kvs = KVS("client", {}, "p::")
     assert kvs.add("key", 1)
     assert not kvs.add("key", 2)
@@ -156,7 +48,7 @@ def test_a_driver_gets_everything_else_by_default() -> None:
         kvs.get_keys()
 
 
-def test_old_hooks_get_old_arguments_and_give_new_results() -> None:
+def test_old_hooks_get_their_old_arguments() -> None:
     kvs = KVS("hooks", {}, "p::", ttl=60)
     assert isinstance(kvs, WithHooks)
     kvs.set("key", "value")
@@ -237,128 +129,3 @@ def test_defaults_are_atomic_among_threads() -> None:
     for thread in threads:
         thread.join()
     assert kvs.get("n") == 400
-
-
-def test_unknown_driver_names_the_closest() -> None:
-    with pytest.raises(LookupError) as info:
-        KVS("reddis")
-    message = str(info.value)
-    assert message.startswith("unknown driver 'reddis' (known: CallsHooks, CallsSuper,")
-    assert message.endswith("did you mean 'redis'?)")
-    with pytest.raises(LookupError, match="did you mean 'redis'"):
-        KVS("REDIS")
-
-
-def test_mock_is_for_tests_only() -> None:
-    with pytest.raises(LookupError, match=r"pyramid_kvs\.testing"):
-        KVS("mock")
-
-
-def test_alias() -> None:
-    assert driver_class("memcached") is driver_class("memcache")
-    assert "memcached" not in driver_names()
-
-
-def test_a_driver_is_a_kvs() -> None:
-    register("wrong", dict)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="not a subclass"):
-        KVS("wrong")
-
-
-def test_a_missing_library_names_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError(name='psycopg')")
-    code = """
-        import sys
-        sys.path.insert(0, sys.argv[1])
-        from pyramid_kvs.kvs import KVS
-        try:
-            KVS("postgresql")
-        except ImportError as error:
-            print(error)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "postgresql driver needs 'psycopg'" in printed
-    assert "pip install pyramid_kvs[postgresql]" in printed
-
-
-def test_a_driver_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a_plugin.py").write_text(
-        "from pyramid_kvs.drivers.memory import MemoryKVS\nclass Plugged(MemoryKVS): pass\n"
-    )
-    info = tmp_path / "a_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: a_plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[pyramid_kvs.drivers]\nplugged = a_plugin:Plugged\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    kvs = KVS("plugged")
-    assert type(kvs).__name__ == "Plugged"
-    assert "plugged" in driver_names()
-
-
-def app_with_driver(name: str, *drivers: tuple[str, Any]) -> TestApp:
-    config = Configurator(settings={"kvs.cache": {"kvs": name}})
-    config.include("pyramid_kvs")
-    for driver in drivers:
-        config.add_kvs_driver(*driver)
-    config.add_route("home", "/")
-    config.add_view(
-        lambda request: repr(request.cache.client), route_name="home", renderer="string"
-    )
-    return TestApp(config.make_wsgi_app())
-
-
-def test_the_directive_counts_after_the_include() -> None:
-    app = app_with_driver("mine", ("mine", ClientOnly))
-    assert "ClientOnly 'mine' prefix=b'cache::'" in app.get("/").text
-    app = app_with_driver("dotted", ("dotted", "pyramid_kvs.drivers.memory:MemoryKVS"))
-    assert "MemoryKVS 'dotted'" in app.get("/").text
-
-
-class Refuses(KVS):
-    def _create_client(self, **kwargs: Any) -> None:
-        raise RuntimeError("no such host: redis://me:hunter2@host")
-
-
-@pytest.mark.parametrize(
-    ("driver", "message"),
-    [
-        (dict, "not a subclass of pyramid_kvs.kvs.KVS"),
-        ("Nowhere", "kvs.cache: kvs: "),
-        ("no_such_package.kvs:Driver", "pip install no_such_package"),
-        ("json:Driver", "module 'json' has no attribute 'Driver'"),
-        (Refuses, "the mine client refuses {}: no such host"),
-    ],
-)
-def test_a_driver_that_cannot_be_made_names_the_setting(driver: Any, message: str) -> None:
-    config = Configurator(settings={"kvs.cache": {"kvs": "mine"}})
-    config.include("pyramid_kvs")
-    config.add_kvs_driver("mine", driver)
-    with pytest.raises(ConfigurationError) as info:
-        config.commit()
-    assert "ConfigurationError'>: kvs.cache: " in str(info.value)
-    assert message in str(info.value)
-    assert "hunter2" not in str(info.value)
-
-
-def test_the_directive_belongs_to_its_application() -> None:
-    app_with_driver("mine", ("mine", ClientOnly))
-    with pytest.raises(ConfigurationError, match="unknown driver 'mine'"):
-        app_with_driver("mine")
-
-
-def test_two_drivers_of_one_name_conflict() -> None:
-    with pytest.raises(ConfigurationConflictError):
-        app_with_driver("mine", ("mine", ClientOnly), ("mine", WithHooks))
-
-
-def test_two_applications_share_no_store() -> None:
-    def build() -> TestApp:
-        config = Configurator(settings={"kvs.cache": '{"kvs": "memory"}'})
-        config.include("pyramid_kvs")
-        config.add_route("home", "/")
-        config.add_view(lambda request: request.cache.incr("n"), route_name="home", renderer="json")
-        return TestApp(config.make_wsgi_app())
-
-    one, other = build(), build()
-    assert [one.get("/").json, one.get("/").json, other.get("/").json] == [1, 2, 1]

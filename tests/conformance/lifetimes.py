@@ -1,0 +1,99 @@
+"""Lifetimes of values and counters: ttl, expiry, ``ttl_of`` and ``expire``."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pyramid_kvs.kvs import KVS
+from tests.conformance.base import Base, Make
+
+DAY = 86400
+
+
+class Lifetimes(Base):
+    def test_a_ttl_may_be_a_fraction_of_a_second(self, kvs: KVS) -> None:
+        kvs.set("short", 1, 0.2)
+        kvs.set_many({"many": 1}, 0.2)
+        kvs.set("long", 1, 30.5)
+        assert kvs.add("added", 1, 0.2)
+        assert kvs.incr("counter", 5, 0.2) == 5
+        assert kvs.get_many(["short", "many", "added", "counter"]) == {
+            "short": 1,
+            "many": 1,
+            "added": 1,
+            "counter": 5,
+        }
+        time.sleep(0.25)
+        keys = ["short", "many", "long", "added", "counter"]
+        assert kvs.get_many(keys) == {"long": 1}
+        assert kvs.get("short") is None
+        assert kvs.delete("many") is None
+        assert kvs.add("added", 2)
+        assert kvs.incr("counter") == 1
+        assert kvs.update("short", lambda old: [old]) == [None]
+
+    def test_the_ttl_of_the_driver_is_the_default(self, new: Make) -> None:
+        kvs = new(ttl=0.2)
+        kvs.set("key", 1)
+        kvs.set("longer", 1, 50)
+        time.sleep(0.25)
+        assert kvs.get("key") is None
+        assert kvs.get("longer") == 1
+
+    def test_ttl_of(self, kvs: KVS, new: Make) -> None:
+        kvs.set("key", 1, 60)
+        assert 57 < kvs.ttl_of("key") <= 60
+        assert isinstance(kvs.ttl_of("key"), float)
+        assert kvs.ttl_of("missing") < 0
+        kvs.set("fraction", 1, 60.5)
+        assert 58 < kvs.ttl_of("fraction") <= 60.5
+        new(ttl=None).set("eternal", 1)
+        assert kvs.ttl_of("eternal") < 0
+
+    def test_a_driver_without_ttl_stores_without_expiry(self, new: Make) -> None:
+        kvs = new(ttl=None)
+        kvs.set("key", 1)
+        kvs.set_many({"many": 1})
+        kvs.incr("counter")
+        kvs.update("updated", lambda old: 1)
+        kvs.add("added", 1)
+        assert all(kvs.ttl_of(k) < 0 for k in ("key", "many", "counter", "updated", "added"))
+        assert len(kvs.get_many(["key", "many", "counter", "updated", "added"])) == 5
+
+    @pytest.mark.parametrize("ttl", [29 * DAY, 30 * DAY, 30 * DAY + 1, 40 * DAY, 400 * DAY])
+    def test_a_ttl_may_be_any_number_of_days(self, kvs: KVS, ttl: int) -> None:
+        kvs.set("key", 1, ttl)
+        kvs.add("added", 1, ttl)
+        kvs.incr("counter", 1, ttl)
+        kvs.set("expiring", 1)
+        kvs.expire("expiring", ttl)
+        for key in ("key", "added", "counter", "expiring"):
+            assert kvs.get(key) == 1
+            assert abs(kvs.ttl_of(key) - ttl) < 5
+
+    def test_expire(self, kvs: KVS) -> None:
+        kvs.set("key", {"a": 1}, 10)
+        assert kvs.expire("key", 100) is True
+        assert 90 < kvs.ttl_of("key") <= 100
+        assert kvs.expire("key", 100.5) is True
+        assert 90 < kvs.ttl_of("key") <= 100.5
+        assert kvs.get("key") == {"a": 1}
+        assert kvs.expire("key", 0) is True
+        assert kvs.get("key") is None
+
+    def test_expire_creates_nothing(self, kvs: KVS) -> None:
+        assert kvs.expire("missing", 100) is False
+        assert kvs.expire("missing", 0) is False
+        assert kvs.get("missing") is None
+        assert kvs.ttl_of("missing") < 0
+
+    def test_expire_soon(self, kvs: KVS) -> None:
+        kvs.set("key", 1, 100)
+        kvs.incr("counter", 1, 100)
+        kvs.expire("key", 0.2)
+        kvs.expire("counter", 0.2)
+        assert kvs.get_many(["key", "counter"]) == {"key": 1, "counter": 1}
+        time.sleep(0.25)
+        assert kvs.get_many(["key", "counter"]) == {}
