@@ -21,6 +21,8 @@ PAGES = [
 ]
 MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
 ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
+#: A file or folder of the repository, or of the package, in the text of a page.
+NAMED = re.compile(r"(?:tests|docs|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*(?:/|\.py)")
 BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)$")
 
 
@@ -86,6 +88,15 @@ def test_directives_of_docstrings_have_two_colons() -> None:
         if ONE_COLON.search(text)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Files are found from the top of the repository, or in the package."""
+    literals = re.findall(r"``([^`]+)``", page.read_text(encoding="utf-8"))
+    names = {word for literal in literals for word in literal.split() if NAMED.fullmatch(word)}
+    roots = [ROOT, ROOT / "pyramid_kvs"]
+    assert [name for name in names if not any((root / name).exists() for root in roots)] == []
 
 
 @examples("python", "json")
