@@ -1,16 +1,16 @@
-"""JSON for values that JSON has no form for: bytes, infinity, keys of bytes, shared data.
+"""JSON for values that JSON cannot represent: bytes, infinity, bytes as keys, shared data.
 
-Plain values stand for themselves. For the rest there are objects with a tag:
+Other values are written as plain JSON. These are written as objects with a tag:
 
 ==================================  ==============================================================
 ``{"$bytes": "c3ff"}``              bytes, in hexadecimal
 ``{"$float": "inf"}``               a float: ``inf``, ``-inf`` or ``nan``
-``{"$dict": [[key, value], ...]}``  a dict that has a key of bytes, or one that begins with ``$``
-``{"$id": 1, "$value": ...}``       a list or dict that occurs at more than one place, number 1
-``{"$ref": 1}``                     that same list or dict again, which may be inside itself
+``{"$dict": [[key, value], ...]}``  a dict with a bytes key, or with a key that starts with ``$``
+``{"$id": 1, "$value": ...}``       a list or dict that occurs at several places, as number 1
+``{"$ref": 1}``                     list or dict number 1 again; it may be inside itself
 ==================================  ==============================================================
 
-Nothing here calls itself for each level, so that depth has no limit but memory.
+No function here is recursive, so only memory limits the depth.
 """
 
 from __future__ import annotations
@@ -20,52 +20,29 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-__all__ = ["decode", "dumps", "encode"]
+__all__ = ["dumps", "encode"]
 
-FLOATS: Final = ("inf", "-inf", "nan")
 SCALARS: Final = (str, int, float, type(None))
 
-# What _build() fills: the items still to come as (key, item), and where they go.
+# A list or dict that is being encoded: the items still to come, as (key, item), and what stores
+# an encoded item.
 _Open = tuple[Iterator[tuple[Any, Any]], Callable[[Any, Any], None]]
-_Begin = Callable[[Any], "tuple[Any, _Open | None]"]
 
 
 def encode(value: Any) -> Any:
-    """Turn a value into one that JSON can hold.
+    """Convert a value to one that the module ``json`` can write.
 
-    :param value: None, bool, int, float, str, bytes, list or dict with keys of str or bytes.
-    :raises TypeError: something in it is of another type.
+    :param value: None, bool, int, float, str, bytes, list or dict with str or bytes keys.
+    :raises TypeError: something in it has another type.
     """
-    return _build(value, _Encoder(value).begin)
-
-
-def decode(encoded: Any) -> Any:
-    """Turn what :func:`encode` gave back into the value.
-
-    :raises ValueError: a tag has not the value that belongs to it.
-    """
-    return _build(encoded, _Decoder().begin)
-
-
-def dumps(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
-    """Write a value as the text of tagged JSON.
-
-    :param indent: spaces for each level, each item on its own line; None: all on one line.
-    :param ensure_ascii: write escapes for all that is not ASCII.
-    """
-    write_scalar = json.JSONEncoder(ensure_ascii=ensure_ascii).encode
-    return "".join(_write(encode(value), indent, write_scalar))
-
-
-def _build(value: Any, begin: _Begin) -> Any:
-    """Transform a tree in the order of its text: ``begin`` makes each part, its items follow."""
-    root, opened = begin(value)
+    encoder = _Encoder(value)
+    root, opened = encoder.begin(value)
     stack = [] if opened is None else [opened]
     while stack:
-        items, put = stack[-1]
+        items, store = stack[-1]
         for key, item in items:
-            made, opened = begin(item)
-            put(key, made)
+            encoded, opened = encoder.begin(item)
+            store(key, encoded)
             if opened is not None:
                 stack.append(opened)
                 break
@@ -74,16 +51,26 @@ def _build(value: Any, begin: _Begin) -> Any:
     return root
 
 
-def _append_to(target: list[Any]) -> Callable[[Any, Any], None]:
-    return lambda _key, item: target.append(item)
+def dumps(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """Write a value as tagged JSON.
+
+    :param indent: number of spaces for each level, with each item on its own line. With None,
+        everything is on one line.
+    :param ensure_ascii: write characters that are not ASCII as escapes.
+    """
+    write_scalar = json.JSONEncoder(ensure_ascii=ensure_ascii).encode
+    return "".join(_write(encode(value), indent, write_scalar))
 
 
 class _Encoder:
+    """Encodes each part of a value; the items of a list or dict are left to the caller."""
+
     def __init__(self, value: Any) -> None:
         self.shared = _find_shared(value)
         self.numbers: dict[int, int] = {}
 
     def begin(self, value: Any) -> tuple[Any, _Open | None]:
+        """Return the encoded value without its items, and what fills them in, if it has any."""
         if not isinstance(value, (list, dict)):
             return _encode_scalar(value), None
         if id(value) in self.numbers:
@@ -97,7 +84,7 @@ class _Encoder:
     def _begin_container(self, value: Any) -> tuple[Any, _Open]:
         if isinstance(value, list):
             items: list[Any] = []
-            return items, (enumerate(value), _append_to(items))
+            return items, (enumerate(value), lambda _, item: items.append(item))
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
             body: dict[str, Any] = {}
             return body, (iter(value.items()), body.__setitem__)
@@ -131,52 +118,12 @@ def _encode_scalar(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(value)}
     if not isinstance(value, SCALARS):
-        raise TypeError(f"a value of type {type(value).__name__} has no tagged JSON")
+        raise TypeError(f"tagged JSON cannot represent a value of type {type(value).__name__}")
     return value
 
 
-class _Decoder:
-    def __init__(self) -> None:
-        self.objects: dict[int, Any] = {}
-
-    def begin(self, encoded: Any) -> tuple[Any, _Open | None]:
-        if isinstance(encoded, dict) and encoded.keys() == {"$id", "$value"}:
-            value, opened = self._begin_container(encoded["$value"])
-            self.objects[encoded["$id"]] = value
-            return value, opened
-        if isinstance(encoded, (list, dict)):
-            return self._begin_container(encoded)
-        return encoded, None
-
-    def _begin_container(self, encoded: Any) -> tuple[Any, _Open | None]:
-        if isinstance(encoded, list):
-            items: list[Any] = []
-            return items, (enumerate(encoded), _append_to(items))
-        if "$dict" in encoded:
-            return self._begin_pairs(encoded["$dict"])
-        tag = next(iter(encoded), "")
-        if tag.startswith("$"):
-            return self._decode_tag(tag, encoded[tag]), None
-        body: dict[Any, Any] = {}
-        return body, (iter(encoded.items()), body.__setitem__)
-
-    def _begin_pairs(self, pairs: list[Any]) -> tuple[Any, _Open]:
-        body: dict[Any, Any] = {}
-        keys = ((self.begin(key)[0], item) for key, item in pairs)
-        return body, (keys, body.__setitem__)
-
-    def _decode_tag(self, tag: str, body: Any) -> Any:
-        if tag == "$bytes":
-            return bytes.fromhex(body)
-        if tag == "$float" and body in FLOATS:
-            return float(body)
-        if tag == "$ref" and body in self.objects:
-            return self.objects[body]
-        raise ValueError(f"tagged JSON: {tag!r} stands before something else than its value")
-
-
 def _write(encoded: Any, indent: int | None, write_scalar: Callable[[Any], str]) -> Iterator[str]:
-    """Write JSON in pieces; ``json.dumps`` calls itself for each level and fails at 1,000."""
+    """Write JSON in pieces; ``json.dumps`` is recursive and fails at 1,000 levels."""
     comma = ", " if indent is None else ","
     stack: list[tuple[str, Iterator[tuple[Any, Any]]]] = []
     key, value, lead = None, encoded, ""
@@ -203,6 +150,7 @@ def _write(encoded: Any, indent: int | None, write_scalar: Callable[[Any], str])
 
 
 def _iterate(value: Any) -> tuple[str, Iterator[tuple[Any, Any]]]:
+    """Return the closing bracket and the items as (key, item); a list's items have no key."""
     if isinstance(value, list):
         return "]", ((None, item) for item in value)
     return "}", iter(value.items())

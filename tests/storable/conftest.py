@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.storable import tagged_json
 from tests.servers import need
+from tests.storable.tagged_json import decode
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ class Oracle:
 
     def describe(self, image: bytes) -> Any:
         """The value that perl reads, under the rules of the reader."""
-        return tagged_json.decode(json.loads(self.ask(b"d", image)))
+        return decode(json.loads(self.ask(b"d", image)))
 
     def freeze_again(self, image: bytes, order: bytes) -> bytes:
         """Let perl thaw and freeze: order ``b"f"`` (native) or ``b"n"`` (network)."""

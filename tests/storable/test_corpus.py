@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.storable import StorableError, retrieve, tagged_json, thaw
+from pyramid_kvs.storable import StorableError, retrieve, thaw
 from tests.storable.compare import differ
 from tests.storable.conftest import Oracle
+from tests.storable.tagged_json import decode
 
 IMAGES = sorted((Path(__file__).parent / "corpus").glob("*.storable"))
 each_image = pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 
 
 def expected(path: Path) -> Any:
-    return tagged_json.decode(json.loads(path.with_suffix(".json").read_bytes()))
+    return decode(json.loads(path.with_suffix(".json").read_bytes()))
 
 
 def test_corpus_is_there() -> None:
@@ -42,7 +43,7 @@ def test_bytes_behind_the_root_are_ignored(path: Path) -> None:
 
 @each_image
 def test_perl_agrees(path: Path, oracle: Oracle) -> None:
-    """What stands in the JSON is what the perl of this machine reads."""
+    """The JSON contains what the perl of this machine reads."""
     assert differ(expected(path), oracle.describe(path.read_bytes())) is None
 
 

@@ -1,4 +1,4 @@
-"""Values as JSON with tags, and back."""
+"""Tagged JSON: what it writes, and that the decoder of the tests restores the value."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyramid_kvs.storable.tagged_json import decode, dumps, encode
+from pyramid_kvs.storable.tagged_json import dumps, encode
 from tests.storable.compare import differ
+from tests.storable.tagged_json import decode
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 KEYS = st.text() | st.binary() | st.sampled_from(["$id", "$bytes", "$ref", "$dict", "$"])
@@ -38,7 +39,7 @@ def test_round_trip(value: Any) -> None:
 
 @given(PLAIN, st.sampled_from([None, 0, 1, 4]), st.booleans())
 def test_plain_values_are_plain_json(value: Any, indent: int | None, ensure_ascii: bool) -> None:
-    """Character by character what ``json.dumps`` writes; nothing is shared in these values."""
+    """The result is exactly that of ``json.dumps``; nothing is shared in these values."""
     value = json.loads(json.dumps(value))
     want = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
     assert dumps(value, indent=indent, ensure_ascii=ensure_ascii) == want
@@ -55,8 +56,8 @@ def test_tags() -> None:
     ]
 
 
-def test_an_id_stands_before_its_references() -> None:
-    """Also where the second place is nearer to the root."""
+def test_an_id_comes_before_its_references() -> None:
+    """This is also true if the second place is nearer to the root."""
     shared: dict[str, Any] = {}
     assert dumps([[[shared]], shared]) == '[[[{"$id": 1, "$value": {}}]], {"$ref": 1}]'
 
@@ -75,14 +76,14 @@ def test_depth() -> None:
     assert dumps(value).count("[") == 20_000
 
 
-def test_values_without_a_form() -> None:
-    with pytest.raises(TypeError, match="a value of type set has no tagged JSON"):
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="cannot represent a value of type set"):
         dumps([{1}])
 
 
 @pytest.mark.parametrize(
     "encoded", [{"$float": "1e5"}, {"$ref": 1}, {"$bytes": "xx"}, {"$other": 1}, [{"$id": 1}]]
 )
-def test_bad_tags(encoded: Any) -> None:
-    with pytest.raises(ValueError, match=r"tagged JSON|hexadecimal"):
+def test_the_decoder_refuses_bad_tags(encoded: Any) -> None:
+    with pytest.raises(ValueError, match=r"followed by something else|hexadecimal"):
         decode(encoded)
