@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
 from ..exceptions import CodecError
-from ..storable.format import SX_ARRAY, SX_FLAG_HASH, SX_HASH, Header, StorableError, parse_header
+from ..storable.format import SX_ARRAY, SX_FLAG_HASH, SX_HASH, StorableError
+from ..storable.header import Header, parse_header
 
 __all__ = ["CACHE_OBJECT", "FORMATS", "MAX_BYTES", "Form", "Unwrapped", "unwrap", "wrap"]
 
@@ -268,7 +269,7 @@ def looks_like_image(data: bytes) -> bool:
         header = parse_header(data)
     except StorableError:
         return False
-    if header.network and (header.major < 2 or data[header.start - 1] > NEWEST_MINOR):
+    if header.is_network and (header.major < 2 or data[header.start - 1] > NEWEST_MINOR):
         return False
     return _has_room(data, header)
 

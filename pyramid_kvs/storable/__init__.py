@@ -1,32 +1,26 @@
 """Read and write the images of Perl's Storable, with the standard library only.
 
-:func:`thaw` and :func:`retrieve` make plain Python values of an image and never run anything that
-an image names; :func:`nfreeze`, :func:`freeze`, :func:`nstore` and :func:`store` write images that
-perl reads. What becomes what is in the documentation, page "Perl Storable".
+:func:`thaw` and :func:`retrieve` convert an image to plain Python values. They never run anything
+that an image names. :func:`nfreeze`, :func:`freeze`, :func:`nstore` and :func:`store` write images
+that Perl can read. The page "Perl Storable" of the documentation describes the conversion.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import stat
 from typing import Any, Final
 
-from pyramid_kvs.storable.format import (
-    FILE_MAGIC,
-    Blessed,
-    StorableError,
-    check_encoding,
-    parse_header,
-)
-from pyramid_kvs.storable.old import OldReader
-from pyramid_kvs.storable.reader import Reader
-from pyramid_kvs.storable.writer import Writer
+from .files import replace_file
+from .format import FILE_MAGIC, Blessed, StorableError, check_encoding
+from .header import parse_header
+from .old import OldReader
+from .reader import Reader
+from .writer import Writer
 
 __all__ = ["MAX_SIZE", "StorableError", "freeze", "nfreeze", "nstore", "retrieve", "store", "thaw"]
 
 MAX_SIZE: Final = 64 * 1024 * 1024
-"""The most bytes of an image, if the caller says nothing; the values take 10 to 30 times that."""
+"""The default of ``max_size`` in bytes. The values need 10 to 30 times as much memory."""
 
 
 def thaw(
@@ -38,18 +32,19 @@ def thaw(
 ) -> Any:
     """Read an image.
 
-    :param data: what ``freeze``, ``nfreeze``, ``store`` or ``nstore`` of perl wrote; bytes after
+    :param data: the output of Perl's ``freeze``, ``nfreeze``, ``store`` or ``nstore``. Bytes after
         the root record are ignored.
-    :param encoding: the codec of strings and hash keys without Perl's UTF-8 flag; what is not valid
-        in it stays bytes. None: they all stay bytes. Flagged ones are UTF-8 always.
-    :param blessed: called as ``blessed(class_name, value)`` when an object is complete; what it
-        returns stands in the object's place. Objects inside come first. What it raises goes up.
-    :param max_size: the most bytes that ``data`` may have.
-    :returns: None, bool, int, float, str, bytes, list or dict. Shared and cyclic data come back as
-        such, and nothing limits their depth: mind that before you print, compare or copy values
-        that strangers can write.
-    :raises StorableError: no image, a broken one, or one without a value.
-    :raises ValueError: no such ``encoding``.
+    :param encoding: the codec of strings and hash keys without Perl's UTF-8 flag. Strings that are
+        not valid in it remain bytes. With None, all of them remain bytes. Strings with the flag are
+        always UTF-8.
+    :param blessed: called as ``blessed(class_name, value)`` when an object is complete. Its result
+        replaces the object. Inner objects come first. Its exceptions are not caught.
+    :param max_size: the maximum number of bytes of ``data``.
+    :returns: None, bool, int, float, str, bytes, list or dict. Shared data are shared and cyclic
+        data are cyclic, and the depth is not limited. Remember this before you print, compare or
+        copy values from an untrusted image.
+    :raises StorableError: the data are not an image, are damaged, or have no value.
+    :raises ValueError: the ``encoding`` is unknown.
     """
     codec = check_encoding(encoding)
     data = _check_image(data, max_size)
@@ -74,7 +69,7 @@ def retrieve(
     blessed: Blessed | None = None,
     max_size: int = MAX_SIZE,
 ) -> Any:
-    """Read an image from a file, as :func:`thaw` does.
+    """Read an image from a file, like :func:`thaw`.
 
     :raises OSError: the file cannot be read.
     """
@@ -84,13 +79,13 @@ def retrieve(
 
 
 def nfreeze(value: Any) -> bytes:
-    """Write an image in network order, which every perl reads.
+    """Write an image in network order, which every Perl can read.
 
-    Floats, and ints beyond 32 bits, become text in it, as perl's own ``nfreeze`` writes them.
+    Floats, and integers of more than 32 bits, are stored as strings, as in Perl's ``nfreeze``.
 
-    :param value: None, bool, int, float, str, bytes, list, tuple, dict with str or bytes keys, and
-        subclasses of these. Lists and dicts may be shared and cyclic.
-    :raises StorableError: Perl has no form for something in it; the message names type and place.
+    :param value: None, bool, int, float, str, bytes, list, tuple, a dict with str or bytes keys, or
+        an instance of a subclass of these. Lists and dicts may be shared and cyclic.
+    :raises StorableError: Perl cannot represent something in it. The message names type and place.
     """
     return Writer(is_network=True).write(value)
 
@@ -98,44 +93,19 @@ def nfreeze(value: Any) -> bytes:
 def freeze(value: Any) -> bytes:
     """Write an image in the native order of a 64-bit PC, which keeps numbers as numbers.
 
-    As :func:`nfreeze` otherwise, but a perl on another kind of machine refuses it.
+    Otherwise it is like :func:`nfreeze`. Perl on another kind of machine cannot read the image.
     """
     return Writer(is_network=False).write(value)
 
 
 def nstore(value: Any, path: str | os.PathLike[str]) -> None:
-    """Write the image of :func:`nfreeze` to a file; the file is there whole or as it was.
+    """Write the image of :func:`nfreeze` to a file, which is then either complete or unchanged.
 
     :raises OSError: the file cannot be written.
     """
-    _replace_file(path, FILE_MAGIC + nfreeze(value))
+    replace_file(path, FILE_MAGIC + nfreeze(value))
 
 
 def store(value: Any, path: str | os.PathLike[str]) -> None:
-    """Write the image of :func:`freeze` to a file, as :func:`nstore` does."""
-    _replace_file(path, FILE_MAGIC + freeze(value))
-
-
-def _replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file beside the one to replace, with its mode, and rename it."""
-    final = os.path.realpath(path)
-    beside = f"{final}.{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            _copy_mode(final, descriptor)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(beside, final)
-    except BaseException:
-        os.unlink(beside)
-        raise
-
-
-def _copy_mode(path: str, descriptor: int) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    os.fchmod(descriptor, stat.S_IMODE(mode))
+    """Write the image of :func:`freeze` to a file, like :func:`nstore`."""
+    replace_file(path, FILE_MAGIC + freeze(value))

@@ -1,7 +1,8 @@
 """Reads Storable images of major versions 0 and 1, which perl wrote until 1999.
 
-They name the class of an object after its record, in notes that end with ``X``. In major 0 each
-record also begins with an identifier, by which a later record names it, and each item with a mark.
+Their class names are in notes after the record of an object, which end with ``X``. In major version
+0 each record also begins with an identifier, by which later records name it, and each item begins
+with a mark.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from pyramid_kvs.storable.format import (
+from .format import (
     SX_ARRAY,
     SX_BYTE,
     SX_DOUBLE,
@@ -29,11 +30,12 @@ from pyramid_kvs.storable.format import (
     SX_TIED_SCALAR,
     SX_UNDEF,
     Blessed,
-    Header,
     StorableError,
+    decode_class,
     decode_text,
 )
-from pyramid_kvs.storable.reader import HASH, LIST, MODES, MORE, PENDING, ROOT, Reader
+from .header import Header
+from .state import HASH, LIST, MODES, MORE, PENDING, ROOT, State
 
 REFERENCES: Final = frozenset({SX_REF, SX_TIED_ARRAY, SX_TIED_HASH, SX_TIED_SCALAR})
 
@@ -41,15 +43,15 @@ NOTES_END: Final = ord("X")
 NOTE_CLASS: Final = ord("b")
 NOTE_LONG_CLASS: Final = ord("B")
 MARKS: Final = {LIST: b"iI", HASH: b"vV"}
-"""What stands before an item of major 0 that is a record, and in place of one that is not."""
+"""In major version 0: the mark of an item that is a record, and of one that is missing."""
 MARK_KEY: Final = ord("k")
 
 _be_u32 = struct.Struct(">I").unpack_from
 _be_i32 = struct.Struct(">i").unpack_from
 
 
-class OldReader(Reader):
-    """Reads one image of major version 0 or 1; use once."""
+class OldReader(State):
+    """Reads one image of major version 0 or 1; use it once."""
 
     def __init__(
         self, data: bytes, header: Header, codec: str | None, blessed: Blessed | None
@@ -62,10 +64,10 @@ class OldReader(Reader):
         self.span = (0, 0)
 
     def read_records(self) -> Any:
-        """Read records and hand each to the container that waits for it, until the root is whole.
+        """Read records and give each to the container that waits for it.
 
-        A frame is (mode, container, items to come). Beside it lies the span of the tags that the
-        container and the references leading to it have, since each has notes at its end.
+        A frame is (mode, container, items to come). Its span is the first and last tag of the
+        container and the references that lead to it, because each has notes at its end.
         """
         stack = self.stack
         spans: list[tuple[int, int]] = []
@@ -97,22 +99,22 @@ class OldReader(Reader):
                 mode, target, count = stack.pop()
 
     def _is_hole(self, mode: int) -> bool:
-        """Read the mark of an item: a record follows, or there is none."""
+        """Read the mark of an item, and return whether the item is missing."""
         mark = self.data[self.pos]
         if mark not in MARKS[mode]:
-            raise StorableError(f"an item begins with {mark:#04x}", self.pos)
+            raise StorableError(f"unknown mark of an item: {mark:#04x}", self.pos)
         self.pos += 1
         return mark == MARKS[mode][1]
 
     def _read_old_key(self) -> str | bytes:
         if self.has_marks:
             if self.data[self.pos] != MARK_KEY:
-                raise StorableError(f"a key begins with {self.data[self.pos]:#04x}", self.pos)
+                raise StorableError(f"unknown mark of a key: {self.data[self.pos]:#04x}", self.pos)
             self.pos += 1
         return self.read_key(self.pos, 0)
 
     def _read_record(self, parent: Any) -> Any:
-        """Read a record with all references that lead to it, or open it if it contains records."""
+        """Read a record with the references that lead to it, or open it if it contains records."""
         first = len(self.tags)
         kind = self._follow_references()
         if kind == SX_OBJECT:
@@ -123,12 +125,12 @@ class OldReader(Reader):
         reader = self.scalars.get(kind)
         if reader is None:
             raise StorableError(
-                f"a record of type {kind} in an image of version {self.header.major}", self.pos - 1
+                f"unknown record type {kind} in version {self.header.major}", self.pos - 1
             )
         return self._read_notes(first, len(self.tags) - 1, reader(self))
 
     def _follow_references(self) -> int:
-        """Give tags to a row of references and to the record at its end; return that one's type."""
+        """Give tags to references and to the record they lead to, and return its type."""
         while True:
             identifier = self.take(self.header.long_size) if self.has_marks else b""
             kind = self.data[self.pos]
@@ -148,7 +150,7 @@ class OldReader(Reader):
             self.pos += 4
             return self.find(tag, parent)
         if self.identifier not in self.identifiers:
-            raise StorableError("an unknown object is named", self.pos)
+            raise StorableError("unknown object identifier", self.pos)
         return self.find(self.identifiers[self.identifier], parent)
 
     def _open_old(self, kind: int, first: int) -> Any:
@@ -163,11 +165,11 @@ class OldReader(Reader):
         return MORE
 
     def _read_notes(self, first: int, last: int, value: Any) -> Any:
-        """Read the notes of the records with these tags, from the last to the first."""
+        """Read the notes of the records with these tags, from the last tag to the first."""
         for tag in range(last, first - 1, -1):
             name = self._read_class_note()
             if name is not None:
-                value = self.call_blessed(name, value)
+                value = self.call_blessed(decode_class(name), value)
             self.tags[tag] = value
         return value
 
@@ -179,7 +181,7 @@ class OldReader(Reader):
             if note == NOTES_END:
                 return name
             if note not in (NOTE_CLASS, NOTE_LONG_CLASS):
-                raise StorableError(f"a note of kind {note:#04x}", self.pos - 1)
+                raise StorableError(f"unknown note {note:#04x}", self.pos - 1)
             name = self.take(self.take_size(note == NOTE_LONG_CLASS))
 
     def _take_text(self, is_long: int) -> str | bytes:

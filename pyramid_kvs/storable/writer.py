@@ -7,9 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pyramid_kvs.storable.format import (
+from .format import (
     KEY_UTF8,
-    NATIVE_ORDER,
     SX_ARRAY,
     SX_BYTE,
     SX_DOUBLE,
@@ -28,11 +27,11 @@ from pyramid_kvs.storable.format import (
 )
 
 MAX_DEPTH: Final = 12_000
-"""Lists and dicts inside each other: half of what crashes perl, whose reader has no limit."""
+"""The maximum depth: half of the depth that crashes Perl, whose reader has no limit."""
 
 MAX_LENGTH: Final = 0x7FFFFFFF
 NETWORK_HEADER: Final = b"\x05\x0b"
-NATIVE_HEADER: Final = b"\x04\x0b\x08" + NATIVE_ORDER + b"\x04\x08\x08\x08"
+NATIVE_HEADER: Final = b"\x04\x0b\x0812345678\x04\x08\x08\x08"
 FLOAT_WORDS: Final = {"inf": "Inf", "-inf": "-Inf", "nan": "NaN"}
 CONTAINERS: Final = (list, tuple, dict)
 
@@ -43,7 +42,7 @@ _DOUBLE = struct.Struct("<Bd").pack
 
 
 class _Frame:
-    """A list or dict that is being written, and how far; ``key`` is that of the item just begun."""
+    """A list or dict that is being written; ``key`` is the key of the current item."""
 
     __slots__ = ("has_flags", "is_dict", "items", "key")
 
@@ -57,9 +56,10 @@ class _Frame:
 
 
 class Writer:
-    """Writes one image; use once.
+    """Writes one image; use it once.
 
-    :param is_network: portable, with long numbers as text; else as a perl on x86-64 would.
+    :param is_network: write network order, with large numbers as strings. Otherwise write the
+        native order of a perl on x86-64.
     """
 
     def __init__(self, is_network: bool) -> None:
@@ -71,9 +71,9 @@ class Writer:
         self.next_tag = 0
 
     def write(self, value: Any) -> bytes:
-        """Write the root and all that it contains.
+        """Write the root and everything in it.
 
-        :raises StorableError: something in it has no form in Perl, or it is too deep.
+        :raises StorableError: Perl cannot represent something in it, or it is too deep.
         """
         if isinstance(value, CONTAINERS):
             self._open(value)
@@ -87,7 +87,7 @@ class Writer:
         return bytes(self.out)
 
     def _write_items(self, frame: _Frame) -> bool:
-        """Write items up to one that contains others; return whether there was such a one."""
+        """Write items up to one that contains items; return whether there is such an item."""
         for key, value in frame.items:
             frame.key = key
             if not isinstance(value, CONTAINERS):
@@ -109,7 +109,7 @@ class Writer:
         self.out += raw
 
     def _open_reference(self, value: Any) -> bool:
-        """Write a reference to a list or dict, and begin that one if it was not written yet."""
+        """Write a reference to a list or dict, and begin it if it was not written before."""
         self.next_tag += 1
         known = self.written.get(id(value))
         if known is not None:
@@ -121,8 +121,8 @@ class Writer:
 
     def _open(self, value: Any) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            raise self._error(f"more than {MAX_DEPTH} levels deep: perl may crash reading it")
-        # Python has a single empty tuple: that two places hold it does not mean that they share it.
+            raise self._error(f"more than {MAX_DEPTH} levels deep: Perl could crash reading it")
+        # Python has only one empty tuple. Two places that contain it do not share data.
         if value or not isinstance(value, tuple):
             self.written[id(value)] = self.next_tag, value
         self.next_tag += 1
@@ -135,7 +135,7 @@ class Writer:
         self.stack.append(_Frame(value, has_flags))
 
     def _check_keys(self, value: dict[Any, Any]) -> bool:
-        """Refuse keys that Perl cannot have; return whether some need a flag."""
+        """Refuse keys that Perl cannot represent; return whether some need a flag."""
         has_flags = has_bytes = False
         for key in value:
             if isinstance(key, str):
@@ -145,7 +145,7 @@ class Writer:
                 has_bytes = True
             else:
                 raise self._error(
-                    f"a key of type {_name(key)} has no form in Perl (write a str or bytes key)"
+                    f"Perl cannot represent a key of type {_name(key)} (write a str or bytes key)"
                 )
         if has_bytes:
             self._check_pairs(value)
@@ -154,7 +154,7 @@ class Writer:
     def _check_pairs(self, value: dict[Any, Any]) -> None:
         for key in value:
             if isinstance(key, bytes) and key.decode("latin-1") in value:
-                raise self._error("a bytes key and a str key are one and the same key in Perl")
+                raise self._error("a bytes key and a str key are the same key in Perl")
 
     def _write_scalar(self, value: Any) -> None:
         self.next_tag += 1
@@ -170,12 +170,12 @@ class Writer:
             self._write_bytes(value, SX_SCALAR, SX_LSCALAR)
         else:
             raise self._error(
-                f"a value of type {_name(value)} has no form in Perl (write None, bool, int, "
+                f"Perl cannot represent a value of type {_name(value)} (write None, bool, int, "
                 "float, str, bytes, list, tuple or dict)"
             )
 
     def _write_text(self, value: str) -> None:
-        """Write ASCII as a byte string, which is the same to Perl, and other text as UTF-8."""
+        """Write ASCII as a byte string, which is equal in Perl, and other strings as UTF-8."""
         if value.isascii():
             self._write_bytes(value.encode(), SX_SCALAR, SX_LSCALAR)
         else:
@@ -185,7 +185,7 @@ class Writer:
         try:
             return text.encode()
         except UnicodeEncodeError:
-            raise self._error("text with half a surrogate pair has no UTF-8 form") from None
+            raise self._error("a string with a lone surrogate cannot be written as UTF-8") from None
 
     def _write_bytes(self, raw: bytes | bytearray, short: int, long: int) -> None:
         if len(raw) < 256:
@@ -214,18 +214,18 @@ class Writer:
 
     def _pack_length(self, length: int) -> bytes:
         if length > MAX_LENGTH:
-            raise self._error(f"a length of {length} is more than {MAX_LENGTH}")
+            raise self._error(f"the length {length} is above the maximum of {MAX_LENGTH}")
         return self.pack_u32(length)
 
     def _error(self, problem: str) -> StorableError:
-        """Name the place with the last few keys that lead to it."""
+        """Return an error that names the place by the last few keys that lead to it."""
         keys = [f"[{_shorten(frame.key)}]" for frame in self.stack[-8:]]
         path = "value" + ("[...]" if len(self.stack) > 8 else "") + "".join(keys)
         return StorableError(f"{path}: {problem}")
 
 
 def _write_digits(value: int) -> str:
-    """Write an int in decimal, whatever limit Python has on the digits of ``str(int)``."""
+    """Write an integer in decimal, also beyond Python's limit on the digits of ``str(int)``."""
     try:
         return str(value)
     except ValueError:

@@ -136,7 +136,7 @@ LOCKED = r"do { require Hash::Util; my %h = (a => 1); Hash::Util::lock_hashref(\
 
 
 @pytest.mark.parametrize(
-    ("value", "holds"),
+    ("value", "obstacle"),
     [
         ("bless({n => 1}, 'My::User')", "an object of class My::User"),
         ("{deep => [bless([], 'My::User')]}", "an object of class My::User"),
@@ -155,10 +155,10 @@ LOCKED = r"do { require Hash::Util; my %h = (a => 1); Hash::Util::lock_hashref(\
         ),
     ],
 )
-def test_refuses_to_change_what_python_cannot_say(value: str, holds: str) -> None:
+def test_refuses_to_change_what_python_cannot_say(value: str, obstacle: str) -> None:
     image = perl_image(need_perl(), f"{{key => {value}, other => 1}}")
     current = thaw(image)
-    with pytest.raises(StorableError, match=f"'key' changed, and it holds {holds}"):
+    with pytest.raises(StorableError, match=f"'key' changed, and it contains {obstacle}"):
         edit(image, {"key": current["key"]}, {"key"})
     assert thaw(edit(image, {"key": [1]})) == {"key": [1], "other": 1}
     assert thaw(edit(image, {"key": REMOVED})) == {"other": 1}
@@ -170,7 +170,7 @@ def test_refuses_objects_under_another_key() -> None:
     objects: dict[int, Any] = {}
     current = thaw(image, blessed=lambda _, value: objects.setdefault(id(value), value))
     changes = Changes({"list": [current["user"]]}, set(), objects)
-    with pytest.raises(StorableError, match="'list' changed, and it holds an object"):
+    with pytest.raises(StorableError, match="'list' changed, and it contains an object"):
         edit_hash(read_hash(image, "utf-8"), changes, current)
 
 
@@ -228,7 +228,7 @@ def test_a_member_that_is_only_referred_to() -> None:
     image = perl_image(
         need_perl(), "do { my $s = {}; ['k', bless({A => [$s], _Data => $s}, 'C')] }"
     )
-    with pytest.raises(StorableError, match="no hash"):
+    with pytest.raises(StorableError, match="expected a hash"):
         read_hash(image, "utf-8", b"_Data")
 
 
@@ -236,13 +236,13 @@ def test_foreign_layouts_are_not_changed() -> None:
     """A native image of a big-endian perl is read, and refused when it should be changed."""
     image = b"\x04\x0b\x0887654321\x04\x08\x08\x08\x03\0\0\0\x01\x08\x81\0\0\0\x01a"
     assert thaw(image) == {"a": 1}
-    with pytest.raises(StorableError, match="another layout"):
+    with pytest.raises(StorableError, match="not on a 64-bit PC"):
         edit(image, {"b": 2})
 
 
 def test_no_hash_at_the_root() -> None:
     for image in (nfreeze([1]), freeze("text")):
-        with pytest.raises(StorableError, match="no hash at the root"):
+        with pytest.raises(StorableError, match="expected a hash, found"):
             read_hash(image, "utf-8")
 
 

@@ -1,0 +1,120 @@
+"""Passes records without creating values. The records here can be represented in Python."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..format import (
+    CONSTANTS,
+    KEY_LOCKED,
+    KEY_PLACEHOLDER,
+    KEY_RECORD,
+    SX_ARRAY,
+    SX_BYTE,
+    SX_DOUBLE,
+    SX_FLAG_HASH,
+    SX_HASH,
+    SX_INTEGER,
+    SX_LSCALAR,
+    SX_LUTF8STR,
+    SX_NETINT,
+    SX_OBJECT,
+    SX_REF,
+    SX_SCALAR,
+    SX_UTF8STR,
+)
+from .odd_records import pass_odd_record
+from .walk import Walk
+
+CONTAINERS: Final = (SX_ARRAY, SX_HASH, SX_FLAG_HASH)
+SHORT_STRINGS: Final = (SX_SCALAR, SX_UTF8STR)
+LONG_STRINGS: Final = (SX_LSCALAR, SX_LUTF8STR)
+RESTRICTED: Final = KEY_RECORD | KEY_PLACEHOLDER | KEY_LOCKED
+"""The key flags of hashes that are restricted, and so cannot be changed."""
+
+
+class Scanner(Walk):
+    """Passes the records of an image, and notes where objects and classes are named."""
+
+    def element(self) -> None:
+        """Pass the record of an item of an array, or of a value in a hash."""
+        kind = self.byte()
+        if kind == SX_REF:
+            self.tag += 1
+            self.push(self.target)
+        elif not self._scalar(kind):
+            pass_odd_record(self, kind)
+
+    def target(self) -> None:
+        """Pass the record that a reference in a container leads to."""
+        kind = self.byte()
+        if kind in CONTAINERS:
+            self.container(kind)
+        elif kind == SX_OBJECT:
+            tag = self.object_tag()
+            if tag == self.root_tag:
+                self.note("a reference to the session itself")
+            elif tag not in self.containers:
+                self.note("a reference to a scalar")
+        elif self._scalar(kind):
+            self.note("a reference to a scalar")
+        else:
+            pass_odd_record(self, kind)
+
+    def record(self) -> None:
+        kind = self.byte()
+        if not self._scalar(kind):
+            pass_odd_record(self, kind)
+
+    def _scalar(self, kind: int) -> bool:
+        """Pass a record after its type byte, and return True, if it is a scalar."""
+        if kind in SHORT_STRINGS:
+            self.skip(self.byte())
+        elif kind in LONG_STRINGS:
+            self.skip(self.number())
+        elif kind == SX_BYTE:
+            self.skip(1)
+        elif kind == SX_NETINT:
+            self.skip(4)
+        elif kind == SX_INTEGER:
+            self.skip(self.header.iv_size)
+        elif kind == SX_DOUBLE:
+            self.skip(self.header.nv_size)
+        elif kind not in CONSTANTS:
+            return False
+        self.tag += 1
+        return True
+
+    # -- containers
+
+    def container(self, kind: int) -> None:
+        self.containers.add(self.tag)
+        self.tag += 1
+        if kind == SX_ARRAY:
+            self.push(self.element, self.number())
+        elif kind == SX_HASH:
+            self.push(self.pair, self.number())
+        else:
+            if self.byte():
+                self.note("a restricted hash")
+            self.push(self.flagged_pair, self.number())
+
+    def pair(self) -> None:
+        self.push(self.key)
+        self.push(self.element)
+
+    def key(self) -> None:
+        self.skip(self.number())
+
+    def flagged_pair(self) -> None:
+        self.push(self.flagged_key)
+        self.push(self.element)
+
+    def flagged_key(self) -> None:
+        flags = self.byte()
+        if flags & RESTRICTED:
+            self.note("a restricted hash")
+        if flags & KEY_RECORD:
+            self.push(self.record)
+        else:
+            self.key()
