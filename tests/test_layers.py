@@ -23,8 +23,7 @@ LAYERS = [
     ["logs"],
     ["settings", "storable", "web"],
     ["serializer"],
-    ["limits"],
-    ["kvs", "limit_swaps"],
+    ["kvs"],
     ["drivers.pool", "drivers.waiting_pool"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["stores"],
@@ -36,7 +35,7 @@ LAYERS = [
 HEIGHTS = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 
 #: Parts whose imports still make a circle.
-PENDING = ("kvs", "limits", "limit_swaps", "ratelimit", "session")
+PENDING = ("ratelimit", "session")
 
 #: The parts that may know the web framework.
 WEB_PARTS = {"settings", "web", "application", "stores"} | {

@@ -26,7 +26,7 @@ from pyramid_kvs.exceptions import (
     KVSUnavailable,
     ValueTooLarge,
 )
-from pyramid_kvs.kvs import KVS, Stored
+from pyramid_kvs.kvs import KVS, Stored, SwapRequest
 from tests.servers import MemcachedServer, wait_until
 
 DAY = 86400
@@ -798,7 +798,7 @@ def test_only_what_may_run_twice_is_repeated() -> None:
         lambda kvs: kvs.add("key", 1): 2,
         lambda kvs: kvs.incr("key"): 2,
         lambda kvs: kvs.raw_swap("key", Stored(b"", 1), "1", 5): 2,
-        lambda kvs: kvs.raw_swap_many([("key", Stored(b"", 1), "1", 5)]): 2,
+        lambda kvs: kvs.raw_swap_many([SwapRequest("key", Stored(b"", 1), "1", 5)]): 2,
         lambda kvs: kvs.raw_swap("key", Stored(b"", 1), None, 5): 2,
     }.items():
         with dying() as (url, received):

@@ -12,6 +12,14 @@ from .names import (
     driver_names,
     register,
 )
+from .script import (
+    PackedArguments,
+    RunsScripts,
+    Script,
+    pack_arguments,
+    pack_words,
+    ttl_word,
+)
 from .stored import (
     DONE,
     Stored,
@@ -28,6 +36,9 @@ __all__ = [
     "KVS",
     "Data",
     "DriverNotInstalled",
+    "PackedArguments",
+    "RunsScripts",
+    "Script",
     "Stored",
     "Swap",
     "SwapRequest",
@@ -39,6 +50,9 @@ __all__ = [
     "encode_key",
     "key_pattern",
     "named_parameters",
+    "pack_arguments",
+    "pack_words",
     "pause",
     "register",
+    "ttl_word",
 ]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import limit_swaps
 from ..exceptions import CodecError, KVSError, KVSNotSupported
-from ..limits import Hit, LimitCheck
 from ..serializer import Codec, Data
-from .stored import COUNT, DONE, Stored, Swap, encode_key, pause
+from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
 
 
 class Hooks:
@@ -138,6 +136,16 @@ class Hooks:
         found = ((key, self.raw_load(key)) for key in keys)
         return {key: stored for key, stored in found if stored is not None}
 
+    def raw_load_with(
+        self, key: str, renew: float | None, others: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
+        """Load one key and renew it, and load other keys; in one round trip where the store can.
+
+        :param renew: a new ttl for the key, but not for the others; ``None`` leaves its ttl alone.
+        :returns: :meth:`raw_load` of the key, and :meth:`raw_load_many` of the others.
+        """
+        return self.raw_load(key, renew), self.raw_load_many(others) if others else {}
+
     def raw_swap(
         self,
         key: str,
@@ -162,28 +170,9 @@ class Hooks:
                 self.raw_set(key, data, ttl)
             return DONE
 
-    def raw_swap_many(
-        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
-    ) -> list[Swap]:
+    def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         """Run several swaps, each atomic by itself; in one round trip where the store can."""
         return [self.raw_swap(*swap) for swap in swaps]
-
-    def raw_load_session(
-        self, session_key: str | None, renew: float | None, keys: list[str]
-    ) -> tuple[Stored | None, dict[str, Stored]]:
-        """Load a session, and renew its ttl, with some other keys; one round trip if it can be."""
-        session = None if session_key is None else self.raw_load(session_key, renew)
-        return session, self.raw_load_many(keys) if keys else {}
-
-    def raw_hit(
-        self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
-    ) -> Hit:
-        """Count one request against several limits: all of them let it in, or none counts it.
-
-        :param session_key: the session whose being known decides where a check counts.
-        :param renew: a new ttl for that session, if it is known.
-        """
-        return limit_swaps.hit(self, checks, session_key, renew, pause)  # type: ignore[arg-type]
 
     # -- for drivers ----------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..limits import Hit, LimitCheck, LimitResult, Rule
+from .counting import Hit, LimitCheck, LimitResult, Rule
 from .options import Limit
 from .response import RateLimitError, add_headers
 from .store import LimitStore

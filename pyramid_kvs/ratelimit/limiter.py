@@ -10,8 +10,8 @@ from pyramid.request import Request
 
 from ..application import Application
 from ..exceptions import KVSError, KVSUnavailable
-from ..limits import LimitCheck
 from .book import Group, LimitBook, LimitSet, ViewLimits
+from .counting import LimitCheck
 from .decision import Counters, RequestLimits, settled
 from .identity import SessionLike
 from .options import Limit, read_setting

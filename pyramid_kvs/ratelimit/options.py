@@ -12,10 +12,10 @@ from urllib.parse import quote
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
-from ..limits import Rule
 from ..messages import show, unknown_name
 from ..settings import Option, parse
 from ..stores import read_options
+from .counting import Rule
 from .identity import Identify, identify_by
 from .response import quoted
 from .settings import OPTIONS, SETTING, VIEW_OPTIONS

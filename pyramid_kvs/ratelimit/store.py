@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..exceptions import KVSError, KVSUnavailable
 from ..kvs import KVS
-from ..limits import Hit, LimitCheck
 from ..logs import ThrottledLog
+from .counting import Hit, LimitCheck, RequestCounter, request_counter
 
 if TYPE_CHECKING:
     from .options import Limit
@@ -33,9 +33,10 @@ class LimitStore:
 
     def __init__(self, driver: KVS) -> None:
         self.driver = driver
+        self._count = request_counter(driver)
         self._log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"))
         self._left_alone_until = 0.0
-        self._local: KVS | None = None
+        self._count_locally: RequestCounter | None = None
 
     def hit(
         self,
@@ -60,7 +61,7 @@ class LimitStore:
         if started < self._left_alone_until:
             raise KVSUnavailable(f"the {self.driver.kvs} store did not answer a moment ago")
         try:
-            return self.driver.raw_hit(checks, session_key, renew)
+            return self._count(checks, session_key, renew)
         except KVSUnavailable as error:
             ended = time.monotonic()
             # Without a cause it is our own pool that is empty: no reason to count nobody at all.
@@ -85,10 +86,10 @@ class LimitStore:
 
     def _count_here(self, limits: Sequence[Limit], checks: Sequence[LimitCheck]) -> Hit:
         """Count in this process those limits that want it; nobody's session is known now."""
-        if self._local is None:
-            self._local = KVS("memory")
+        if self._count_locally is None:
+            self._count_locally = request_counter(KVS("memory"))
         here = [_check_here(limit, check) for limit, check in zip(limits, checks, strict=True)]
-        return self._local.raw_hit(here, None, None)
+        return self._count_locally(here)
 
 
 def _check_here(limit: Limit, check: LimitCheck) -> LimitCheck:

@@ -23,7 +23,7 @@ from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
 
 from pyramid_kvs.kvs import KVS
-from pyramid_kvs.limits import STRATEGIES, LimitCheck, Rule
+from pyramid_kvs.ratelimit.counting import STRATEGIES, LimitCheck, Rule, request_counter
 from tests.benchmarks.bench_kvs import PlainSocket, Row, line, measure
 from tests.benchmarks.bench_session import ID, SMALL, caller, change, read
 from tests.servers import MemcachedServer, RedisServer
@@ -59,9 +59,10 @@ def check_rows(stack: ExitStack, server: RedisServer) -> Iterator[Row]:
     fixed, sliding = FixedWindowRateLimiter(storage), SlidingWindowCounterRateLimiter(storage)
     driver = KVS("redis", {"url": server.url})
     stack.callback(driver.close)
+    count = request_counter(driver)
 
     def hit(found: list[LimitCheck]) -> Callable[[], Any]:
-        return lambda: driver.raw_hit(found, None, None)
+        return lambda: count(found)
 
     def fixed_and_stats() -> None:
         fixed.hit(item, "bench")
@@ -159,7 +160,7 @@ def memcache_rows(stack: ExitStack, server: MemcachedServer) -> Iterator[Row]:
 
     driver = KVS("memcache", {"servers": [server.url]})
     stack.callback(driver.close)
-    one = checks(rule("fixed-window"))
+    count, one = request_counter(driver), checks(rule("fixed-window"))
     try:
         storage = storage_from_string(f"memcached://{server.url}")
     except Exception as error:
@@ -168,7 +169,7 @@ def memcache_rows(stack: ExitStack, server: MemcachedServer) -> Iterator[Row]:
     limiter, item = FixedWindowRateLimiter(storage), RateLimitItemPerHour(MANY)
     yield Row(
         "memcached",
-        lambda: driver.raw_hit(one, None, None),
+        lambda: count(one),
         "limits: hit",
         lambda: limiter.hit(item, "bench"),
     )

@@ -13,7 +13,7 @@ from pyramid.response import Response
 from webtest import TestApp
 
 from pyramid_kvs.kvs import KVS
-from pyramid_kvs.limits import STRATEGIES
+from pyramid_kvs.ratelimit.counting import STRATEGIES
 
 Settings = dict[str, Any]
 

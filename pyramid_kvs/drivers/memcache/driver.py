@@ -22,7 +22,7 @@ from ...exceptions import (
     KVSUnavailable,
     ValueTooLarge,
 )
-from ...kvs import DONE, KVS, Data, Stored, Swap, named_parameters, pause
+from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, named_parameters, pause
 from ...serializer import as_bytes
 from . import items
 from .items import MAGIC, TEXT, Item
@@ -226,49 +226,49 @@ class MemcacheKVS(KVS):
         current = self.raw_load(key)
         return Swap(old is None and data is None and current is None, current)
 
-    # -- rate limits ----------------------------------------------------------------------
+    # -- several keys at once -------------------------------------------------------------
 
-    def raw_swap_many(
-        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
-    ) -> list[Swap]:
+    def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         commands = {}
         for key, old, data, ttl in swaps:
             full_key = self._full_key(key)
             mode = b" ME" if old is None else items.if_still(old.token)
             commands[full_key] = self._set_command(full_key, data, ttl, None, mode)
         replies = dict(self._ask_many(commands, BATCH_DATA, repeatable=False))
-        lost = [swap[0] for swap in swaps if replies[self._full_key(swap[0])].words[0] != b"HD"]
+        lost = [swap.key for swap in swaps if replies[self._full_key(swap.key)].words[0] != b"HD"]
         current = self.raw_load_many(lost) if lost else {}
         return [
-            self._lost(swap, current.get(swap[0])) if swap[0] in lost else DONE for swap in swaps
+            self._lost(swap, current.get(swap.key)) if swap.key in lost else DONE for swap in swaps
         ]
 
-    def _lost(
-        self, swap: tuple[str, Stored | None, Data, float | None], current: Stored | None
-    ) -> Swap:
-        if swap[1] is None and current is None:  # what was in the way is over
+    def _lost(self, swap: SwapRequest, current: Stored | None) -> Swap:
+        if swap.old is None and current is None:  # the value that was in the way has expired
             return self.raw_swap(*swap)
         return Swap(False, current)
 
-    def raw_load_session(
-        self, session_key: str | None, renew: float | None, keys: list[str]
+    def raw_load_with(
+        self, key: str, renew: float | None, others: list[str]
     ) -> tuple[Stored | None, dict[str, Stored]]:
-        if session_key is None or items.has_fraction(renew):
-            return super().raw_load_session(session_key, renew, keys)
-        by_full_key = {self._full_key(key): key for key in keys}
+        if items.has_fraction(renew):
+            return super().raw_load_with(key, renew, others)
+        by_full_key = {self._full_key(other): other for other in others}
         commands = {full_key: b"mg %b v f c\r\n" % full_key for full_key in by_full_key}
-        home = self._full_key(session_key)
+        renewed = self._full_key(key)
         touch = b"" if renew is None else b" T%d" % items.exptime(renew)
-        commands[home] = b"mg %b v f c%b\r\n" % (home, touch)
+        commands[renewed] = b"mg %b v f c%b\r\n" % (renewed, touch)
         replies = dict(self._ask_many(commands, BATCH_BYTES))
         found = {
-            key: items.stored(reply) for key, reply in replies.items() if items.is_value(reply)
+            full_key: items.stored(reply)
+            for full_key, reply in replies.items()
+            if items.is_value(reply)
         }
-        session = found.pop(home, None)
-        if session is not None and renew is not None and replies[home].data.startswith(MAGIC):
-            session = self.raw_load(session_key, renew)
-        return session, {
-            by_full_key[key]: stored for key, stored in found.items() if stored is not None
+        loaded = found.pop(renewed, None)
+        if loaded is not None and renew is not None and replies[renewed].data.startswith(MAGIC):
+            loaded = self.raw_load(key, renew)
+        return loaded, {
+            by_full_key[full_key]: stored
+            for full_key, stored in found.items()
+            if stored is not None
         }
 
     # -- steps ----------------------------------------------------------------------------

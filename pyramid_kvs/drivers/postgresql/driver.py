@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import KVSError
-from ...kvs import DONE, KVS, Data, Stored, Swap, decode_key
+from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, decode_key
 from . import libpq
 from .client import Client, read_options
 from .columns import (
@@ -185,33 +185,28 @@ class PostgresqlKVS(KVS):
         )
         return self._run("swap", params)
 
-    # -- rate limits ----------------------------------------------------------------------
+    # -- several keys at once -------------------------------------------------------------
 
-    def raw_load_session(
-        self, session_key: str | None, renew: float | None, keys: list[str]
+    def raw_load_with(
+        self, key: str, renew: float | None, others: list[str]
     ) -> tuple[Stored | None, dict[str, Stored]]:
-        """Load a session and other keys; see :meth:`KVS.raw_load_session` and :meth:`raw_load`."""
-        if session_key is None:
-            return None, self.raw_load_many(keys)
         if renew is None:
-            found = self.raw_load_many([session_key, *keys])
-            return found.pop(session_key, None), found
-        by_stored = {self._stored_key(key): key for key in (session_key, *keys)}
+            found = self.raw_load_many([key, *others])
+            return found.pop(key, None), found
+        by_stored = {self._stored_key(each): each for each in (key, *others)}
         params = (
-            self._stored_key(session_key),
+            self._stored_key(key),
             *_renewal(renew),
             array(BYTEA, list(by_stored)),
         )
-        result = self._run("load_session", params, repeatable=True)
+        result = self._run("load_with", params, repeatable=True)
         found = {
-            by_stored[key]: Stored(decode_data(data, is_text))  # type: ignore[arg-type, index]
-            for key, data, is_text in libpq.rows(result)
+            by_stored[stored]: Stored(decode_data(data, is_text))  # type: ignore[arg-type, index]
+            for stored, data, is_text in libpq.rows(result)
         }
-        return found.pop(session_key, None), found
+        return found.pop(key, None), found
 
-    def raw_swap_many(
-        self, swaps: list[tuple[str, Stored | None, Data, float | None]]
-    ) -> list[Swap]:
+    def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         """Run several swaps in one statement, which takes its locks in the order of the keys."""
         columns = zip(*(self._swap_row(*swap) for swap in swaps), strict=True)
         types = (BYTEA, BYTEA, BYTEA, BYTEA, BOOL, FLOAT8)
@@ -219,7 +214,7 @@ class PostgresqlKVS(KVS):
         result = self._run("swap_many", params)
         self._purge_now_and_then()
         found = {key: rest for key, *rest in libpq.rows(result)}
-        return [self._swapped(swap, found.get(self._stored_key(swap[0]))) for swap in swaps]
+        return [self._swapped(swap, found.get(self._stored_key(swap.key))) for swap in swaps]
 
     def _swap_row(
         self, key: str, old: Stored | None, data: Data, ttl: float | None
@@ -227,17 +222,12 @@ class PostgresqlKVS(KVS):
         row = self._row(key, data, ttl)
         return *row[:2], None if old is None else encode_data(old.data)[0], *row[2:]
 
-    def _swapped(
-        self,
-        swap: tuple[str, Stored | None, Data, float | None],
-        found: list[bytes | None] | None,
-    ) -> Swap:
+    def _swapped(self, swap: SwapRequest, found: list[bytes | None] | None) -> Swap:
         if found is not None and found[0] == b"\x01":
             return DONE
         current = None if found is None else Stored(decode_data(found[1] or b"", found[2] or b""))
-        old = swap[1]
-        if (current and current.data) == (old and old.data):
-            current = self.raw_load(swap[0])  # see raw_swap
+        if (current and current.data) == (swap.old and swap.old.data):
+            current = self.raw_load(swap.key)  # see raw_swap
         return Swap(False, current)
 
     # -- all keys -------------------------------------------------------------------------

@@ -40,7 +40,7 @@ SQL = {
         SELECT t.data, t.is_text FROM {table} t
         WHERE t.key = $1::bytea AND {live} AND NOT EXISTS (SELECT FROM done)
     """,
-    "load_session": """
+    "load_with": """
         WITH done AS (
             UPDATE {table} t SET expires = now() + $2::float8 * interval '1 second'
             WHERE t.key = $1::bytea AND {live} AND (

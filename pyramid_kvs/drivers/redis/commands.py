@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from ...kvs import Data
-
-#: Redis takes times up to 2**63 ms after 1970; this is 3 million years.
-LONGEST_MS = 10**17
+from ...kvs import Data, Script, pack_words
 
 #: So many keys go with one command; so many commands, or bytes, with one send.
 BATCH = 5000
@@ -19,22 +14,9 @@ BATCH_BYTES = 2**24
 T = TypeVar("T")
 
 
-class Script:
-    """A Lua script, called by its hash; the source travels only when the server lacks it."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source.strip().encode()
-        sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
-        self.by_hash = pack_words((b"EVALSHA", sha))
-
-
 def pack(*words: bytes) -> bytes:
     """Return a command as it goes over the wire: each word with its length before it."""
     return b"*%d\r\n" % len(words) + pack_words(words)
-
-
-def pack_words(words: Iterable[bytes]) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
 # The commonest commands, ready to be filled in: a fifth of the time that pack() takes.
@@ -45,15 +27,6 @@ SET_PX = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\
 
 def encoded(data: Data) -> bytes:
     return data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-
-
-def milliseconds(ttl: float) -> int:
-    """Return a ttl in the unit of redis, at least 1."""
-    return math.ceil(min(ttl * 1000, LONGEST_MS))
-
-
-def ttl_word(ttl: float) -> bytes:
-    return b"%d" % milliseconds(ttl)
 
 
 def batches(items: list[T]) -> Iterator[list[T]]:

@@ -19,16 +19,19 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from ...exceptions import KVSError, ValueTooLarge
 from ...kvs import (
     DONE,
-    KVS,
     Data,
+    PackedArguments,
+    RunsScripts,
+    Script,
     Stored,
     Swap,
     decode_key,
     encode_key,
     key_pattern,
     named_parameters,
+    pack_words,
+    ttl_word,
 )
-from ...limits import Hit, LimitCheck
 from ..pool import Pool
 from .client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, server_name
 from .commands import (
@@ -37,17 +40,12 @@ from .commands import (
     INCR,
     SET_PX,
     SWAP,
-    Script,
     batches,
     encoded,
-    milliseconds,
     pack,
-    pack_words,
     sends,
-    ttl_word,
 )
 from .errors import as_kvs_error, spoils_connection
-from .limits import SINGLE, SOURCE, is_single, pack_hit, pack_single, unpack_hit
 
 __all__ = ["RedisKVS", "Script", "pack"]
 
@@ -59,13 +57,10 @@ BULK_LIMIT = b"proto-max-bulk-len"
 LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
 
-HIT = Script(SOURCE)
-SINGLE_HIT = Script(SINGLE)
-
 Reply = Any
 
 
-class RedisKVS(KVS):
+class RedisKVS(RunsScripts):
     """Keys in redis; ``kvs_kwargs`` are those of ``redis.Redis``, and ``url``."""
 
     @classmethod
@@ -102,23 +97,16 @@ class RedisKVS(KVS):
         replies: list[Reply] = self._exchange(b"".join(commands), again, read)
         return replies
 
-    def run_script(self, script: Script, keys: list[bytes], args: list[bytes]) -> Reply:
-        """Run a Lua script and return its reply; a server that lacks it gets its source.
-
-        :param keys: full keys.
-        """
-        words = pack_words((b"%d" % len(keys), *keys, *args))
-        return self.run_packed(script, len(keys) + len(args) + 1, words)
-
-    def run_packed(self, script: Script, count: int, words: bytes) -> Reply:
-        """Run a Lua script, of which ``words`` are number of keys, keys and arguments, packed."""
+    def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Reply:
+        number = len(keys)
+        count = b"*%d\r\n" % (3 + number + args.number)
+        words = b"$%d\r\n%d\r\n%b%b" % (len(str(number)), number, pack_words(keys), args.data)
         try:
-            return self.call(b"*%d\r\n%b%b" % (count + 2, script.by_hash, words))
+            return self.call(count + script.by_hash + words)
         except KVSError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        by_source = pack_words((b"EVAL", script.source))
-        return self.call(b"*%d\r\n%b%b" % (count + 2, by_source, words))
+        return self.call(count + pack_words((b"EVAL", script.source)) + words)
 
     def _exchange(
         self, packed: bytes, again: bool, read: Callable[[RedisConnection], Reply]
@@ -309,16 +297,6 @@ class RedisKVS(KVS):
         if reply == 1:
             return DONE
         return Swap(False, None if reply[0] is None else Stored(reply[0]))
-
-    def raw_hit(
-        self, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
-    ) -> Hit:
-        renew_ms = None if renew is None else milliseconds(renew)
-        if is_single(checks):
-            count, words = pack_single(checks[0], session_key, renew_ms, self._get_key)
-            return unpack_hit(self.run_packed(SINGLE_HIT, count, words))
-        keys, args = pack_hit(checks, session_key, renew_ms, self._get_key)
-        return unpack_hit(self.run_script(HIT, keys, args))
 
     # -- the store --------------------------------------------------------------------------
 

@@ -1,8 +1,6 @@
-"""How requests are counted: three strategies, each a pure function from state to state.
+"""The strategies: each is a pure function from a state to a result and the next state.
 
-Times are whole milliseconds, so that every store computes alike. The redis driver runs the same
-three in Lua (``drivers/redis_limits.py``); a change here is a change there, and a test compares
-the two.
+Times are integers in milliseconds, so that Python and Lua compute the same.
 """
 
 from __future__ import annotations
@@ -10,71 +8,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from .kvs import Stored
+from .rules import Count, LimitResult, Rule
 
-#: A leak of floating point, which must not cost a request its place in a full bucket.
+#: A rounding error of this size must not cost a request its place in a full bucket.
 EPSILON = 1e-6
 
-#: No limit is as high.
+#: Above any limit.
 MOST = 1e15
-
-
-class Rule(NamedTuple):
-    """What is allowed: ``limit`` units in ``window_ms``, at most ``burst`` of them at once."""
-
-    strategy: str
-    limit: int
-    window_ms: int
-    burst: int
-    cost: int = 1  # below zero: units given back; zero: a look
-
-
-class LimitCheck(NamedTuple):
-    """One limit for one request: which counter it goes to, the session being known or not.
-
-    A key of ``None``: the request is not limited.
-    """
-
-    rule: Rule
-    key: str | None
-    unknown_key: str | None
-
-
-class LimitResult(NamedTuple):
-    """What one limit says to a request; only what all of its limits allow is counted."""
-
-    allowed: bool
-    remaining: int
-    reset_ms: int  # until more remains than now
-    retry_ms: int  # until the same request would be allowed
-
-
-class Hit(NamedTuple):
-    """The results in the order of the checks (``None``: not limited), and the session."""
-
-    results: list[LimitResult | None]
-    session: Stored | None
-
-    @property
-    def allowed(self) -> bool:
-        return all(result is None or result.allowed for result in self.results)
-
-
-class Count(NamedTuple):
-    """A result, the state to store where it is allowed, and how long the state matters."""
-
-    result: LimitResult
-    state: str
-    lives_ms: int
 
 
 def count(state: str | None, now_ms: int, rule: Rule) -> Count:
     """Count one request by the strategy of its rule.
 
-    :param state: what an earlier count gave; anything else is as if nothing was counted.
+    :param state: of an earlier count; any other string is treated like ``None``, no state.
     """
     return STRATEGIES[rule.strategy](state, now_ms, rule)
 
@@ -84,7 +31,8 @@ def fixed_window(state: str | None, now: int, rule: Rule) -> Count:
     counted, end = _numbers(_FIXED, state) or (0, now + rule.window_ms)
     if end <= now:
         counted, end = 0, now + rule.window_ms
-    left = min(end - now, rule.window_ms)  # the clock may have gone back, the window shrunk
+    # The clock may have gone back, or the window may have become shorter.
+    left = min(end - now, rule.window_ms)
     used = max(0, counted + rule.cost)
     if rule.cost > 0 and used > rule.limit:
         return _denied(rule.limit - counted, left, left)
@@ -125,7 +73,10 @@ def _windows(state: str | None, now: int, window: int) -> tuple[int, int, int]:
 
 
 def _until_room(room: int, window: int, elapsed: int, current: int, previous: int) -> int:
-    """Return the milliseconds until at most ``room`` units count; below 0: nothing to wait for."""
+    """Return the milliseconds until at most ``room`` units count.
+
+    They are 0 if there is nothing to wait for, as with a ``room`` below 0.
+    """
     if room < 0 or room >= current + previous:
         return 0
     if room >= current:
@@ -136,8 +87,8 @@ def _until_room(room: int, window: int, elapsed: int, current: int, previous: in
 def gcra(state: str | None, now: int, rule: Rule) -> Count:
     """Count in a bucket that leaks evenly: the generic cell rate algorithm.
 
-    State: ``g:level:time``, the bucket's level in units at a time; the arrival time of the
-    algorithm's other formulation is ``time + level * window / limit``.
+    State: ``g:level:time``, the level of the bucket in units at that time. The other formulation
+    of the algorithm has an arrival time, which is ``time + level * window / limit``.
     """
     level, at = _level(state) or (0.0, now)
     level = max(0.0, level - max(0, now - at) * rule.limit / rule.window_ms)

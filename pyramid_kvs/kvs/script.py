@@ -1,0 +1,62 @@
+"""Lua scripts, and drivers whose store runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ..exceptions import KVSNotSupported
+from .contract import KVS
+
+#: Redis takes times up to 2**63 ms after 1970; this is 3 million years.
+_LONGEST_MS = 10**17
+
+
+class Script:
+    """A Lua script, called by its hash; its source is sent only if the server does not know it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip().encode()
+        sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self.by_hash = pack_words((b"EVALSHA", sha))
+
+
+class PackedArguments(NamedTuple):
+    """Arguments of a script as they are sent: what many calls have in common is packed once."""
+
+    number: int
+    data: bytes
+
+
+class RunsScripts(KVS):
+    """A driver whose store runs Lua scripts, each in one atomic step and one round trip."""
+
+    def run_script(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
+        """Run a script and return its reply; strings in it are ``bytes``.
+
+        :param keys: full keys.
+        :raises KVSUnavailable: no reply, or a refusal for now.
+        :raises KVSError: another refusal.
+        """
+        return self.run_packed(script, keys, pack_arguments(args))
+
+    def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Any:
+        """Run a script whose arguments are packed; see :meth:`run_script`."""
+        raise KVSNotSupported(f"the {self.kvs} driver does not define run_packed")
+
+
+def pack_arguments(args: Sequence[bytes]) -> PackedArguments:
+    """Return arguments of a script as they are sent."""
+    return PackedArguments(len(args), pack_words(args))
+
+
+def pack_words(words: Iterable[bytes]) -> bytes:
+    """Return the words of a command in the protocol of redis, each with its length before it."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+def ttl_word(ttl: float) -> bytes:
+    """Return a ttl in the unit of redis and of scripts, at least 1."""
+    return b"%d" % math.ceil(min(ttl * 1000, _LONGEST_MS))

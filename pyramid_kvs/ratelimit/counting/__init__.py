@@ -1,0 +1,51 @@
+"""How requests are counted.
+
+``strategies.py`` has the three strategies as pure functions, and ``swaps.py`` runs them on any
+store by compare-and-set. The ``.lua`` files have the same strategies for stores that run scripts,
+and ``scripts.py`` calls them. A change of a strategy is a change of both; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+from ...kvs import KVS, RunsScripts
+from . import scripts, swaps
+from .rules import Hit, LimitCheck, LimitResult, Rule
+from .strategies import STRATEGIES, count
+
+__all__ = [
+    "STRATEGIES",
+    "Hit",
+    "LimitCheck",
+    "LimitResult",
+    "RequestCounter",
+    "Rule",
+    "count",
+    "request_counter",
+]
+
+
+class RequestCounter(Protocol):
+    """Counts requests on one store."""
+
+    def __call__(
+        self,
+        checks: Sequence[LimitCheck],
+        session_key: str | None = None,
+        renew: float | None = None,
+    ) -> Hit:
+        """Count one request against several limits: all of them admit it, or none counts it.
+
+        :param session_key: a session to load, which decides where a check counts.
+        :param renew: a new ttl for the session if it exists.
+        """
+
+
+def request_counter(driver: KVS) -> RequestCounter:
+    """Return what counts requests on a driver's store: by script if the driver can run scripts."""
+    if isinstance(driver, RunsScripts):
+        return functools.partial(scripts.hit, driver)
+    return functools.partial(swaps.hit, driver)

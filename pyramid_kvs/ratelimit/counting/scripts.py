@@ -1,0 +1,121 @@
+"""Counting by Lua scripts: all limits of a request and its session in one call.
+
+A script consists of some of the ``.lua`` files. ``session.lua`` loads the session first, which
+decides where a limit counts. Then come the strategies and what calls them: ``one.lua`` for a
+single limit, which takes the server two thirds of the time of ``several.lua``.
+
+A strategy is a function of key, limit, window in ms, cost and burst. It returns five or six
+values: allowed (1 or 0), remaining, reset in ms, retry in ms, and what to write. That is a value
+and its ttl in ms, or without a ttl a number to add to the value at the key.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib.resources import files
+
+from ...kvs import PackedArguments, RunsScripts, Script, Stored, pack_arguments, ttl_word
+from .rules import Hit, LimitCheck, LimitResult, Rule
+
+#: How many values the reply of several.lua has for each check.
+_RESULTS = 4
+
+
+#: The files of each strategy. The function has the name of the last one.
+_STRATEGIES = {
+    "fixed-window": ["fixed_window"],
+    "sliding-window": ["now", "sliding_window"],
+    "gcra": ["now", "gcra"],
+}
+
+
+def _lua(*names: str) -> str:
+    folder = files(__package__)
+    return "\n".join([folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names])
+
+
+_ONE = {
+    strategy: Script(_lua("session", *names) + f"local count = {names[-1]}\n" + _lua("one"))
+    for strategy, names in _STRATEGIES.items()
+}
+_SEVERAL = Script(_lua("session", "now", "fixed_window", "sliding_window", "gcra", "several"))
+
+
+def hit(
+    driver: RunsScripts,
+    checks: Sequence[LimitCheck],
+    session_key: str | None = None,
+    renew: float | None = None,
+) -> Hit:
+    """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
+    if len(checks) == 1 and checks[0].key is not None and checks[0].unknown_key is not None:
+        return _hit_one(driver, checks[0], session_key, renew)
+    keys, places = _keys(driver, checks, session_key)
+    rules = tuple([check.rule for check in checks])
+    args = _arguments(rules, tuple(places), session_key is not None, renew)
+    reply = driver.run_packed(_SEVERAL, keys, args)
+    starts = range(1, len(reply), _RESULTS)
+    results = [_result(*reply[start : start + _RESULTS]) for start in starts]
+    return Hit(results, None if reply[0] is None else Stored(reply[0]))
+
+
+def _hit_one(
+    driver: RunsScripts, check: LimitCheck, session_key: str | None, renew: float | None
+) -> Hit:
+    full_key, rule = driver._get_key, check.rule
+    keys = [full_key(check.unknown_key)]  # type: ignore[arg-type]
+    if session_key is not None:
+        keys = [full_key(session_key), full_key(check.key), *keys]  # type: ignore[arg-type]
+    args = _arguments_of_one(rule, session_key is not None, renew)
+    reply = driver.run_packed(_ONE[rule.strategy], keys, args)
+    session, allowed, remaining, reset_ms, retry_ms = reply
+    result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
+    return Hit([result], None if session is None else Stored(session))
+
+
+@functools.lru_cache(maxsize=1024)
+def _arguments_of_one(rule: Rule, has_session: bool, renew: float | None) -> PackedArguments:
+    words = [_session_word(has_session, renew), *_rule_words(rule)[1:]]
+    return pack_arguments(words if rule.strategy == "gcra" else words[:-1])
+
+
+def _keys(
+    driver: RunsScripts, checks: Sequence[LimitCheck], session_key: str | None
+) -> tuple[list[bytes], list[int]]:
+    """Return full keys, and for each key of each check its place among them; 0 for ``None``."""
+    keys = [] if session_key is None else [driver._get_key(session_key)]
+    indexes: dict[str | None, int] = {None: 0}
+    places = []
+    for check in checks:
+        for key in (check.key, check.unknown_key):
+            if key is not None and key not in indexes:
+                keys.append(driver._get_key(key))
+                indexes[key] = len(keys)
+            places.append(indexes[key])
+    return keys, places
+
+
+@functools.lru_cache(maxsize=1024)
+def _arguments(
+    rules: tuple[Rule, ...], places: tuple[int, ...], has_session: bool, renew: float | None
+) -> PackedArguments:
+    words = [_session_word(has_session, renew)]
+    for rule, known, unknown in zip(rules, places[::2], places[1::2], strict=True):
+        words += [*_rule_words(rule), b"%d" % known, b"%d" % unknown]
+    return pack_arguments(words)
+
+
+def _session_word(has_session: bool, renew: float | None) -> bytes:
+    if not has_session:
+        return b"-"
+    return b"" if renew is None else ttl_word(renew)
+
+
+def _rule_words(rule: Rule) -> list[bytes]:
+    numbers = (rule.limit, rule.window_ms, rule.cost, rule.burst)
+    return [rule.strategy.encode(), *(b"%d" % number for number in numbers)]
+
+
+def _result(allowed: int, remaining: int, reset_ms: int, retry_ms: int) -> LimitResult | None:
+    return None if allowed == -1 else LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
