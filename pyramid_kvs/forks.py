@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -25,6 +26,28 @@ def renew_in_child(item: Forked) -> None:
 def _renew() -> None:
     for item in list(_known):
         item.after_fork()
+
+
+class ProcessLock:
+    """A reentrant lock that is free in a child process, whoever held it in the parent.
+
+    It compares process ids: no hook of Python runs when C code forks, as uWSGI does.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():
+            self._renew()
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
 
 # Windows has no fork and no such function.

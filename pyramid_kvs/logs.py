@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from logging import Logger
+
+from .forks import ProcessLock
 
 _SALT = os.urandom(16)
 
 
 def fingerprint(identity: str) -> str:
-    """Return eight hexadecimal digits that stand for an id or token in a log.
+    """Return eight hexadecimal digits that replace an id or token in a log.
 
-    The salt is the process's own, so that a log gives nothing to test a guessed id against.
+    Each process has its own random salt, so that nobody can test guessed ids against a log.
     """
     data = identity.encode("utf-8", "surrogatepass")
     return hashlib.blake2s(data, key=_SALT, digest_size=4).hexdigest()
 
 
 class ThrottledLog:
-    """Logs a warning at most once in ``interval`` seconds, with the count of those left out."""
+    """Logs a warning at most once in ``interval`` seconds, with the number of those left out.
+
+    :param interval: infinity means once in the lifetime of the process.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,7 @@ class ThrottledLog:
         self._logger = logger
         self._interval = interval
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._next = float("-inf")
         self._left_out = 0
 

@@ -12,11 +12,11 @@ import hmac
 import json
 import logging
 import pickle
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from .exceptions import CodecError
+from .logs import ThrottledLog
 
 __all__ = ["Codec", "Data", "names", "register", "serializer"]
 
@@ -139,8 +139,7 @@ class FallbackCodec:
         self._loads = codec.loads
         self._fallback = fallback
         self._name = fallback_name
-        self._lock = threading.Lock()
-        self._logged = False
+        self._log = ThrottledLog(log, interval=float("inf"))
 
     def loads(self, data: Data) -> Any:
         try:
@@ -150,19 +149,12 @@ class FallbackCodec:
                 value = self._fallback.loads(data)
             except CodecError:
                 raise error from None
-        self._log_once()
-        return value
-
-    def _log_once(self) -> None:
-        with self._lock:
-            if self._logged:
-                return
-            self._logged = True
-        log.warning(
+        self._log.warning(
             "a stored value was read with the fallback codec %r; remove fallback_codec "
             "when no such values are left",
             self._name,
         )
+        return value
 
 
 class CheckedCodec:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
 
+from .forks import ProcessLock
 from .kvs import KVS, Data, decode_key, key_pattern, register
 
 __all__ = ["MockCache"]
@@ -28,7 +28,7 @@ class MockCache(KVS):
     last_ttl: ClassVar[float | None] = None
 
     _deadlines: ClassVar[dict[bytes, tuple[Data, float]]] = {}
-    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _lock: ClassVar[ProcessLock] = ProcessLock()
 
     def _create_client(self, **kwargs: Any) -> None:
         self._default_lock = MockCache._lock

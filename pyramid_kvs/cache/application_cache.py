@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..exceptions import CodecError, KVSUnavailable
-from ..forks import renew_in_child
+from ..forks import ProcessLock
 from ..kvs import KVS, Data
 from ..logs import ThrottledLog
 
@@ -46,9 +47,9 @@ class ApplicationCache:
         self.client = client
         self._raises = on_error == "raise"
         self._unavailable = ThrottledLog(log)
-        self._creating: dict[str, _Creation] = {}
-        self._creating_lock = threading.Lock()
-        renew_in_child(self)
+        #: By process and key: a child process does not wait for threads of its parent.
+        self._creating: dict[tuple[int, str], _Creation] = {}
+        self._creating_lock = ProcessLock()
 
     # -- a mapping ------------------------------------------------------------------------
 
@@ -186,8 +187,9 @@ class ApplicationCache:
     @contextmanager
     def _creation(self, key: str) -> Iterator[_Creation]:
         """Hold the creation of a key that is in progress in this process."""
+        running = os.getpid(), key
         with self._creating_lock:
-            creation = self._creating.setdefault(key, _Creation())
+            creation = self._creating.setdefault(running, _Creation())
             creation.users += 1
         try:
             creation.waited = not creation.lock.acquire(blocking=False)
@@ -201,12 +203,7 @@ class ApplicationCache:
             with self._creating_lock:
                 creation.users -= 1
                 if not creation.users:
-                    self._creating.pop(key, None)
-
-    def after_fork(self) -> None:
-        """Forget what threads of the parent are computing: none of them exists here."""
-        self._creating = {}
-        self._creating_lock = threading.Lock()
+                    del self._creating[running]
 
     # -- failures -------------------------------------------------------------------------
 

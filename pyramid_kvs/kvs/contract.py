@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..exceptions import CodecError, KVSConflict, KVSNotSupported
+from ..forks import ProcessLock
 from ..serializer import Codec, checked, serializer
 from . import names, old_hooks
 from .hooks import Hooks
@@ -50,7 +50,7 @@ class KVS(Hooks):
         self.codec = serializer(codec) if isinstance(codec, str) else checked(codec)
         self._loads = self.codec.loads
         self._dumps = self.codec.dumps
-        self._default_lock = threading.RLock()
+        self._default_lock = ProcessLock()
         self._client = self._create_client(**dict(kvs_kwargs or {}))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

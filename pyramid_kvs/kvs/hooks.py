@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..exceptions import CodecError, KVSError, KVSNotSupported
+from ..forks import ProcessLock
 from ..serializer import Codec, Data
 from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
 
@@ -28,7 +28,7 @@ class Hooks:
     key_prefix: bytes
     codec: Codec
     _client: Any
-    _default_lock: threading.RLock
+    _default_lock: ProcessLock
     _loads: Callable[[Any], Any]
     _dumps: Callable[[Any], Data]
 

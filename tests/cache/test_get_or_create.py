@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
+from collections.abc import Callable
+
+import pytest
 
 from tests.cache.apps import cache_of, run
+from tests.children import FORKS, is_true_in_child
 
 
 def test_a_creator_runs_once_at_a_time() -> None:
@@ -68,7 +70,10 @@ def test_a_creator_that_fails_lets_the_next_one_try() -> None:
     assert len(attempts) == 2
 
 
-def test_a_child_process_does_not_wait_for_a_thread_of_its_parent() -> None:
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_child_process_does_not_wait_for_a_thread_of_its_parent(
+    fork: Callable[[], int],
+) -> None:
     cache = cache_of({"kvs": "memory"})
     started, forked = threading.Event(), threading.Event()
 
@@ -80,13 +85,13 @@ def test_a_child_process_does_not_wait_for_a_thread_of_its_parent() -> None:
     thread = threading.Thread(target=cache.get_or_create, args=("key", create))
     thread.start()
     started.wait(60)
-    child = os.fork()
-    if not child:
-        signal.alarm(20)  # ends the child if it waits
-        os._exit(cache.get_or_create("key", lambda: "child") != "child")
-    forked.set()
-    thread.join()
-    assert os.waitpid(child, 0)[1] == 0
+    try:
+        assert is_true_in_child(
+            lambda: cache.get_or_create("key", lambda: "child") == "child", fork
+        )
+    finally:
+        forked.set()
+        thread.join()
     assert cache["key"] == "parent"
 
 
