@@ -396,12 +396,12 @@ def test_restart_fails_no_call(own_redis):
 
 
 @contextlib.contextmanager
-def holding(driver: KVS, count: int) -> Iterator[None]:
+def holding(driver: KVS, count: int) -> Iterator[list[Any]]:
     """Open several connections at once, so that several are free afterwards."""
     connections = [driver._pool.take() for _ in range(count)]
     for connection in connections:
         driver._pool.give(connection)
-    yield
+    yield connections
 
 
 def clients(server: RedisServer) -> int:
@@ -416,9 +416,9 @@ def kill_clients(server: RedisServer) -> None:
 
 def kill_unnoticed(server: RedisServer, driver: KVS) -> None:
     """Close three free connections, which look as if they had been used just now."""
-    with holding(driver, 3):
+    with holding(driver, 3) as connections:
         kill_clients(server)
-    for connection in driver._pool._free:
+    for connection in connections:
         connection.used_at = time.monotonic() + 60
 
 
@@ -467,7 +467,7 @@ def test_replica(own_redis):
         error = unavailable(operations(driver)[operation])
         assert "read only replica" in str(error)
         assert error.__cause__ is not None
-        assert not driver._pool._free  # the next call connects anew, perhaps to another server
+        assert driver._pool.counts().idle == 0  # the next connection may lead to another server
     assert driver.get("key") == 1
     server.command("REPLICAOF", "NO", "ONE")
     assert driver.incr("count") == 2
@@ -642,7 +642,7 @@ def test_pool_exhausted(own_redis):
     thread = threading.Thread(target=lambda: errors.append(driver.get("key")))
     thread.start()
     try:
-        wait_until(lambda: not driver._pool._free, "a call under way")
+        wait_until(lambda: not driver._pool.counts().idle, "a call under way")
         assert "all 1 connections" in str(unavailable(lambda: driver.get("key")))
     finally:
         server.resume()
@@ -750,7 +750,7 @@ def test_strikes_at_random(own_redis, monkeypatch):
         assert driver.get(key) == value
     driver.close()
     gc.collect()
-    assert not list(driver._pool._existing)
+    assert driver._pool.counts() == (0, 0, 0)
 
 
 # -- threads and forks -------------------------------------------------------------------------
@@ -814,7 +814,7 @@ def test_fork_during_a_call(own_redis):
     server.pause()
     thread = threading.Thread(target=lambda: found.append(driver.get("a")))
     thread.start()
-    wait_until(lambda: not driver._pool._free, "a call under way")
+    wait_until(lambda: not driver._pool.counts().idle, "a call under way")
 
     def child() -> None:
         assert driver.get("b") == "B"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ...exceptions import KVSError, KVSUnavailable, ValueTooLarge
-from ..pool import Pool
+from ..pool import Pool, Pooled
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -54,13 +54,13 @@ class NotConnected(KVSUnavailable):
     """The server takes no connection, so that nothing was asked of it."""
 
 
-class Connection:
+class Connection(Pooled):
     """A connected socket and what was received of the replies."""
 
-    __slots__ = ("__weakref__", "_at", "_buffer", "_socket", "used_at")
+    __slots__ = ("_at", "_buffer", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
-        self.used_at = 0.0
+        super().__init__()
         self._socket = connected
         self._buffer = b""
         self._at = 0
@@ -70,7 +70,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Return whether the server closed the idle connection, or sent what nobody asked for."""
-        if time.monotonic() - self.used_at < JUST_USED:
+        if self.taken_at - self.used_at < JUST_USED:
             return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -235,7 +235,7 @@ class Server:
 
     def _exchange(self, ask: Callable[[Connection, A], R], commands: A, repeatable: bool) -> R:
         connection = self._take(repeatable)
-        was_idle = connection.used_at > 0
+        was_idle = not connection.is_new
         try:
             replies = ask(connection, commands)
         except BaseException as error:  # noqa: BLE001 - the reply may still be under way
@@ -261,15 +261,14 @@ class Server:
             raise NotConnected(f"{self} did not answer a moment ago")
         try:
             connection = self._pool.take()
-            if not repeatable and connection.used_at and connection.is_stale():
-                self._pool.drop(connection)
-                connection = self._pool.take_new()
+            if not repeatable and connection.is_stale():
+                connection = self._pool.replace(connection)
         except OSError as error:
             self._mark_down()
             raise NotConnected(f"{self} takes no connection: {_reason(error)}") from error
         return connection
 
-    def _connect(self) -> Connection:
+    def _connect(self, _: float) -> Connection:
         connecting = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             if self._family != socket.AF_UNIX:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -14,6 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from ..pool import Pooled
 
 CONNECTIONS = 1000
 TIMEOUT = 0.5
@@ -128,22 +129,17 @@ def _check_whole(name: str, value: Any, least: int, most: int) -> None:
 # -- connections -----------------------------------------------------------------------------
 
 
-class RedisConnection:
-    """One of redis-py's connections, connected, with what the pool asks of it."""
+class RedisConnection(Pooled):
+    """One of redis-py's connections, connected."""
 
-    __slots__ = ("__weakref__", "_connection", "read", "send", "used_at")
+    __slots__ = ("_connection", "read", "send")
 
     def __init__(self, connection: Any) -> None:
+        super().__init__()
         connection.connect()
         self._connection = connection
         self.send = connection.send_packed_command
         self.read = connection.read_response
-        self.used_at = math.inf
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it was opened by the call that has it."""
-        return self.used_at == math.inf
 
     def is_alive(self) -> bool:
         """Return whether the server has neither closed it nor sent anything unasked.

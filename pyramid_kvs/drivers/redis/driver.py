@@ -8,7 +8,6 @@ from a pool of our own. Redis 6.2 or newer (GETEX, GETDEL).
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +70,7 @@ class RedisKVS(RunsScripts):
         client = new_client(**kwargs)
         pool = client.connection_pool
         self._where = server_name(pool)
-        self._pool = Pool(lambda: RedisConnection(new_connection(pool)), pool.max_connections)
+        self._pool = Pool(lambda _: RedisConnection(new_connection(pool)), pool.max_connections)
         self._retry: Any = None
         if RETRY_OPTIONS & kwargs.keys():
             self._retry = new_connection(pool).retry
@@ -121,7 +120,7 @@ class RedisKVS(RunsScripts):
                 self._pool.close()
                 if not again:
                     raise
-            return self._attempt(self._pool.take_new(), packed, read)
+            return self._attempt(self._pool.take(), packed, read)
         except (RedisError, OSError) as error:
             if again and self._retry is not None:
                 return self._exchange_again(error, packed, read)
@@ -171,7 +170,7 @@ class RedisKVS(RunsScripts):
 
     def _take(self) -> RedisConnection:
         connection = self._pool.take()
-        if time.monotonic() - connection.used_at < IDLE:
+        if connection.taken_at - connection.used_at < IDLE:
             return connection
         try:
             if connection.is_alive():
@@ -179,8 +178,7 @@ class RedisKVS(RunsScripts):
         except BaseException:
             self._pool.drop(connection)
             raise
-        self._pool.drop(connection)
-        return self._pool.take_new()
+        return self._pool.replace(connection)
 
     def _translated(self, error: Exception, size: int) -> KVSError:
         """Return our error for redis-py's.
