@@ -1,4 +1,4 @@
-"""The errors that this library raises; the client's own error is the ``__cause__``."""
+"""The errors that this library raises. The error of the client library is the ``__cause__``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ __all__ = [
 
 
 class KVSError(Exception):
-    """Root of all errors of this library; plain: the store refused the command."""
+    """Root of all errors of this library. A plain ``KVSError`` is a command that was refused."""
+
+    #: The HTTP status of the answer when a request cannot save its changes. ``None`` if the
+    #: application has to be corrected; the error then reaches the server.
+    http_status: int | None = 503
 
 
 class RetryLater(Exception):
@@ -27,28 +31,36 @@ class RetryLater(Exception):
 
 
 class KVSUnavailable(KVSError, RetryLater):
-    """The store does not answer, or refuses for now; what was asked may or may not be done."""
+    """The store does not answer, or refuses for now. The command may or may not have run."""
 
 
 class KVSConflict(KVSError):
-    """Other writers changed the key again and again, up to the bound of the retries."""
+    """Other writers changed the key each time that the operation was tried."""
 
 
 class KVSNotSupported(KVSError, NotImplementedError):
-    """This driver, or the server behind it, has no such operation."""
+    """This driver, or the server behind it, does not have this operation."""
+
+    http_status = None
 
 
 class ValueTooLarge(KVSError, ValueError):
-    """The value is larger than the store takes; nothing was stored."""
+    """The value is larger than the store accepts. Nothing was stored."""
+
+    http_status = None
 
 
 class CodecError(KVSError, ValueError):
     """Stored bytes do not decode with the configured codec."""
 
+    http_status = None
+
 
 class SessionConflict(KVSConflict):
     """Another request changed the same key of the session (``on_conflict`` is ``"raise"``)."""
 
+    http_status = 409
+
 
 class SessionTooLarge(ValueTooLarge):
-    """The session is larger than ``max_bytes``; the message names its largest keys."""
+    """The session is larger than ``max_bytes``. The message names its largest keys."""

@@ -1,7 +1,7 @@
-"""What responses say about failures: 503 while a store is unavailable, and failed saves.
+"""Responses to failures: 503 while a store is unavailable, and saves that fail.
 
 Pyramid runs response callbacks outside of the exception views. An error that leaves a callback
-would reach the WSGI server, the response would be lost, and no exception view would be asked.
+reaches the WSGI server: the response is lost, and no exception view runs.
 """
 
 from __future__ import annotations
@@ -13,21 +13,13 @@ from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavai
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..exceptions import (
-    CodecError,
-    KVSError,
-    KVSNotSupported,
-    RetryLater,
-    SessionConflict,
-    ValueTooLarge,
-)
+from ..exceptions import RetryLater
 from ..logs import ThrottledLog
 
-#: Seconds after which a client may try again: the drivers notice the store's return in this time.
+#: Seconds after which a client may try again. By then the drivers know that a store is back.
 RETRY_AFTER = 5
 
 _OF_THE_OLD_BODY = ("cache-control", "etag", "expires", "last-modified", "location", "set-cookie")
-_MISTAKES = (CodecError, KVSNotSupported, ValueTooLarge)
 
 
 def includeme(config: Configurator) -> None:
@@ -36,29 +28,29 @@ def includeme(config: Configurator) -> None:
 
     def log_and_answer(error: Exception, request: Request) -> HTTPServiceUnavailable:
         throttled.warning("a store is unavailable, requests that need it get a 503: %s", error)
-        return unavailable(error, request)
+        return unavailable()
 
     config.add_exception_view(log_and_answer, context=RetryLater)
 
 
-def unavailable(error: Exception, request: Request) -> HTTPServiceUnavailable:
-    """Return a 503 that tells nothing about the store."""
+def unavailable() -> HTTPServiceUnavailable:
+    """Return a 503 that says nothing about the store."""
     return HTTPServiceUnavailable(headers=[("Retry-After", str(RETRY_AFTER))])
 
 
 def answer_failed_save(
     request: Request, response: Response, error: Exception, log: logging.Logger, what: str
 ) -> None:
-    """Turn a finished response into the answer for a save that failed, without its cookies.
+    """Turn a finished response into the answer to a save that failed, without its cookies.
 
-    An application's exception view for the error is used if it answers with an error status.
+    The answer is that of the application's exception view for the error, unless it reports
+    success. Otherwise the error's ``http_status`` decides.
 
-    :param log: of the feature that saves.
+    :param log: the logger of the feature that saves.
     :param what: what was not saved, for the log.
-    :raises Exception: the error itself, if it is a mistake of the application and no view
-        answers it.
+    :raises Exception: the error itself, if neither a view nor ``http_status`` answers it.
     """
-    answer = _rendered(request, error) or _default(request, error)
+    answer = _rendered(request, error) or _default(error)
     if answer is None:
         raise error
     log.warning("%s was not saved (%s): answered %s", what, type(error).__name__, answer.status)
@@ -76,19 +68,20 @@ def _rendered(request: Request, error: Exception) -> Response | None:
     return None if answer.status_code < 300 else answer
 
 
-def _default(request: Request, error: Exception) -> Response | None:
-    if isinstance(error, SessionConflict):
-        return HTTPConflict("Another request changed the same part of the session. Try again.")
-    if isinstance(error, KVSError) and not isinstance(error, _MISTAKES):
-        return unavailable(error, request)
+def _default(error: Exception) -> Response | None:
+    status = getattr(error, "http_status", None)
+    if status == HTTPServiceUnavailable.code:
+        return unavailable()
+    if status == HTTPConflict.code:
+        return HTTPConflict("Another request changed the same data. Try again.")
     return None
 
 
 def _replace(request: Request, response: Response, answer: Response) -> None:
     """Give a finished response the status, headers and body of another one.
 
-    Headers that describe the old body, and its cookies, are removed. Others stay, for example
-    those of a rate limit and of CORS.
+    Headers that describe the old body, and its cookies, are removed. Others are kept, for
+    example those of a rate limit and of CORS.
     """
     prepare = getattr(answer, "prepare", None)
     if prepare is not None:  # an HTTP exception makes its body when it is called
