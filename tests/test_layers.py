@@ -35,7 +35,7 @@ LAYERS = [
 HEIGHTS = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 
 #: Parts whose imports still make a circle.
-PENDING = ("ratelimit", "session")
+PENDING = ("ratelimit",)
 
 #: The parts that may know the web framework.
 WEB_PARTS = {"settings", "web", "application", "stores"} | {

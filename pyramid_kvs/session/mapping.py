@@ -1,87 +1,86 @@
-"""The mapping that a session is, its flash messages and its CSRF token, and what changed in it."""
+"""A session as a mapping that finds its own changes, with flash messages and a CSRF token."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from typing import Any
 
-from .merge import (
-    META,
-    QUEUE,
-    REMOVED,
-    USER,
-    Changes,
-    Dumps,
-    Record,
-    Snapshot,
-    is_changed,
-    snapshot,
-)
+from .keys import random_id
+from .merge import REMOVED, Changes, Dumps, Snapshot, is_changed, snapshot
+from .records import META, QUEUE, USER, Record
+from .state import OPEN, Phase
 
 CSRF_TOKEN = "__csrf_token"  # noqa: S105
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 _REQUIRED: Any = object()
 
 
-def new_id() -> str:
-    """Return a random session id, which looks like one of 1.0's."""
-    return os.urandom(20).hex()
+class Tracker:
+    """Notes what a request changes, from a load or save to the next save.
 
-
-class SessionMapping(MutableMapping[str, Any]):
-    """Data that notices its changes, those inside of values as well.
-
-    A value that cannot be changed in place is handed out as it is. Of any other a snapshot is
-    taken when the caller gets hold of it, with which it is compared in the end.
+    :param dumps: of the codec.
     """
 
-    __slots__ = (
-        "_changed", "_cleared", "_data", "_dumps", "_meta", "_popped", "_snapshots", "_touched",
-        "_unique", "_watched",
-    )  # fmt: skip
+    __slots__ = ("_dumps", "is_cleared", "is_forced", "popped", "snapshots", "touched", "unique")
 
     def __init__(self, dumps: Dumps) -> None:
         self._dumps = dumps
-        #: The application's keys, flash queues included, and the metadata.
-        self._data: Record = {}
-        self._meta: Record = {}
-        #: Whether the save is among the response's callbacks, or not to be there any more.
-        self._watched = False
-        self._forget_changes()
+        #: Keys that were set or deleted.
+        self.touched: set[str] = set()
+        #: The original state of values that the application has, and may change in place.
+        self.snapshots: dict[str, Snapshot] = {}
+        self.popped: set[str] = set()
+        self.unique: dict[str, list[Any]] = {}
+        self.is_cleared = False
+        #: Whether to save even if nothing changed.
+        self.is_forced = False
 
-    def _forget_changes(self) -> None:
-        self._touched: set[str] = set()
-        self._snapshots: dict[str, Snapshot] = {}
-        self._popped: set[str] = set()
-        self._unique: dict[str, list[Any]] = {}
-        self._changed = False
-        self._cleared = False
+    def watch(self, key: str, value: Any) -> None:
+        """Note the original state of a value before the application gets it."""
+        if key not in self.touched and key not in self.snapshots:
+            self.snapshots[key] = snapshot(value, self._dumps)
+
+    def changes(self, data: Record, meta: Record) -> Changes:
+        """Return the changes to the keys of the application and to the metadata."""
+        values = {
+            key: (meta if key[:6] == META else data).get(key, REMOVED) for key in self.touched
+        }
+        for key, before in self.snapshots.items():
+            if key not in values and is_changed(data[key], before, self._dumps):
+                values[key] = data[key]
+        return Changes(values, self.popped, self.unique, self.is_cleared)
+
+
+class SessionMapping(MutableMapping[str, Any]):
+    """The mapping methods of a session, its flash messages and its CSRF token.
+
+    A value that cannot change in place is returned as it is. Of any other value, a snapshot is
+    taken before the application gets it. At the end, the value is compared with its snapshot.
+    """
+
+    __slots__ = ("_data", "_meta", "_phase", "_tracker")
+
+    _phase: Phase
+    #: The keys of the application, with its flash queues.
+    _data: Record
+    #: The metadata, which the mapping methods hide.
+    _meta: Record
+    _tracker: Tracker
 
     def _use(self) -> Record:
-        """Return the data, which are loaded first; see to it that changes will be saved."""
+        """Return the data, read from the store on first use; changes to them will be saved."""
         raise NotImplementedError
-
-    def _changes(self) -> Changes:
-        data, meta, dumps = self._data, self._meta, self._dumps
-        values = {
-            key: (meta if key.startswith(META) else data).get(key, REMOVED) for key in self._touched
-        }
-        for key, before in self._snapshots.items():
-            if key not in values and is_changed(data[key], before, dumps):
-                values[key] = data[key]
-        return Changes(values, self._popped, self._unique, self._cleared)
 
     # -- reading --------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
-        value = (self._data if self._watched else self._use())[key]
+        value = (self._data if self._phase is OPEN else self._use())[key]
         if type(value) not in _PLAIN:
             self._hand_out(key, value)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        value = (self._data if self._watched else self._use()).get(key, default)
+        value = (self._data if self._phase is OPEN else self._use()).get(key, default)
         if type(value) not in _PLAIN:
             self._hand_out(key, value)
         return value
@@ -105,9 +104,8 @@ class SessionMapping(MutableMapping[str, Any]):
         return self._hand_out_all().items()
 
     def _hand_out(self, key: str, value: Any) -> None:
-        """Remember what a value is like, of which the caller gets hold."""
-        if key in self._data and key not in self._touched and key not in self._snapshots:
-            self._snapshots[key] = snapshot(value, self._dumps)
+        if key in self._data:  # otherwise it is the default of get()
+            self._tracker.watch(key, value)
 
     def _hand_out_all(self) -> Record:
         for key, value in self._use().items():
@@ -119,15 +117,15 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
-            raise TypeError(f"a session key is a text (str), not {type(key).__name__}")
+            raise TypeError(f"a session key is a string (str), not {type(key).__name__}")
         if key.startswith(META):
             raise ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
         self._use()[key] = value
-        self._touched.add(key)
+        self._tracker.touched.add(key)
 
     def __delitem__(self, key: str) -> None:
         del self._use()[key]
-        self._touched.add(key)
+        self._tracker.touched.add(key)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
         data = self._use()
@@ -135,26 +133,30 @@ class SessionMapping(MutableMapping[str, Any]):
             if default is _REQUIRED:
                 raise KeyError(key)
             return default
-        self._touched.add(key)
+        self._tracker.touched.add(key)
         return data.pop(key)
 
     def popitem(self) -> tuple[str, Any]:
         key, value = self._use().popitem()
-        self._touched.add(key)
+        self._tracker.touched.add(key)
         return key, value
 
     def clear(self) -> None:
-        """Remove all keys, and the tie to a user; a session left so leaves the store."""
-        self._cleared = True
-        self._touched.update(self._use())
-        self._data.clear()
+        """Remove all keys, and unbind the session from its user.
+
+        If nothing is added afterwards, the session is removed from the store.
+        """
+        data, tracker = self._use(), self._tracker
+        tracker.is_cleared = True
+        tracker.touched.update(data)
+        data.clear()
         if self._meta.pop(USER, None) is not None:
-            self._touched.add(USER)
+            tracker.touched.add(USER)
 
     def changed(self) -> None:
-        """Do nothing that is not done anyway: changes inside of values are found."""
+        """Do nothing that is necessary: changes inside of values are found without it."""
         self._use()
-        self._changed = True
+        self._tracker.is_forced = True
 
     # -- flash messages and CSRF tokens ---------------------------------------------------
 
@@ -164,16 +166,16 @@ class SessionMapping(MutableMapping[str, Any]):
         if not allow_duplicate:
             if msg in messages:
                 return
-            self._unique.setdefault(key, []).append(msg)
-        self._touched.add(key)
+            self._tracker.unique.setdefault(key, []).append(msg)
+        self._tracker.touched.add(key)
         messages.append(msg)
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         key = QUEUE + queue
         if key not in self._use():
             return []
-        self._popped.add(key)
-        self._touched.add(key)
+        self._tracker.popped.add(key)
+        self._tracker.touched.add(key)
         messages: list[Any] = self._data.pop(key)
         return messages
 
@@ -182,7 +184,7 @@ class SessionMapping(MutableMapping[str, Any]):
         return messages
 
     def new_csrf_token(self) -> str:
-        token = self[CSRF_TOKEN] = new_id()
+        token = self[CSRF_TOKEN] = random_id()
         return token
 
     def get_csrf_token(self) -> str:

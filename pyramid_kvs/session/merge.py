@@ -1,8 +1,4 @@
-"""What a request changed in a session, and how the changes of two requests become one.
-
-A record is the flat dict that is stored: the application's keys, flash queues and metadata. The
-changes of a request map a key to its new value, or to :data:`REMOVED`.
-"""
+"""What a request changed in a session, and how the changes of two requests are merged."""
 
 from __future__ import annotations
 
@@ -14,23 +10,18 @@ from typing import Any, TypeAlias
 
 from ..exceptions import SessionConflict
 from ..serializer import Data
+from .records import CREATED, META, QUEUE, Record
 
-Record: TypeAlias = "dict[str, Any]"
 Snapshot: TypeAlias = "Data | None"
 Dumps: TypeAlias = "Callable[[Any], Data]"
-
-QUEUE = "_f_"
-META = "__kvs_"
-CREATED = META + "created"
-USER = META + "user"
 
 REMOVED: Any = type("Removed", (), {"__repr__": lambda _: "REMOVED", "__slots__": ()})()
 
 
 def snapshot(value: Any, dumps: Dumps) -> Snapshot:
-    """Return what tells later, in :func:`is_changed`, whether a value was changed in place.
+    """Return what :func:`is_changed` later compares a value with.
 
-    :param dumps: of the codec, for values that are no plain data.
+    :param dumps: of the codec, for values that ``marshal`` cannot write.
     """
     try:
         return marshal.dumps(value)
@@ -39,7 +30,7 @@ def snapshot(value: Any, dumps: Dumps) -> Snapshot:
 
 
 def is_changed(value: Any, before: Snapshot, dumps: Dumps) -> bool:
-    """Return whether a value differs from its snapshot, in type or order too."""
+    """Return whether a value differs from its snapshot, types and order included."""
     after = snapshot(value, dumps)
     if after == before:
         return False
@@ -50,41 +41,42 @@ def is_changed(value: Any, before: Snapshot, dumps: Dumps) -> bool:
 
 
 def _comparable(value: Any) -> bytes:
-    # Later versions of the format depend on reference counts: a list that somebody still holds
-    # is written otherwise. They are twice as fast, so that this one only settles a difference.
+    # Later versions of the format depend on reference counts. They write a list differently while
+    # other code has a reference to it. But they are twice as fast, so this version is used only
+    # if they differ.
     return marshal.dumps(value, 2)
 
 
 def _encoded(value: Any, dumps: Dumps) -> Snapshot:
     try:
         return dumps({"value": value})
-    except Exception:  # noqa: BLE001  # the codec refuses it: the save will say so
+    except Exception:  # noqa: BLE001  # the codec refuses it, which the save reports
         return None
 
 
 def identical(one: Any, other: Any, dumps: Dumps) -> bool:
-    """Return whether two values are stored alike; ``1``, ``1.0`` and ``True`` are not."""
+    """Return whether two values have the same data; ``1``, ``1.0`` and ``True`` differ."""
     if one is REMOVED or other is REMOVED:
         return one is other
     return dumps({"value": one}) == dumps({"value": other})
 
 
-@dataclass
+@dataclass(slots=True)
 class Changes:
-    """What one request changed against what it loaded."""
+    """What one request changed, relative to what it read."""
 
-    #: key -> new value, or REMOVED.
+    #: The new value of each changed key, or ``REMOVED``.
     values: dict[str, Any] = field(default_factory=dict)
-    #: flash queues that were popped, whatever was pushed afterwards.
+    #: Flash queues that were popped. New messages may have been pushed afterwards.
     popped: Collection[str] = ()
-    #: messages pushed with ``allow_duplicate=False``, by queue.
+    #: Messages that were pushed with ``allow_duplicate=False``, by queue.
     unique: Mapping[str, list[Any]] = field(default_factory=dict)
-    #: whether ``clear()`` removed all keys; a session emptied by it leaves the store.
+    #: Whether ``clear()`` was called; the store then does not keep the session if it is empty.
     is_cleared: bool = False
 
 
 def difference(old: Record, new: Record, dumps: Dumps) -> Changes:
-    """Return the changes that make ``new`` of ``old``."""
+    """Return the changes that turn one record into another."""
     removed = {key: REMOVED for key in old if key not in new}
     changed = {
         key: value
@@ -95,17 +87,17 @@ def difference(old: Record, new: Record, dumps: Dumps) -> Changes:
 
 
 def merge(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Record:
-    """Return the record of the other request with this request's changes put in.
+    """Return a record that has the changes of both requests.
 
-    :param base: what this request loaded.
-    :param theirs: what stands in the store now.
+    :param base: the record that this request read.
+    :param theirs: the record that the store has now.
     """
     merged = dict(theirs)
     for key, value in changes.values.items():
         if key.startswith(QUEUE):
             value = _merged_queue(key, base, changes, theirs, dumps)
         elif key == CREATED and key in theirs:
-            continue  # it tells one session from the next, and so never changes
+            continue  # it identifies the session, so that it never changes
         if value is REMOVED:
             merged.pop(key, None)
         else:
@@ -114,18 +106,18 @@ def merge(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Recor
 
 
 def refuse_conflict(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> None:
-    """Raise ``SessionConflict`` if both requests changed one key, and not to the same value."""
+    """Raise ``SessionConflict`` if both requests changed a key, and to different values."""
     for key, value in changes.values.items():
         if key.startswith((QUEUE, META)):
             continue
         found = theirs.get(key, REMOVED)
         if identical(found, value, dumps) or identical(found, base.get(key, REMOVED), dumps):
             continue
-        raise SessionConflict(f"another request changed the session key {key!r} meanwhile")
+        raise SessionConflict(f"another request changed the session key {key!r} too")
 
 
 def _merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Any:
-    """Return the messages of the other request, without those popped here, with those pushed."""
+    """Return the messages of the other request without popped ones, and with pushed ones."""
     mine, before, there = changes.values[key], base.get(key, []), theirs.get(key, [])
     mine = [] if mine is REMOVED else mine
     if not all(isinstance(queue, list) for queue in (mine, before, there)):
@@ -161,7 +153,7 @@ class Messages:
         return self._counts[self._name(message)] > 0
 
     def take(self, message: Any) -> bool:
-        """Remove one such message; return whether there was one."""
+        """Remove one message of this kind; return whether there was one."""
         if message not in self:
             return False
         self._counts[self._name(message)] -= 1

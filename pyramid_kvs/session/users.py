@@ -1,8 +1,8 @@
 """Which sessions belong to a user, so that all of them can be ended.
 
-Where the store keeps what it is given, a record per user lists the keys of that user's sessions.
-A memcached may drop any record at any time; there a number per user, the epoch, is raised to end
-all sessions that carry a lower one.
+In most stores, a record per user lists the keys of the user's sessions. A memcached server can drop
+any record at any time. It has a number per user instead, the epoch. To end all sessions of the
+user, the epoch is raised, because a session with a lower epoch has ended.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import CodecError, KVSNotSupported
 from ..kvs import KVS
-from .merge import META, USER, Record
-from .store import SessionStore, created_at
+from .records import META, USER, Record, created_at
+from .store import SessionStore
 
 log = logging.getLogger("pyramid_kvs.session")
 
@@ -25,31 +25,33 @@ EPOCH = META + "user_epoch"
 _PREFIX = META + "user::"
 
 _MONTH = 30 * 24 * 3600.0
-#: A key is listed before its session is saved. It stays listed for so many seconds without one.
+#: A key is listed before its session is saved. It stays listed without one for this many seconds.
 _GRACE = 60.0
 _PRUNE_EVERY = 16
 
 
 class UserSession(NamedTuple):
-    """One live session of a user, as a page "your devices" shows it."""
+    """One live session of a user, for example for a page that lists the user's devices."""
 
-    #: Names the session for :func:`end_session`; it is not the id and gives no access.
+    #: Identifies the session for :func:`end_session`. It is not the id, and gives no access.
     handle: str
-    #: Seconds of the epoch.
+    #: In seconds of the epoch.
     created: int
-    #: Seconds of the epoch; ``None`` when sessions never expire, where it is not known.
+    #: In seconds of the epoch; ``None`` if sessions never expire.
     last_seen: int | None
-    #: Whether it is the session of this very request.
+    #: Whether it is the session of this request.
     is_current: bool
 
 
 def user_digest(user_id: object) -> str:
-    """Return what stands for a user in the store.
+    """Return the hash that identifies a user in the store.
 
-    :raises TypeError: the id is neither a text nor a whole number.
+    :raises TypeError: the id is neither a non-empty string nor an integer.
     """
     if isinstance(user_id, bool) or not isinstance(user_id, (str, int)) or user_id == "":
-        raise TypeError(f"a user id is a text or a whole number, not {type(user_id).__name__}")
+        raise TypeError(
+            f"a user id is a non-empty string or an integer, not {type(user_id).__name__}"
+        )
     return hashlib.sha256(str(user_id).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -58,31 +60,31 @@ def _handle(key: str) -> str:
 
 
 class Users(Protocol):
-    """How a store finds the sessions of a user."""
+    """Finds the sessions of a user in a store."""
 
     def enter(self, user: str, key: str, record: Record) -> Record:
-        """Note that a session is about to be saved; return metadata to save with it."""
+        """Add a session that will be saved next; return metadata to save with it."""
 
     def is_ended(self, record: Record) -> bool:
-        """Return whether a loaded session was ended together with others."""
+        """Return whether a session was ended together with others."""
 
     def is_stale(self, record: Record) -> bool:
-        """Return whether a loaded session is to be entered again."""
+        """Return whether a session that is in use must be entered again."""
 
     def all(self, user: str, current: Collection[str]) -> list[UserSession]:
-        """Return the live sessions, the latest used first."""
+        """Return the live sessions, the most recently used first."""
 
     def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
-        """End those sessions whose key is chosen; return their keys."""
+        """End the sessions with the chosen keys; return their keys."""
 
 
 class UserIndex:
-    """A record per user: session key -> when it was entered."""
+    """A record per user, which maps the key of each session to the time when it was entered."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
         self._driver = driver = store.driver
-        # It outlives every session: one that is older than half of it is entered again.
+        # The record outlives all sessions: after half of this time, a session is entered again.
         self._ttl = None if driver.ttl is None else max(_MONTH, 2 * driver.ttl)
 
     def enter(self, user: str, key: str, record: Record) -> Record:
@@ -125,11 +127,13 @@ class UserIndex:
 
     def _load(self, user: str) -> dict[str, float]:
         stored = self._driver.raw_load(_PREFIX + user)
-        return {} if stored is None else _entries(self._store.decode(stored.data))
+        return {} if stored is None else _entries(self._store.codec.decode(stored.data))
 
     def _live(self, user: str, keys: Iterable[str]) -> dict[str, Record]:
         found = self._driver.raw_load_many(list(keys))
-        records = {key: self._store.decode(stored.data) or {} for key, stored in found.items()}
+        records = {
+            key: self._store.codec.decode(stored.data) or {} for key, stored in found.items()
+        }
         return {
             key: record
             for key, record in records.items()
@@ -143,7 +147,7 @@ class UserIndex:
         live: Collection[str],
         at_once: Collection[str] = (),
     ) -> None:
-        """Strike out dead sessions, but none that another request is just about to save."""
+        """Remove dead sessions, but not sessions that another request will save next."""
         latest = time.time() - _GRACE
         dead = {
             key: entered
@@ -175,7 +179,7 @@ def _entries(value: Any) -> dict[str, float]:
 
 
 class UserEpochs:
-    """A number per user: sessions that carry a lower one are over, as are those without it."""
+    """A number per user. A session has ended if its number is lower or missing."""
 
     def __init__(self, driver: KVS) -> None:
         self._driver = driver
@@ -208,14 +212,14 @@ class UserEpochs:
         raise KVSNotSupported(f"the {self._driver.kvs} driver cannot list a user's sessions")
 
     def next(self, user: str) -> int:
-        """Return an epoch that is higher than that of every session."""
+        """Return an epoch that is higher than the epoch of every session."""
         return max(self._now(), (self._load(user) or 0) + 1)
 
     def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
         raise KVSNotSupported(f"the {self._driver.kvs} driver can only end all sessions at once")
 
     def raise_to(self, user: str, epoch: int) -> int:
-        """End all sessions of a lower epoch; return the epoch, which may be higher still."""
+        """End all sessions with a lower epoch; return the epoch, which may have become higher."""
 
         def raised(value: Any) -> int:
             return max(epoch, value) if isinstance(value, int) else epoch
@@ -232,5 +236,11 @@ class UserEpochs:
 
 
 def is_chosen(handle: str) -> Callable[[str], bool]:
-    """Return a test for the key that a handle names."""
+    """Return a function that recognizes the key of a handle."""
     return lambda key: _handle(key) == handle
+
+
+def users_of(store: SessionStore) -> Users:
+    """Return the way in which a store finds the sessions of a user."""
+    cannot_list = type(store.driver).get_keys is KVS.get_keys  # for example memcached
+    return UserEpochs(store.driver) if cannot_list else UserIndex(store)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from pyramid.request import Request
 from webob.cookies import parse_cookie  # type: ignore[attr-defined]
+
+
+def cookie_values(request: Request, name: str) -> Iterable[str]:
+    """Return the values that the cookies of a request have for a name, in the header's order."""
+    header = request.environ.get("HTTP_COOKIE")
+    if header is not None:
+        return values_of(header, name) if name in header else ()
+    value = request.cookies.get(name)  # a DummyRequest has its cookies in a dict
+    return () if value is None else (value,)
 
 
 def values_of(header: str, name: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session
+from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session, overtake
 
 STEPS = [False, "accept", "migrate", True]
 
@@ -119,18 +119,13 @@ def test_old_worker_changes_a_session_while_it_is_moved(store: Store) -> None:
 def test_session_moved_between_two_looks(store: Store) -> None:
     session_id = new_session(store.factory(), a=1)
     factory = store.factory(hash_keys="migrate")
-    load, looked = factory.driver.raw_load, []
 
-    def look_and_be_overtaken(key: str, renew: float | None = None) -> Any:
-        found = load(key, renew)
-        looked.append(key)
-        if len(looked) == 1:
-            other = Visit(store.factory(hash_keys="migrate"), session_id)
-            other.session["b"] = 2
-            other.end()
-        return found
+    def move() -> None:
+        other = Visit(store.factory(hash_keys="migrate"), session_id)
+        other.session["b"] = 2
+        other.end()
 
-    factory.driver.raw_load = look_and_be_overtaken
+    overtake(factory.driver, "raw_load", move, unless=sha256(session_id))
     assert dict(Visit(factory, session_id).session) == {"a": 1, "b": 2}
 
 

@@ -48,7 +48,7 @@ def test_write_without_header_is_dropped_with_one_warning(
     app = memory.app(session_type="header", key_name="X-Auth-Token")
     assert do(app, ["set", "a", 1], ["set", "b", 1], ["get", "a"]) == [None, None, 1]
     assert len(caplog.records) == 1
-    assert "x-auth-token" in caplog.text
+    assert "X-Auth-Token" in caplog.text
     assert memory.driver.get_keys() == []
 
 

@@ -90,8 +90,8 @@ def test_metadata_of_a_later_version_is_kept(memory: Store) -> None:
     assert memory.record("ab" * 20)["__kvs_later"] == [1]
 
 
-def test_keys_are_text(session: Any) -> None:
-    with pytest.raises(TypeError, match="text"):
+def test_keys_are_strings(session: Any) -> None:
+    with pytest.raises(TypeError, match="string"):
         session[1] = "x"
 
 

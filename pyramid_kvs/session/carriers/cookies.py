@@ -1,4 +1,4 @@
-"""The session cookie: found in a request, and written as a header."""
+"""The session id in a cookie."""
 
 from __future__ import annotations
 
@@ -9,87 +9,97 @@ from typing import Any, TypeAlias
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
-from webob.cookies import parse_cookie  # type: ignore[attr-defined]
+from pyramid.response import Response
 
-from ..messages import show
+from ...messages import show
+from ...web.cookies import cookie_values
+from ..keys import SessionId, random_id
+from ..state import StoreState
+from .base import Carrier
 
 Header: TypeAlias = "tuple[str, str]"
 
-#: A word, as the ids of old and of other makers are; but no SHA-256, lest a dump of a store with
-#: hashed keys logs anybody in.
+#: A word, because other applications may have made the id. Not a SHA-256, because an attacker
+#: could otherwise log in with the keys of a store whose keys are hashed.
 POSSIBLE_ID = re.compile(r"(?![0-9a-f]{64}\Z)[A-Za-z0-9_-]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9!#%&'*+.^_`|~-]+")
-_RESERVED = frozenset(
+_RESERVED_NAMES = frozenset(
     {"path", "comment", "domain", "max-age", "expires", "secure", "httponly", "samesite"}
 )
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
-_ODD = re.compile(r'["\\,]')
+_QUOTING = re.compile(r'["\\,]')
 _PAST = "; Max-Age=0; expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
-class SessionCookie:
-    """Reads and writes one cookie, with attributes that are prepared once.
+class CookieCarrier(Carrier):
+    """Reads and writes one cookie, whose attributes are prepared once.
 
     :param options: the checked options of ``kvs.session``.
     :param setting: its name, for messages.
-    :raises ConfigurationError: the options do not go together, or could break out of the header.
+    :raises ConfigurationError: the options contradict each other, or could break out of the
+        header.
     """
 
+    client_chooses = False
+
     def __init__(self, options: Mapping[str, Any], setting: str) -> None:
-        check_cookie(options, setting)
-        self.name: str = options["key_name"]
-        self._start = f"{self.name}="
-        place, attributes = _place(options), _attributes(options)
-        life = _max_age(options)
+        super().__init__()
+        _check(options, setting)
+        self.vary = ["Cookie"]
+        self._name: str = options["key_name"]
+        self._start = f"{self._name}="
+        place, attributes, max_age = _place(options), _attributes(options), _max_age(options)
         self._secure: bool | None = _is_secure(options)
         self._written = {
-            secure: f"{life}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
+            secure: f"{max_age}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
         }
         self._expired = {
             secure: f"{_PAST}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
         }
 
-    def find(self, request: Request) -> str | None:
-        """Return the session id that the request brought; ``None``: none, or no possible id."""
+    def find(self, request: Request) -> SessionId | None:
         header = request.environ.get("HTTP_COOKIE")
-        if header is None:
-            value = request.cookies.get(self.name)
-        elif self.name not in header:
-            return None
-        else:
-            value = self._plain_word(header) or self._last_value(header)
-        return value if value is not None and POSSIBLE_ID.fullmatch(value) else None
+        value = (header and self._plain_word(header)) or self._last_value(request)
+        return None if value is None or value.endswith(self._reserved) else SessionId(value)
 
     def _plain_word(self, header: str) -> str | None:
-        """Find what WebOb would, at a tenth of its time, or return ``None`` where it may differ."""
+        """Find what WebOb would, in a tenth of its time; ``None`` if it may find another value."""
         before, _, rest = header.partition(self._start)
         value, _, after = rest.partition(";")
-        if self.name in after or self.name in before or _ODD.search(header):
+        if self._name in after or self._name in before or _QUOTING.search(header):
             return None
         if before and not before.endswith((";", "; ")):
             return None
         return value if POSSIBLE_ID.fullmatch(value) else None
 
-    def _last_value(self, header: str) -> str | None:
-        # request.cookies raises UnicodeDecodeError for any cookie of the domain that is no UTF-8.
-        found = None
-        for name, value in parse_cookie(header):
-            if name == self.name.encode():
-                found = value.decode("latin-1")
-        return found
+    def _last_value(self, request: Request) -> str | None:
+        """Return the last of several values, as WebOb does, if it can be an id."""
+        last = None
+        for value in cookie_values(request, self._name):
+            last = value
+        return last if last is not None and POSSIBLE_ID.fullmatch(last) else None
 
-    def header(self, request: Request, session_id: str) -> Header:
-        """Return the header that gives the browser a session id."""
-        return ("Set-Cookie", self._start + session_id + self._written[self._secured(request)])
+    def ids_of(self, value: str) -> list[SessionId]:
+        return [SessionId(value)]
 
-    def expiry_header(self, request: Request) -> Header:
-        """Return the header that makes the browser forget the cookie."""
-        return ("Set-Cookie", self._start + self._expired[self._secured(request)])
+    def new_id(self) -> SessionId:
+        return SessionId(random_id())
 
-    def is_ours(self, header: Header) -> bool:
-        """Return whether a response header sets this cookie."""
-        return header[0].lower() == "set-cookie" and header[1].startswith(self._start)
+    def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
+        headers = response.headerlist
+        if state.found or state.is_removed or state.was_saved:
+            headers[:] = [header for header in headers if not self._is_own(header)]
+        if state.found:
+            headers.append(self._header(request, state.found.session_id.value))
+        elif state.is_removed:
+            headers.append(("Set-Cookie", self._start + self._expired[self._secured(request)]))
+
+    def _header(self, request: Request, value: str) -> Header:
+        return ("Set-Cookie", self._start + value + self._written[self._secured(request)])
+
+    def _is_own(self, header: Header) -> bool:
+        return header[1].startswith(self._start) and header[0].lower() == "set-cookie"
 
     def _secured(self, request: Request) -> bool:
         if self._secure is not None:
@@ -114,7 +124,7 @@ def _attributes(options: Mapping[str, Any]) -> str:
 
 
 def _is_secure(options: Mapping[str, Any]) -> bool | None:
-    """Return whether the cookie is secure; ``None``: when the request came by https."""
+    """Return whether the cookie is secure; ``None`` if this depends on the request's scheme."""
     prefixed = options["key_name"].startswith(("__Host-", "__Secure-"))
     if options["cookie_samesite"] == "None" or prefixed:
         return True
@@ -122,15 +132,12 @@ def _is_secure(options: Mapping[str, Any]) -> bool | None:
     return secure
 
 
-def check_cookie(options: Mapping[str, Any], setting: str) -> None:
-    """Refuse a cookie that browsers would, or whose attributes could add a header.
-
-    :raises ConfigurationError: names the key, what was found, and what is allowed.
-    """
+def _check(options: Mapping[str, Any], setting: str) -> None:
+    """Refuse a cookie that browsers refuse, or whose attributes could add a header."""
     name, path, domain = options["key_name"], options["cookie_path"], options["cookie_domain"]
     if not isinstance(name, str):
         _refuse(setting, "key_name", name, "one name: a list is for session_type 'header'")
-    if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+    if not _NAME.fullmatch(name) or name.lower() in _RESERVED_NAMES:
         _refuse(setting, "key_name", name, "a cookie name: letters, digits, '-' and '_'")
     if not _PATH.fullmatch(path):
         _refuse(setting, "cookie_path", path, "a path that begins with '/', without ';'")

@@ -1,0 +1,90 @@
+"""What all sessions of an application share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyramid.request import Request
+
+from ..kvs import KVS, Stored
+from .carriers import Carrier
+from .keys import SessionId, SessionKeys
+from .merge import Changes
+from .records import USER, Record
+from .state import StoreState
+from .store import Save, SessionStore, Written
+from .users import Users
+
+
+@dataclass(frozen=True)
+class SessionBackend:
+    """The parts of which the sessions of an application are made."""
+
+    #: The option of this name.
+    key_name: str | list[str]
+    driver: KVS
+    carrier: Carrier
+    keys: SessionKeys
+    store: SessionStore
+    users: Users
+
+    def session_keys(self, request: Request) -> list[str]:
+        """Return the keys that the session of a request may have, the key for new ones first."""
+        return self.keys_of(self.carrier.find(request))
+
+    def keys_of(self, session_id: SessionId | None) -> list[str]:
+        """Return the keys that a session with this id may have; none if there is no id."""
+        return [] if session_id is None else self.keys.all(session_id)
+
+    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+        """Let the session of a request use data that were already read, instead of reading them.
+
+        :param key: one of :meth:`session_keys`.
+        :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
+        """
+        request._kvs_preloaded = (key, stored)
+
+    def load(self, request: Request) -> tuple[StoreState, Record]:
+        """Return the state and the record of a request's session; the record may be empty."""
+        session_id = self.carrier.find(request)
+        preloaded: tuple[str, Stored | None] | None = getattr(request, "_kvs_preloaded", None)
+        loaded = None if session_id is None else self.store.load(session_id, preloaded)
+        if loaded is None:
+            return StoreState.absent(self.carrier.adopt(session_id)), {}
+        found, record = loaded
+        if self.store.is_over(record):
+            self.store.remove(found)
+            return StoreState.absent(self.carrier.adopt(session_id), is_removed=True), {}
+        if USER in record and self.users.is_ended(record):
+            return StoreState.absent(self.carrier.adopt(session_id)), {}
+        key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
+        return StoreState.loaded(found, key), record
+
+    def with_key(self, state: StoreState) -> StoreState:
+        """Return the state with a key to save under, and with a new id if it has none.
+
+        Without an id, a header session gets no key.
+        """
+        if state.key is not None:
+            return state
+        session_id = state.session_id or self.carrier.new_id()
+        if session_id is None:
+            return state
+        return state.with_key(session_id, self.keys.key_to_save_under(session_id))
+
+    def save(self, state: StoreState, record: Record, changes: Changes) -> Written | None:
+        """Save a session; see :meth:`SessionStore.save`.
+
+        :param state: with a key.
+        """
+        assert state.key is not None
+        found = state.found
+        base = None if found is None else found.data
+        there = self._at_target(state, state.key, record) if state.is_moving else None
+        return self.store.save(Save(state.key, base, record, changes), found, there)
+
+    def _at_target(self, state: StoreState, key: str, record: Record) -> Stored | None:
+        """Return what the store has at the key to which a session moves."""
+        if state.found is not None and state.found.session_id == state.session_id:
+            return self.driver.raw_load(key)  # another request may move it at the same time
+        return self.store.make_room(key, record) if self.carrier.client_chooses else None

@@ -1,0 +1,49 @@
+"""The interface of the carriers of session ids."""
+
+from __future__ import annotations
+
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..keys import SessionId
+from ..state import StoreState
+
+
+class Carrier:
+    """Finds the session id in a request, and tells the client what became of the session."""
+
+    #: The request headers on which responses depend.
+    vary: list[str]
+    #: Whether clients choose their ids, so that an unknown id is the id of an empty session.
+    client_chooses: bool
+
+    def __init__(self) -> None:
+        self._reserved: tuple[str, ...] = ()
+
+    def reserve(self, suffix: str) -> None:
+        """Let no session id end with a suffix."""
+        self._reserved += (suffix,)
+
+    def find(self, request: Request) -> SessionId | None:
+        """Return the id that the client sent; ``None`` if it sent none that is possible."""
+        raise NotImplementedError
+
+    def ids_of(self, value: str) -> list[SessionId]:
+        """Return the session ids that have a value."""
+        raise NotImplementedError
+
+    def adopt(self, session_id: SessionId | None) -> SessionId | None:
+        """Return the id of an empty session whose client sent this id.
+
+        It is ``None`` if the session needs a new id. A client that could choose its id could also
+        make another browser use it (session fixation).
+        """
+        return session_id if self.client_chooses else None
+
+    def new_id(self) -> SessionId | None:
+        """Return a new id; ``None`` if clients choose their ids."""
+        raise NotImplementedError
+
+    def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
+        """Tell the client the id of its session, or that the session was removed."""
+        raise NotImplementedError

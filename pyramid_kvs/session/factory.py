@@ -1,0 +1,99 @@
+"""The session factory, which Pyramid calls for ``request.session``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyramid.interfaces import ISessionFactory
+from pyramid.request import Request
+from zope.interface import implementer
+
+from ..application import Application
+from ..kvs import Stored
+from ..settings import parse
+from ..stores import build_driver, read_options
+from .backend import SessionBackend
+from .carriers import Carrier, CookieCarrier, HeaderCarrier
+from .keys import SessionKeys
+from .session import AuthTokenSession, CookieSession, Session
+from .settings import OPTIONS, SETTING
+from .store import SessionStore
+from .users import users_of
+
+
+@implementer(ISessionFactory)
+class SessionFactory:
+    """Makes the session of each request.
+
+    :param options: the value of ``kvs.session``, as an object or as JSON. As in 1.0, it can also
+        be the settings of an application, with that key.
+    :param name: the name of the setting, for messages.
+    :param application: the application whose drivers and codecs are used.
+    :raises pyramid.exceptions.ConfigurationError: an option is not valid.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any] | str,
+        *,
+        name: str = SETTING,
+        application: Application | None = None,
+    ) -> None:
+        if not isinstance(options, str) and SETTING in options:
+            options = options[SETTING]
+        checked = read_options(name, parse(name, options), OPTIONS)
+        self.session_class, carrier = _kind(checked, name)
+        self.key_name: str | list[str] = checked["key_name"]
+        self.ttl: float | None = checked["ttl"]
+        self.driver = build_driver(name, checked, application or Application())
+        keys = SessionKeys(checked["hash_keys"])
+        store = SessionStore(self.driver, keys, checked)
+        self._backend = SessionBackend(
+            self.key_name, self.driver, carrier, keys, store, users_of(store)
+        )
+
+    def __call__(self, request: Request) -> Session:
+        """Return the session of a request, which is not read yet."""
+        return self.session_class(request, self._backend)
+
+    def session_key(self, request: Request) -> str | None:
+        """Return the key that the session of a request would have in the store.
+
+        It is ``None`` if the request has no id or token, or one that is not possible.
+        """
+        keys = self.session_keys(request)
+        return keys[0] if keys else None
+
+    # -- for the rate limit ---------------------------------------------------------------
+
+    def session_keys(self, request: Request) -> list[str]:
+        """Return all keys that it may have, the key for new sessions first; see ``hash_keys``."""
+        return self._backend.session_keys(request)
+
+    def keys_of(self, session_id: str) -> list[str]:
+        """Return all keys that a session with this id or token may have."""
+        ids = self._backend.carrier.ids_of(session_id)
+        return [key for found in ids for key in self._backend.keys.all(found)]
+
+    def reserve(self, suffix: str) -> None:
+        """Let no session have a key that ends with a suffix.
+
+        Otherwise a client could send the token ``"token::ratelimit"``, and its session would be
+        stored where the counter of another client is.
+        """
+        self._backend.carrier.reserve(suffix)
+
+    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+        """Let the session of a request use data that were already read, instead of reading them.
+
+        :param key: one of :meth:`session_keys`.
+        :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
+        """
+        self._backend.preload(request, key, stored)
+
+
+def _kind(options: Mapping[str, Any], setting: str) -> tuple[type[Session], Carrier]:
+    if options["session_type"] == "cookie":
+        return CookieSession, CookieCarrier(options, setting)
+    return AuthTokenSession, HeaderCarrier(options["key_name"], setting)

@@ -1,0 +1,133 @@
+"""The states of a session during a request, and what changes them.
+
+A session has a :class:`Phase`, which says what the request has done with it so far, and a
+:class:`StoreState`, which says what the store has. Each event replaces them as a whole:
+
+============================  ======================  ==========  ========================
+event                         from phase              to phase    state of the store
+============================  ======================  ==========  ========================
+read or change                UNTOUCHED               OPEN        ``loaded`` or ``absent``
+read or change                SAVED                   OPEN        unchanged
+change of id                  OPEN                    OPEN        ``moving``
+``invalidate()``              UNTOUCHED, OPEN, SAVED  OPEN        ``removed``
+``save()``                    OPEN, SAVED             unchanged   ``saved`` or ``removed``
+response, save                OPEN                    SAVED       ``saved`` or ``removed``
+response, no change           OPEN                    SAVED       unchanged
+response, save fails          OPEN                    CLOSED      unchanged
+save finds the session ended  OPEN, SAVED             CLOSED      ``lost``
+============================  ======================  ==========  ========================
+
+A change of id is ``regenerate_id()`` or ``update_session_token()``. The next save then moves the
+record to another key. A save removes a session that ``clear()`` left empty. A session is ended if
+another request has removed it or changed its id since this request read it.
+
+If the store is unavailable, any other event raises ``KVSUnavailable`` and changes nothing. The
+response then finds the session UNTOUCHED, and only gets its ``Vary`` header.
+
+CLOSED is final. The data can still be read and changed, and ``invalidate()`` still removes the
+record, but this request saves nothing any more.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from ..kvs import Stored
+from ..serializer import Data
+from .keys import SessionId
+
+
+class Phase(enum.Enum):
+    """What a request has done with its session."""
+
+    #: Nothing has been read.
+    UNTOUCHED = enum.auto()
+    #: The data are there, and a callback of the response will save them.
+    OPEN = enum.auto()
+    #: The response has saved the session. The next use opens it again.
+    SAVED = enum.auto()
+    #: A save failed, or found that the session was ended.
+    CLOSED = enum.auto()
+
+
+UNTOUCHED, OPEN, SAVED, CLOSED = Phase
+
+
+class Found(NamedTuple):
+    """A record in the store, as this request last read or wrote it."""
+
+    #: The id with which it was found or saved.
+    session_id: SessionId
+    key: str
+    #: The data that the changes of this request are relative to.
+    data: Data
+    #: What a swap compares with. ``None`` after a save, because a swap does not return it.
+    stored: Stored | None
+
+
+class StoreState(NamedTuple):
+    """What the store has of a session, as far as this request knows."""
+
+    #: The id with which the session goes on. ``None`` if it needs a new one.
+    session_id: SessionId | None = None
+    #: The key to save under. ``None`` until it is needed.
+    key: str | None = None
+    #: ``None`` if the store does not have the session.
+    found: Found | None = None
+    #: Whether the session began in this request.
+    is_new: bool = True
+    #: Whether this request removed the session, so that the client must forget its id.
+    is_removed: bool = False
+    #: Whether this request saved the session, so that a response may contain its id.
+    was_saved: bool = False
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the next save moves the record to another key."""
+        return self.found is not None and self.found.key != self.key
+
+    @classmethod
+    def loaded(cls, found: Found, key: str) -> StoreState:
+        """Return the state of a session that was read.
+
+        :param key: to save under, which differs from that of ``found`` during a migration.
+        """
+        return cls(found.session_id, key, found, False)
+
+    @classmethod
+    def absent(cls, session_id: SessionId | None, is_removed: bool = False) -> StoreState:
+        """Return the state of a new session."""
+        return cls(session_id, None, None, True, is_removed)
+
+    def with_key(self, session_id: SessionId, key: str) -> StoreState:
+        _, _, found, is_new, is_removed, was_saved = self
+        return StoreState(session_id, key, found, is_new, is_removed, was_saved)
+
+    def moving(self, session_id: SessionId | None) -> StoreState:
+        """Return the state after a change of id; back to the old id, the record does not move."""
+        found = self.found
+        key = found.key if found is not None and found.session_id == session_id else None
+        return self._replace(session_id=session_id, key=key)
+
+    def saved(self, data: Data) -> StoreState:
+        """Return the state after a save, which needs a key."""
+        session_id, key, _, is_new, is_removed, _ = self
+        assert session_id is not None
+        assert key is not None
+        found = Found(session_id, key, data, None)
+        return StoreState(session_id, key, found, is_new, is_removed, True)
+
+    def removed(self, session_id: SessionId | None) -> StoreState:
+        """Return the state after this request removed the session.
+
+        :param session_id: the id with which an empty session goes on.
+        """
+        return StoreState(session_id, is_removed=True, was_saved=self.was_saved)
+
+    def lost(self) -> StoreState:
+        return self._replace(found=None, is_removed=False)
+
+
+#: Before the first use.
+UNKNOWN = StoreState()
