@@ -1,9 +1,14 @@
-"""``kvs.ratelimit``: a tween that counts requests and refuses those over a limit."""
+"""``kvs.ratelimit``: a tween that counts requests and refuses those over a limit.
+
+The names below are imported on first use. Every application includes the view option, and not
+every application has limits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pyramid.config import Configurator
 from pyramid.registry import Registry
@@ -13,19 +18,29 @@ from pyramid.tweens import EXCVIEW
 
 from ..application import ORDER_FEATURES, Application
 from ..web.attribute import RequestAttribute
-from .book import LimitSet
-from .decision import LimitStatus, RequestLimits
-from .limiter import Ratelimit
-from .response import RateLimitError
 from .settings import SETTING
-from .views import (
-    AT_ONCE,
-    CATEGORY,
-    DONE,
-    LATER,
-    Sorter,
-    describe_limit,
-)
+from .views import AT_ONCE, CATEGORY, DONE, LATER, RouteMatcher, describe
+
+if TYPE_CHECKING:
+    from .decision import RequestLimits
+    from .limiter import Ratelimit
+    from .limits import LimitStatus
+    from .registry import LimitSet
+    from .response import RateLimitError
+else:
+    _MODULES = {
+        "LimitSet": ".registry",
+        "LimitStatus": ".limits",
+        "RateLimitError": ".response",
+        "Ratelimit": ".limiter",
+        "RequestLimits": ".decision",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name], __name__), name)
+
 
 __all__ = [
     "LimitSet",
@@ -34,6 +49,7 @@ __all__ = [
     "Ratelimit",
     "RequestLimits",
     "includeme",
+    "limiter_of",
     "subscribe_ratelimit",
     "tween_factory",
 ]
@@ -48,51 +64,49 @@ def limiter_of(registry: Registry) -> Ratelimit | None:
 
 def includeme(config: Configurator) -> None:
     """Add the limiter and its tween."""
+    from .decision import RequestLimits
+    from .limiter import Ratelimit
+
     introspectable = config.introspectable(CATEGORY, SETTING, "all other views", "setting")
-    features = Application.of(config.registry).features
+    application = Application.of(config.registry)
 
     def build() -> None:
-        application = Application.of(config.registry)
-        limiter = Ratelimit(
-            config.registry.settings[SETTING],
-            features.get("kvs.session"),
-            application,
-            config.maybe_dotted,
-        )
-        features[SETTING] = limiter
-        introspectable["limits"] = ", ".join(map(describe_limit, limiter.book.limits)) or "none"
+        settings, session = config.registry.settings, application.features.get("kvs.session")
+        limiter = Ratelimit(settings[SETTING], session, application, config.maybe_dotted)
+        application.features[SETTING] = limiter
+        introspectable["limits"] = describe(limiter.registry.application.limits) or "none"
 
-    # One later than the session, whose store it uses.
+    # After the session, whose store it uses.
     config.action(SETTING, build, introspectables=(introspectable,), order=ORDER_FEATURES + 1)
     config.add_request_method(RequestAttribute(lambda _: RequestLimits()), "ratelimit")
     config.add_tween("pyramid_kvs.ratelimit.tween_factory", under=EXCVIEW)
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
-    """Return the tween that counts requests at once, or sees to it that a view does."""
+    """Return the tween that counts requests at once, or makes sure that a view counts them."""
     limiter = limiter_of(registry)
     if limiter is None:
         return handler
-    sorter = Sorter(limiter.views, registry)
+    matcher = RouteMatcher(limiter.registry.views, registry)
 
     def count_at_once(request: Request) -> Response:
         limiter.count(request)
         return handler(request)
 
     def count_in_time(request: Request) -> Response:
-        if not sorter.may_differ(request):
+        if not matcher.may_differ(request):
             request._kvs_counted = AT_ONCE
             return count_at_once(request)
         request._kvs_counted = LATER
         try:
             response = handler(request)
-        except Exception:  # a 404 too: no view answered, and the request counts all the same
+        except Exception:  # also a 404: no view has answered, but the request counts all the same
             _count_after(request, limiter)
             raise
         _count_after(request, limiter)
         return response
 
-    return count_in_time if sorter.is_needed else count_at_once
+    return count_in_time if matcher.is_needed else count_at_once
 
 
 def _count_after(request: Request, limiter: Ratelimit) -> None:
@@ -105,9 +119,9 @@ def _count_after(request: Request, limiter: Ratelimit) -> None:
 def subscribe_ratelimit(event: Any) -> None:
     """Count the request of an event, and add the header fields by a response callback.
 
-    For requests that did not pass through the router, and so not through the tween.
+    For requests that do not pass through the router, and so not through the tween.
 
-    :raises RateLimitError: it is over the limit.
+    :raises RateLimitError: the request is over a limit.
     """
     request = event.request
     limiter = limiter_of(request.registry)

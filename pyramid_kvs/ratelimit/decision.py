@@ -1,4 +1,4 @@
-"""``request.ratelimit``: what was decided on a request, and charging it more."""
+"""``request.ratelimit``: what was decided about a request, and charging it more."""
 
 from __future__ import annotations
 
@@ -8,77 +8,36 @@ from typing import NamedTuple, NoReturn
 from pyramid.request import Request
 from pyramid.response import Response
 
+from . import outage
 from .counting import Hit, LimitCheck, LimitResult, Rule
-from .options import Limit
+from .limits import Limit, LimitStatus, most_restrictive
 from .response import RateLimitError, add_headers
 from .store import LimitStore
 
 
-class LimitStatus:
-    """What one limit says to a request."""
-
-    __slots__ = ("_result", "is_counted", "policy")
-
-    def __init__(self, limit: Limit, result: LimitResult, is_counted: bool = True) -> None:
-        self.policy = limit
-        self._result = result
-        #: False while the store is away and ``on_error`` is ``"allow"``.
-        self.is_counted = is_counted
-
-    def __repr__(self) -> str:
-        return f"<LimitStatus {self.name!r}: {self.remaining} of {self.limit} remain>"
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    @property
-    def allowed(self) -> bool:
-        return self._result.allowed
-
-    @property
-    def limit(self) -> int:
-        return self.policy.rule.limit
-
-    @property
-    def window(self) -> float:
-        """In seconds."""
-        return self.policy.window
-
-    @property
-    def remaining(self) -> int:
-        return self._result.remaining
-
-    @property
-    def reset(self) -> float:
-        """Seconds until more remains than now."""
-        return self._result.reset_ms / 1000
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds until a request like this one is let in; 0 for one that was."""
-        return self._result.retry_ms / 1000
-
-
 class Counters(NamedTuple):
-    """The counters of one store on which a request was counted."""
+    """The counters of one store that counted a request."""
 
     store: LimitStore
     limits: list[Limit]
     checks: list[LimitCheck]
-    is_known: bool  # the session
+    #: Whether the store knows the session.
+    is_known: bool
 
     def hit(self, cost: int | None = None, sign: int = 1) -> Hit | None:
-        """Count ``cost`` units on each; ``None``: as many as the limit counts for a request."""
+        """Count more units on each of them.
+
+        :param cost: ``None`` means the units that the limit counts for a request.
+        """
         checks = [
             check._replace(rule=_costing(check.rule, cost, sign))
-            for check in settled(self.checks, self.is_known)
+            for check in resolved(self.checks, self.is_known)
         ]
-        return self.store.hit(self.limits, checks).hit
+        return outage.count(self.store, self.limits, checks).hit
 
 
-def settled(checks: Iterable[LimitCheck], is_known: bool) -> list[LimitCheck]:
-    """Return checks whose counter no longer depends on the session."""
+def resolved(checks: Iterable[LimitCheck], is_known: bool) -> list[LimitCheck]:
+    """Return checks whose counters no longer depend on the session."""
     keys = [(check.rule, check.key if is_known else check.unknown_key) for check in checks]
     return [LimitCheck(rule, key, key) for rule, key in keys]
 
@@ -88,10 +47,10 @@ def _costing(rule: Rule, cost: int | None, sign: int) -> Rule:
 
 
 class RequestLimits:
-    """What was decided on a request.
+    """What was decided about a request.
 
     ``results`` has a :class:`LimitStatus` for each limit that applies, and is empty on an exempt
-    view. ``limit``, ``remaining`` and ``reset`` are those of the most restrictive one, or
+    view. ``limit``, ``remaining`` and ``reset`` are those of the most restrictive limit, or
     ``None``.
     """
 
@@ -124,19 +83,19 @@ class RequestLimits:
 
     @property
     def reset(self) -> float | None:
-        """Seconds until more remains than now."""
+        """The seconds until more units remain than now."""
         status = most_restrictive(self.results)
         return None if status is None else status.reset
 
     def charge(self, cost: int = 1) -> None:
-        """Count more units for this request on all its limits; best before the work is done.
+        """Count more units for this request on all its limits, best before the work is done.
 
-        :param cost: below zero gives units back.
-        :raises RateLimitError: a limit has not so many left; then nothing is counted.
-        :raises KVSUnavailable: the store is away, and ``on_error`` is ``"deny"``.
+        :param cost: a negative number returns units.
+        :raises RateLimitError: a limit does not have so many units left; then nothing is counted.
+        :raises KVSUnavailable: the store is unavailable, and ``on_error`` is ``"deny"``.
         """
         if isinstance(cost, bool) or not isinstance(cost, int):
-            raise TypeError(f"a cost is a whole number, not {type(cost).__name__}")
+            raise TypeError(f"a cost is an integer, not {type(cost).__name__}")
         done: list[Counters] = []
         for counters in self._counters:
             hit = counters.hit(cost)
@@ -146,21 +105,21 @@ class RequestLimits:
                     self.refuse(done, cost)
                 done.append(counters)
 
-    # for the limiter
+    # -- for the limiter ------------------------------------------------------------------
 
     @property
     def is_empty(self) -> bool:
         return not self._statuses
 
     def note(self, limits: Sequence[Limit], results: Iterable[LimitResult | None]) -> None:
-        """Keep what a store said of the limits."""
+        """Keep the results of a store."""
         statuses = self._statuses
         for limit, result in zip(limits, results, strict=True):
             if result is not None:
                 statuses[limit] = LimitStatus(limit, result)
 
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
-        """Keep that no store counted on the limits: all they allow remains."""
+        """Note that no store has counted the request, so that all units of the limits remain."""
         for limit in limits:
             self._statuses[limit] = LimitStatus(
                 limit, LimitResult(True, limit.rule.burst, 0, 0), is_counted=False
@@ -171,7 +130,7 @@ class RequestLimits:
         self._counters.append(counters)
 
     def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
-        """Give back what other stores have counted already, and raise."""
+        """Return the units that other stores have already counted, and raise."""
         for counters in done:
             hit = counters.hit(cost, -1)
             if hit is not None:
@@ -179,14 +138,7 @@ class RequestLimits:
         raise RateLimitError([status for status in self.results if not status.allowed])
 
     def add_headers(self, request: Request, response: Response) -> None:
-        """Tell the client; a response callback."""
+        """Add the header fields to a response; a response callback."""
         statuses = list(self._statuses.values())
         told = [status for status in statuses if status.policy.tells_x]
         add_headers(response, statuses, most_restrictive(told))
-
-
-def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus | None:
-    """Return the limit that refuses, or else the one with the fewest units left."""
-    if len(statuses) < 2:
-        return statuses[0] if statuses else None
-    return min(statuses, key=lambda one: (one.allowed, one.remaining, -one.reset))

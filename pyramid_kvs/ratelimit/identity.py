@@ -1,7 +1,7 @@
-"""Who is counted: the client's address, a session, a user, or what the application says.
+"""Who is counted: the client's address, a session, a user, or what the application returns.
 
-An identity is the first part of a counter's key. Those that are no session keys begin with
-``@``, which no session key does.
+An identity is the first part of the key of a counter. It is a session key, or begins with ``@``,
+which no session key does.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from ..logs import ThrottledLog
 
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
 
-#: A word, perhaps with a header's name before it; anything else is hashed.
+#: A word that may follow the name of a header. Anything else is hashed.
 _PLAIN = re.compile(r"(?:@?[A-Za-z0-9-]+::)?[A-Za-z0-9._=~+/@-]+", re.ASCII)
 _LONGEST = 64
 _ADDRESS = "@address::"
 UNKNOWN_ADDRESS = _ADDRESS + "none"
 
 
-class SessionLike(Protocol):
-    """What the limit asks of a session factory."""
+class SessionSource(Protocol):
+    """What the limiter needs of a session factory."""
 
     driver: KVS
     ttl: float | None
 
     def session_keys(self, request: Request) -> list[str]:
-        """Return the keys that the request's session may have, that of a new one first."""
+        """Return the keys that the request's session may have, the key for new sessions first."""
 
     def keys_of(self, session_id: str) -> list[str]:
-        """Return all keys that a session with this id or token may have."""
+        """Return the keys that a session with this id or token may have."""
 
     def reserve(self, suffix: str) -> None:
-        """Let no session have a key that ends with the suffix of a counter's key."""
+        """Let no session have a key that ends with a suffix."""
 
     def preload(self, request: Request, key: str, stored: Stored | None) -> None:
-        """Give a request's session the data that were already read."""
+        """Let the request's session use what was loaded, instead of loading it again."""
 
 
 class Identity(NamedTuple):
-    """Whom a request counts for, its session being known or not; ``None``: for nobody."""
+    """Who a request is counted for, if its session is known or not; ``None`` means nobody."""
 
     known: str | None
     unknown: str | None
 
 
-#: Gives the identity of a request, whose session key (``None``: it has none) is found already.
+#: Returns the identity of a request and of its session key, which is ``None`` without a session.
 Identify = Callable[[Request, "str | None"], Identity]
 NOBODY = Identity(None, None)
 
@@ -63,7 +63,7 @@ def identify_by(by: str, unknown: str, resolve: Callable[[str], Any]) -> Identif
     """Return the function for a limit's ``by`` and ``unknown``.
 
     :param resolve: imports a dotted name.
-    :raises ValueError: ``by`` is none of the known words, no header and no callable.
+    :raises ValueError: ``by`` is not a known word, a header or a callable.
     """
     if by == "session":
         return _BY_SESSION[unknown]
@@ -78,24 +78,24 @@ def identify_by(by: str, unknown: str, resolve: Callable[[str], Any]) -> Identif
 
 
 def address(request: Request) -> str:
-    """Return the identity of a client without a better one; the same for a whole IPv6 /64."""
+    """Return the identity of a client by its address; all addresses of an IPv6 /64 share one."""
     found = getattr(request, "remote_addr", None)
     if not found:
         log.warning(
-            "requests bring no client address (REMOTE_ADDR), as behind a unix socket: all clients "
-            "without a session share one rate limit; let the WSGI server set it from its proxy"
+            "requests have no client address (REMOTE_ADDR), as behind a unix socket: all clients "
+            "without a session share one rate limit; let the WSGI server take it from its proxy"
         )
         return UNKNOWN_ADDRESS
     return address_of(found)
 
 
 @functools.lru_cache(maxsize=4096)
-def address_of(text: str) -> str:
-    """Return the identity of an address: for IPv6 its /64, an IPv4-mapped one as IPv4."""
+def address_of(found: str) -> str:
+    """Return the identity of an address: IPv6 as its /64, and an IPv4-mapped one as IPv4."""
     try:
-        parsed = ipaddress.ip_address(text.partition("%")[0])
+        parsed = ipaddress.ip_address(found.partition("%")[0])
     except ValueError:
-        return plain(_ADDRESS + text)
+        return plain(_ADDRESS + found)
     if isinstance(parsed, ipaddress.IPv4Address):
         return f"{_ADDRESS}{parsed}"
     if parsed.ipv4_mapped is not None:
@@ -104,7 +104,7 @@ def address_of(text: str) -> str:
 
 
 def plain(identity: str) -> str:
-    """Return an identity as it stands in keys: hashed if it is long or has odd characters."""
+    """Return an identity as it is in keys: hashed if it is long or has special characters."""
     if len(identity) <= _LONGEST and _PLAIN.fullmatch(identity):
         return identity
     return "sha256:" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
@@ -154,7 +154,7 @@ def _user(request: Request) -> str | None:
 
 def _header(name: str) -> Callable[[Request], str | None]:
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ValueError(f"{name!r} is no name of a header")
+        raise ValueError(f"{name!r} is not the name of a header")
     variable = "HTTP_" + name.upper().replace("-", "_")
 
     def find(request: Request) -> str | None:
@@ -174,7 +174,7 @@ def _callable(by: str, resolve: Callable[[str], Any]) -> Identify:
         if identity is None:
             return NOBODY
         if not isinstance(identity, str):
-            raise TypeError(f"{by} returned {type(identity).__name__}, expected a text or None")
+            raise TypeError(f"{by} returned {type(identity).__name__}, expected a string or None")
         return _only(plain(f"@by::{identity}"))
 
     return identify

@@ -10,11 +10,12 @@ from pyramid.request import Request
 
 from ..application import Application
 from ..exceptions import KVSError, KVSUnavailable
-from .book import Group, LimitBook, LimitSet, ViewLimits
+from . import outage
 from .counting import LimitCheck
-from .decision import Counters, RequestLimits, settled
-from .identity import SessionLike
-from .options import Limit, read_setting
+from .decision import Counters, RequestLimits, resolved
+from .identity import SessionSource
+from .limits import Limit
+from .registry import Group, LimitRegistry, LimitSet
 
 _RESOLVER = DottedNameResolver(None)
 
@@ -22,9 +23,9 @@ _RESOLVER = DottedNameResolver(None)
 class Ratelimit:
     """The limiter of an application.
 
-    :param settings: of ``kvs.ratelimit``: JSON text, an object, or a list of objects.
-    :param session: a session factory; its holders are counted, by default on its store.
-    :param application: whose drivers and codecs are known.
+    :param settings: the value of ``kvs.ratelimit``: JSON, an object, or a list of objects.
+    :param session: a session factory. Its sessions are counted, by default on its store.
+    :param application: the application whose drivers and codecs are used.
     :param resolve: imports a dotted name.
     :raises pyramid.exceptions.ConfigurationError: the settings are not valid.
     """
@@ -32,33 +33,28 @@ class Ratelimit:
     def __init__(
         self,
         settings: Any,
-        session: SessionLike | None = None,
+        session: SessionSource | None = None,
         application: Application | None = None,
         resolve: Callable[[str], Any] = _RESOLVER.maybe_resolve,
     ) -> None:
         self.session = session
-        self.book = LimitBook(session, application or Application(), resolve)
-        #: What holds where no view says otherwise.
-        self.application = LimitSet(self.book.add_application(read_setting(settings)))
-        #: The views that have an option of their own.
-        self.views: list[ViewLimits] = []
-        #: The limits that routes give to their views, by the route's name.
-        self.of_routes: dict[str, list[Limit]] = {}
+        self.registry = LimitRegistry(session, application or Application(), resolve)
+        self.registry.add_setting(settings)
 
     def count(self, request: Request, limits: LimitSet | None = None) -> RequestLimits:
-        """Count a request, and see to the header fields of its response.
+        """Count a request, and have the header fields added to its response.
 
-        :param limits: ``None``: those of the application.
+        :param limits: ``None`` means the limits of the application.
         :returns: what ``request.ratelimit`` is from now on.
-        :raises RateLimitError: it is over a limit; then no limit has counted it.
-        :raises KVSUnavailable: a store is away, and ``on_error`` is ``"deny"``.
+        :raises RateLimitError: the request is over a limit. Then no limit has counted it.
+        :raises KVSUnavailable: a store is unavailable, and ``on_error`` is ``"deny"``.
         """
-        limits = self.application if limits is None else limits
+        limits = self.registry.application if limits is None else limits
         decided = request.__dict__.get("ratelimit")
         if not isinstance(decided, RequestLimits):
             decided = request.ratelimit = RequestLimits()
         if limits.groups:
-            self.book.watch.look(request)
+            self.registry.watch.look(request)
             if decided.is_empty:
                 request.add_response_callback(decided.add_headers)
             self._count(request, limits, decided)
@@ -80,15 +76,16 @@ class Ratelimit:
     def _count_group(
         self, request: Request, group: Group, session_keys: list[str], decided: RequestLimits
     ) -> Counters | None:
-        """Count on one store; return where, or ``None`` where nothing was counted."""
+        """Count on one store; return the counters, or ``None`` if nothing was counted."""
         limits = group.limits
         if group.by_method:
             limits = [limit for limit in limits if limit.applies(request)]
         checks, asked = self._checks(request, group, limits, session_keys)
         if not checks:
             return None
+        renew = None if asked is None or self.session is None else self.session.ttl
         try:
-            hit, is_of_store = group.store.hit(limits, checks, asked, self._renewal(asked))
+            hit, is_of_store = outage.count(group.store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)
             raise
@@ -103,20 +100,17 @@ class Ratelimit:
     def _checks(
         self, request: Request, group: Group, limits: list[Limit], session_keys: list[str]
     ) -> tuple[list[LimitCheck], str | None]:
-        """Return what to count, and the session that the counters' store is to look for."""
+        """Return what to count, and the session that the counters' store loads with them."""
         session_key = session_keys[0] if session_keys else None
-        checks = [_check(limit, request, session_key) for limit in limits]
+        checks = [limit.check(request, session_key) for limit in limits]
         if not (checks and session_keys and group.by_session):
             return checks, None
-        if group.store is self.book.session_store and len(session_keys) == 1:
+        if group.store is self.registry.session_store and len(session_keys) == 1:
             return checks, session_key
-        return settled(checks, self._is_known(request, session_keys)), None
-
-    def _renewal(self, session_key: str | None) -> float | None:
-        return None if session_key is None or self.session is None else self.session.ttl
+        return resolved(checks, self._is_known(request, session_keys)), None
 
     def _is_known(self, request: Request, session_keys: list[str]) -> bool:
-        """Look for a session that is kept elsewhere than the counters, or under one of two keys."""
+        """Look for a session in another store than the counters, or under one of two keys."""
         if self.session is None:
             return False
         for key in session_keys:
@@ -128,12 +122,3 @@ class Ratelimit:
             if stored is not None:
                 return True
         return False
-
-
-def _check(limit: Limit, request: Request, session_key: str | None) -> LimitCheck:
-    identity = limit.identify(request, session_key)
-    return LimitCheck(
-        limit.rule,
-        None if identity.known is None else identity.known + limit.suffix,
-        None if identity.unknown is None else identity.unknown + limit.suffix,
-    )

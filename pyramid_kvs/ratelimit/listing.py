@@ -1,4 +1,4 @@
-"""The limits of an application for its operators: a list by view, and clearing counters."""
+"""The limits of an application for its operators: listing them by view, and clearing counters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from .identity import UNKNOWN_ADDRESS, address_of, plain
 from .limiter import Ratelimit
-from .options import Limit
+from .limits import Limit
 
 
 class Row(NamedTuple):
-    """One limit, or that there is none, where it holds; all as text."""
+    """A limit and where it applies, or that there is no limit; all as strings."""
 
     scope: str
     name: str
@@ -25,8 +25,8 @@ class Row(NamedTuple):
 
 def rows(limiter: Ratelimit) -> list[Row]:
     """Return a row for each limit of the application, then of each view with an option."""
-    listed = list(_rows("application", limiter.application.limits, "no limit"))
-    for view in limiter.views:
+    listed = list(_rows("application", limiter.registry.application.limits, "no limit"))
+    for view in limiter.registry.views:
         listed += _rows(view.label, view.limits.limits, "exempt")
     return listed
 
@@ -51,11 +51,11 @@ def _rows(scope: str, limits: list[Limit], otherwise: str) -> Iterator[Row]:
 def clear(limiter: Ratelimit, who: str) -> int:
     """Remove the counters of a session, address, user or header's value; return how many.
 
-    :param who: a session's id or token, an address, or what else limits count by.
-    :raises KVSError: a store does not do it.
+    :param who: the id or token of a session, an address, or another identity.
+    :raises KVSError: a store does not remove them.
     """
     removed = 0
-    for limit in limiter.book.limits:
+    for limit in limiter.registry.limits:
         for identity in sorted(_identities(limiter, limit, who)):
             removed += limit.store.driver.raw_delete(identity + limit.suffix) is not None
     return removed
@@ -67,7 +67,7 @@ def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
         found.add(UNKNOWN_ADDRESS)
     if limit.by == "session":
         session = limiter.session
-        found |= {plain(key) for key in ([] if session is None else session.keys_of(who))}
+        found |= {plain(key) for key in (() if session is None else session.keys_of(who))}
     elif limit.by == "user":
         found.add(plain(f"@user::{who}"))
     elif limit.by.startswith("header:"):

@@ -1,4 +1,4 @@
-"""Whether other processes serve the same application, where each has a store of its own."""
+"""Warn if several processes serve an application and each has a separate store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SERVERS = re.compile(r"gunicorn|uwsgi|mod_wsgi|uvicorn|hypercorn|granian")
 
 
 class ProcessWatch:
-    """Warns once if limits count in this process's memory and it is not the only one."""
+    """Warns once if limits count in the memory of this process, and there are other processes."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -27,28 +27,28 @@ class ProcessWatch:
         self._has_warned = False
 
     def add(self, driver: KVS) -> None:
-        """Take note of a store that limits count on, at the start."""
+        """Note at the start that limits count on a store."""
         if driver.kvs in _OWN_STORES:
             self._is_on = not self._has_warned
             if self._is_on and workers_in_sight():
                 self._warn()
 
     def look(self, request: Request) -> None:
-        """Look at a request, whose server knows best."""
+        """Look at a request, because its server tells whether there are other processes."""
         if self._is_on and (request.environ.get("wsgi.multiprocess") or os.getpid() != self._pid):
             self._warn()
 
     def _warn(self) -> None:
         self._is_on, self._has_warned = False, True
         log.warning(
-            "kvs.ratelimit counts in this process's memory, and more than one process serves: "
-            "each counts alone, so that together they let through more than the limit; "
+            "kvs.ratelimit counts in this process's memory, but there is more than one process: "
+            "each counts separately, so together they admit more requests than the limit allows; "
             'use a store that they share, for example {"kvs": "redis"}'
         )
 
 
 def workers_in_sight() -> bool:
-    """Return whether the environment or a server's command line asks for several workers."""
+    """Return whether the environment or the server's command line sets several workers."""
     asked = os.environ.get("WEB_CONCURRENCY", "")
     if asked.isdecimal() and int(asked) > 1:
         return True
@@ -59,5 +59,5 @@ def workers_in_sight() -> bool:
 
 
 def _is_uwsgi() -> bool:
-    uwsgi = sys.modules.get("uwsgi")  # exists only within its server
+    uwsgi = sys.modules.get("uwsgi")  # exists only in processes of uWSGI
     return uwsgi is not None and getattr(uwsgi, "numproc", 1) > 1

@@ -1,4 +1,4 @@
-"""What a client learns of its limits: header fields, and the answer over the limit."""
+"""What a client learns about its limits: header fields, and the response over the limit."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.response import Response
 from webob.acceptparse import create_accept_header
 
-if TYPE_CHECKING:
-    from .decision import LimitStatus
+from .limits import LimitStatus
 
-#: From the registry of problem types: RFC 9457 and draft-ietf-httpapi-ratelimit-headers-10.
+#: From the IANA registry of problem types; see RFC 9457 and
+#: draft-ietf-httpapi-ratelimit-headers-10.
 PROBLEM_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
 PROBLEM_JSON = "application/problem+json"
 
-_OURS = frozenset(
+_FIELDS = frozenset(
     {
         *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
         *("RateLimit-Policy", "RateLimit"),
@@ -31,12 +31,12 @@ _OURS = frozenset(
 class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
     """Raised for a request over the limit; as a response, 429 with ``Retry-After``.
 
-    ``limit`` and ``remaining`` are those of the most restrictive limit, ``retry_after`` the
-    seconds to wait, ``violated`` the names of the limits that refuse.
+    ``limit`` and ``remaining`` are those of the most restrictive limit. ``retry_after`` is the
+    number of seconds to wait. ``violated`` has the names of the limits that refuse the request.
     """
 
-    explanation = "Too many requests. Please wait before the next."
-    retry_after = 0  # not WebOb's property of that name, which is a date
+    explanation = "Too many requests. Please wait before you send the next one."
+    retry_after = 0  # replaces WebOb's property of this name, which is a date
 
     def __init__(self, violated: Sequence[LimitStatus]) -> None:
         seconds = retry_after(violated)
@@ -50,7 +50,7 @@ class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
             self.status = longest.policy.error_status
 
     def prepare(self, environ: dict[str, Any]) -> None:
-        """Write the body: problem details where the client prefers JSON, else a page or text."""
+        """Write the body: problem details for clients that prefer JSON, otherwise HTML or text."""
         if not self.has_body and _prefers_json(environ):
             self.content_type = PROBLEM_JSON
             self.charset = None
@@ -74,26 +74,26 @@ def _prefers_json(environ: dict[str, Any]) -> bool:
 
 
 def retry_after(violated: Sequence[LimitStatus]) -> int:
-    """Return whole seconds, never fewer than the ``t`` of any limit that refuses."""
+    """Return seconds as an integer, at least the ``t`` of each limit that refuses."""
     return max(1, *(math.ceil(max(one.retry_after, one.reset)) for one in violated))
 
 
 def add_headers(
     response: Response, statuses: Sequence[LimitStatus], x_status: LimitStatus | None
 ) -> None:
-    """Put the header fields on a response, in the place of those that a subrequest left there.
+    """Add the header fields to a response, instead of those that a subrequest has added.
 
-    :param x_status: the limit that ``X-RateLimit-*`` tells of.
+    :param x_status: the limit that ``X-RateLimit-*`` describes.
     """
     headers = response.headerlist
-    if not _OURS.isdisjoint([name for name, _ in headers]):
-        headers[:] = [header for header in headers if header[0] not in _OURS]
+    if not _FIELDS.isdisjoint([name for name, _ in headers]):
+        headers[:] = [header for header in headers if header[0] not in _FIELDS]
     if x_status is not None:
         headers += _x_fields(x_status)
     told = [status for status in statuses if status.is_counted and status.policy.tells_ietf]
     if told:
         headers += [
-            ("RateLimit-Policy", ", ".join([one.policy.field for one in told])),
+            ("RateLimit-Policy", ", ".join([one.policy.policy_field for one in told])),
             ("RateLimit", ", ".join([_quota(one) for one in told])),
         ]
     violated = [status for status in statuses if not status.allowed]
@@ -110,8 +110,3 @@ def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
 
 def _quota(status: LimitStatus) -> str:
     return f"{status.policy.quoted};r={status.remaining};t={math.ceil(status.reset)}"
-
-
-def quoted(name: str) -> str:
-    """Return a printable ASCII text as a String of RFC 9651."""
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

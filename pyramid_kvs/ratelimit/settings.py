@@ -1,11 +1,14 @@
-"""The options of ``kvs.ratelimit`` and of a view's ``ratelimit``."""
+"""The setting ``kvs.ratelimit`` and a view's ``ratelimit``: their keys, and reading them."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ..messages import closest
+from pyramid.exceptions import ConfigurationError
+
+from ..messages import closest, show, unknown_name
 from ..settings import (
     InvalidOption,
     Option,
@@ -16,12 +19,19 @@ from ..settings import (
     names,
     one_of,
     optional,
+    parse,
     positive_integer,
     string,
 )
-from ..stores import DRIVER_OPTIONS
+from ..stores import DRIVER_OPTIONS, read_options
 
 SETTING = "kvs.ratelimit"
+
+#: The checked options of one limit.
+Options = Mapping[str, Any]
+
+_IDENTITIES = ("session", "address", "user")
+_OTHER_IDENTITIES = ("header:NAME", "dotted.name.of.a.callable")
 
 _METHODS = (
     *("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"),
@@ -86,3 +96,84 @@ OPTIONS: dict[str, Option] = {
 }
 
 VIEW_OPTIONS: dict[str, Option] = {**OPTIONS, "add": Option(flag, False)}
+
+
+class ViewOption(NamedTuple):
+    """The option ``ratelimit`` that a view has, or its route."""
+
+    #: ``False`` if the view has no limit.
+    value: Any
+    #: The view, for messages and lists.
+    label: str
+    #: What the names of its limits begin with, if they are not given.
+    scope: str
+    #: The name of the view's route; ``None`` if it is found by traversal.
+    route: str | None
+    #: Whether the route has the option, and not the view. Its views then share the limits.
+    is_of_route: bool = False
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"ratelimit of {self.label}"
+
+
+def read_setting(value: Any) -> list[Options]:
+    """Return the options of each limit of ``kvs.ratelimit``, which is an object or a list.
+
+    :raises ConfigurationError: see :mod:`pyramid_kvs.settings`.
+    """
+    return _read(SETTING, parse(SETTING, value), OPTIONS)
+
+
+def read_view_option(option: ViewOption) -> list[Options]:
+    """Return the options of each limit of a view."""
+    place, value = option.place, option.value
+    if value is False:
+        return []
+    if isinstance(value, str) or not isinstance(value, (Mapping, Sequence)):
+        raise ConfigurationError(
+            f"{place}: found {show(value)}, expected false (no limit), an object such as "
+            '{"limit": 5, "window": 60}, or a list of them'
+        )
+    return _read(place, parse(place, value), VIEW_OPTIONS)
+
+
+def _read(place: str, parsed: Any, table: Mapping[str, Option]) -> list[Options]:
+    if not isinstance(parsed, list):
+        return [_checked(place, parsed, table)]
+    return [_checked(f"{place}[{index}]", item, table) for index, item in enumerate(parsed)]
+
+
+def _checked(place: str, value: Any, table: Mapping[str, Option]) -> Options:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{place}: found {show(value)}, expected an object, for example "
+            '{"limit": 100, "window": 60}'
+        )
+    options = read_options(place, value, table)
+    _check_burst(place, options)
+    _check_by(place, options["by"])
+    return options
+
+
+def _check_burst(place: str, options: Options) -> None:
+    burst = options["burst"]
+    if burst is not None and options["strategy"] != "gcra":
+        raise ConfigurationError(
+            f"{place}: burst: found {burst}, but strategy {show(options['strategy'])} has no "
+            'burst: leave it out, or write "strategy": "gcra"'
+        )
+    most = burst or options["limit"]
+    if options["cost"] > most:
+        raise ConfigurationError(
+            f"{place}: cost: found {options['cost']}, expected at most {most} (the "
+            f"{'burst' if burst else 'limit'}), because otherwise no request ever passes"
+        )
+
+
+def _check_by(place: str, by: str) -> None:
+    if by in _IDENTITIES or by.startswith("header:") or re.search(r"[.:]", by):
+        return
+    known = [*_IDENTITIES, *_OTHER_IDENTITIES]
+    raise ConfigurationError(f"{place}: by: {unknown_name('identity', by, known)}")

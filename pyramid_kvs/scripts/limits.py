@@ -1,4 +1,4 @@
-"""``pkvs limits``: the limits of an application by view, and lifting one."""
+"""``pkvs limits``: list the limits of an application by view, or clear their counters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clear",
         metavar="SESSION-OR-ADDRESS",
-        help="remove the counters of a session id or token, an address, or whoever else limits "
-        "count by; 'none': of clients without an address",
+        help="remove the counters of a session id or token, an address, or another identity that "
+        "limits count by; 'none' means clients without an address",
     )
 
 
@@ -47,11 +47,12 @@ def _clear(limiter: Ratelimit, who: str) -> None:
         print_line(f"counters removed: {clear(limiter, who)}")
     except KVSError as error:
         raise Failed(str(error)) from error
-    alone = {limit.name for limit in limiter.book.limits if limit.store.driver.kvs == "memory"}
-    if alone:
+    limits = limiter.registry.limits
+    in_memory = sorted({limit.name for limit in limits if limit.store.driver.kvs == "memory"})
+    if in_memory:
         print_line(
-            f"not those of {', '.join(sorted(alone))}: they are in the memory of the server's "
-            "processes, which forget them when they restart"
+            f"not removed: the counters of {', '.join(in_memory)}, which are in the memory of the "
+            "server's processes until those restart"
         )
 
 
@@ -62,4 +63,4 @@ def _print_table(table: list[Row]) -> None:
         print_line("  ".join(cells).rstrip())
 
 
-LIMITS = Command("list the rate limits by view, or lift one", add_arguments, run)
+LIMITS = Command("list the rate limits by view, or clear counters", add_arguments, run)

@@ -1,1 +1,1 @@
-"""The rate limit: strategies, admission under load, headers, identities, views, outages."""
+"""Tests of the rate limit: strategies, load, header fields, identities, views, outages."""

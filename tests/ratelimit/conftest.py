@@ -1,5 +1,5 @@
-"""Fixtures of the rate limit's tests."""
+"""Fixtures for the tests of the rate limit."""
 
-from tests.ratelimit.stores import store
+from tests.ratelimit.stores import mock_store, store
 
-__all__ = ["store"]
+__all__ = ["mock_store", "store"]

@@ -1,4 +1,4 @@
-"""A proxy that counts round trips: how often the client speaks after the server did."""
+"""A proxy that counts round trips: how often the client sends after the server has sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class TripCounter:
-    """Passes bytes between clients and one server, each connection in a thread."""
+    """Passes bytes between clients and a server, in one thread for each connection."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -29,7 +29,7 @@ class TripCounter:
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
         server_spoke = True
-        # Closed under way: select() calls that a ValueError.
+        # select() raises ValueError for a socket that another thread has closed.
         with contextlib.suppress(OSError, ValueError), client, server:
             while True:
                 for ready in select.select([client, server], [], [])[0]:
@@ -53,7 +53,7 @@ class TripCounter:
 
 @contextlib.contextmanager
 def count_trips(port: int) -> Iterator[TripCounter]:
-    """Run a proxy before a server."""
+    """Run a proxy in front of a server."""
     proxy = TripCounter(port)
     thread = threading.Thread(target=proxy.run, daemon=True)
     thread.start()

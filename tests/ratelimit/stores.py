@@ -1,4 +1,4 @@
-"""The stores that limits count on, as settings, and applications made in a test."""
+"""Settings of the stores that limits count on, and applications for tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from webtest import TestApp
 
 from pyramid_kvs.kvs import KVS
 from pyramid_kvs.ratelimit.counting import STRATEGIES
+from pyramid_kvs.testing import MockCache
 
 Settings = dict[str, Any]
 
@@ -23,7 +24,7 @@ STRATEGY_NAMES = list(STRATEGIES)
 
 
 def store_settings(name: str, request: pytest.FixtureRequest) -> Settings:
-    """Return ``kvs`` and ``kvs_kwargs`` of a store whose server is started and empty."""
+    """Return ``kvs`` and ``kvs_kwargs`` of a store whose server is running and empty."""
     if name == "redis":
         url = request.getfixturevalue("redis_server").url
         return {"kvs": "redis", "kvs_kwargs": {"url": url}}
@@ -37,6 +38,18 @@ def store_settings(name: str, request: pytest.FixtureRequest) -> Settings:
         driver.close()
         return {"kvs": "postgresql", "kvs_kwargs": found}
     return {"kvs": "memory", "kvs_kwargs": {}}
+
+
+@pytest.fixture
+def mock_store(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of the mock driver, whose store is empty."""
+    monkeypatch.setattr(MockCache, "cached_data", {})
+    return {"kvs": "mock"}
+
+
+def mock_keys() -> list[str]:
+    """Return the keys in the store of the mock driver."""
+    return [key.decode() for key in MockCache.cached_data]
 
 
 def hello(request: Request) -> Response:
@@ -56,7 +69,7 @@ def make_app(
     address: str | None = "192.0.2.1",
     **settings: Any,
 ) -> TestApp:
-    """Return an application with ``/`` (hello) and ``/visit`` under a rate limit."""
+    """Return an application with a rate limit and the views ``/`` (hello) and ``/visit``."""
     settings["kvs.ratelimit"] = ratelimit
     if session is not None:
         settings["kvs.session"] = json.dumps(session)
@@ -72,12 +85,18 @@ def make_app(
     return TestApp(app, extra_environ={} if address is None else {"REMOTE_ADDR": address})
 
 
+def policies(response: Any) -> list[str]:
+    """Return the names of the limits in the header field ``RateLimit`` of a response."""
+    listed = response.headers.get("RateLimit", "")
+    return [item.split('"')[1] for item in listed.split(", ") if item]
+
+
 def statuses(app: TestApp, count: int, path: str = "/", **options: Any) -> list[int]:
-    """Return the statuses of so many requests."""
+    """Send some requests; return the statuses of their responses."""
     return [app.get(path, status="*", **options).status_int for _ in range(count)]
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Settings:
-    """Each store, as settings."""
+    """The settings of each store."""
     return store_settings(request.param, request)

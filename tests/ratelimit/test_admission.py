@@ -1,4 +1,4 @@
-"""How many requests get through when many processes ask at the same time."""
+"""How many requests are admitted if many processes send them at the same time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _shared: dict[str, Any] = {}
 
 
 def hammer(app: TestApp, processes: int = PROCESSES, tries: int = TRIES) -> Counter[int]:
-    """Send requests from so many forked processes at once; return how often each status came.
+    """Send requests from several forked processes at once; return how often each status came.
 
-    The application was made, and used, before the fork.
+    The application was made and used before the fork.
     """
     context = multiprocessing.get_context("fork")
     _shared.update(app=app, barrier=context.Barrier(processes), tries=tries)
@@ -44,7 +44,7 @@ def _ask(number: int) -> Counter[int]:
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 @pytest.mark.parametrize("name", SHARED_STORES)
-def test_processes_together_get_exactly_the_limit(
+def test_all_processes_together_get_exactly_the_limit(
     request: pytest.FixtureRequest, name: str, strategy: str
 ) -> None:
     limit = {"limit": 50, "window": HOUR, "strategy": strategy}
@@ -68,7 +68,7 @@ def test_a_refused_request_takes_nothing_from_other_limits(
     found = hammer(app)
     assert found[200] + found[429] == PROCESSES * TRIES
     assert found[200] <= 30
-    if name == "redis":  # elsewhere a limit holds units for a moment before it gives them back
+    if name == "redis":  # on other stores a refused request holds units for a moment
         assert found[200] == 30
     while statuses(app, 1) == [200]:
         found[200] += 1
@@ -80,7 +80,7 @@ def test_a_refused_request_takes_nothing_from_other_limits(
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
-def test_threads_of_a_process_get_exactly_the_limit_in_memory(strategy: str) -> None:
+def test_all_threads_together_get_exactly_the_limit_in_memory(strategy: str) -> None:
     app = make_app({"limit": 50, "window": HOUR, "strategy": strategy, "kvs": "memory"})
     barrier = threading.Barrier(PROCESSES)
 

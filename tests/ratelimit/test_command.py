@@ -1,4 +1,4 @@
-"""``pkvs limits``, on the ini file of an application."""
+"""The command ``pkvs limits``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Write = Callable[..., str]
 
 
 def main(global_config: dict[str, str], **settings: Any) -> Any:
-    """Make an application with a limited view, an exempt one, and a visit counter."""
+    """Make an application with a limited view, an exempt view, and a counter of visits."""
 
     def configure(config: Any) -> None:
         config.add_route("search", "/search")
@@ -37,7 +37,7 @@ def main(global_config: dict[str, str], **settings: Any) -> Any:
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write an ini file with these settings; return its path."""
+    """Return a function that writes an ini file with some settings and returns its path."""
     module = types.ModuleType("pkvs_limits_application")
     vars(module)["main"] = main
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -51,7 +51,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def test_lists_the_limits_by_view(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_limits_are_listed_by_view(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     limits = [{}, {"limit": 1000, "window": 86400, "by": "address", "kvs": "memory"}]
     ini = write(session={"kvs": "memory"}, ratelimit=limits)
     assert pkvs.main(["limits", ini]) == 0
@@ -70,7 +70,9 @@ def test_lists_the_limits_by_view(write: Write, capsys: pytest.CaptureFixture[st
     assert lines[6].split()[-1] == "exempt"
 
 
-def test_says_what_is_missing(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_application_without_limits_is_an_error(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert pkvs.main(["limits", write(session={"kvs": "memory"})]) == 1
     assert "kvs.ratelimit is not set" in capsys.readouterr().err
 
@@ -83,7 +85,7 @@ def on_redis(server: RedisServer, write: Write, **session: Any) -> tuple[str, Te
 
 
 @pytest.mark.parametrize("hash_keys", [False, True])
-def test_clears_the_counters_of_a_session(
+def test_the_counters_of_a_session_are_cleared(
     write: Write,
     redis_server: RedisServer,
     capsys: pytest.CaptureFixture[str],
@@ -102,7 +104,7 @@ def test_clears_the_counters_of_a_session(
     assert stores.statuses(app, 2, extra_environ=other) == [200, 200]
 
 
-def test_clears_the_counters_of_an_address(
+def test_the_counters_of_an_address_are_cleared(
     write: Write, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ini, app = on_redis(redis_server, write)
@@ -112,7 +114,7 @@ def test_clears_the_counters_of_an_address(
     assert stores.statuses(app, 3) == [200, 200, 429]
 
 
-def test_clears_header_tokens_and_keys(
+def test_the_counters_of_header_tokens_are_cleared(
     write: Write, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
@@ -128,15 +130,16 @@ def test_clears_header_tokens_and_keys(
     assert stores.statuses(app, 3, headers=headers) == [200, 200, 429]
 
 
-def test_tells_that_memory_cannot_be_cleared(
+def test_the_output_says_that_memory_cannot_be_cleared(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ini = write(session={"kvs": "memory"}, ratelimit={"name": "here"})
     assert pkvs.main(["limits", ini, "--clear", "192.0.2.1"]) == 0
-    assert "not those of here, search-60s: they are in the memory" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "not removed: the counters of here, search-60s, which are in the memory" in printed
 
 
-def test_a_store_that_is_away_is_an_error(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unavailable_store_is_an_error(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"redis://:s3cret@127.0.0.1:{free_port()}/0"
     ini = write(session={"kvs": "redis", "kvs_kwargs": {"url": url}}, ratelimit={})
     assert pkvs.main(["limits", ini, "--clear", "192.0.2.1"]) == 1

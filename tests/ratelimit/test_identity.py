@@ -1,9 +1,11 @@
-"""Who is counted, and that nobody gets around it by leaving out, forging or varying anything."""
+"""Who is counted. No client avoids a limit by leaving out, forging or varying what it sends."""
 
 from __future__ import annotations
 
 import json
-import logging
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,8 +15,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from webtest import TestApp
 
-from pyramid_kvs.ratelimit import identity
-from tests.ratelimit.stores import Settings, make_app, statuses, visit
+from tests.ratelimit.stores import Settings, make_app, mock_keys, statuses, visit
 from tests.servers import RedisServer
 
 LIMIT = {"limit": 3, "window": 600}
@@ -45,7 +46,7 @@ def test_two_sessions_of_an_address_are_counted_apart(store: Settings) -> None:
     assert statuses(other, 4) == [200, 200, 200, 429]
 
 
-def test_leaving_the_cookie_out_is_no_way_around(store: Settings) -> None:
+def test_requests_without_the_cookie_do_not_avoid_the_limit(store: Settings) -> None:
     app = make_app(LIMIT, store)
     found = []
     for _ in range(4):
@@ -54,7 +55,7 @@ def test_leaving_the_cookie_out_is_no_way_around(store: Settings) -> None:
     assert found == [200, 200, 200, 429]
 
 
-def test_forged_cookies_are_no_way_around(store: Settings) -> None:
+def test_forged_cookies_do_not_avoid_the_limit(store: Settings) -> None:
     app = make_app(LIMIT, store)
     found = []
     for number in range(4):
@@ -67,7 +68,7 @@ def test_forged_cookies_are_no_way_around(store: Settings) -> None:
 @pytest.mark.parametrize(
     "cookie", ["", "x", "a" * 39, "::ratelimit", "é" * 40, FORGED + "::ratelimit"]
 )
-def test_cookies_that_are_no_id_count_by_address(cookie: str) -> None:
+def test_cookies_that_are_not_ids_count_by_address(cookie: str) -> None:
     app = make_app(LIMIT, MEMORY)
     headers = {"Cookie": f"session_id={cookie}".encode().decode("latin-1")}
     assert statuses(app, 4, headers=headers) == [200, 200, 200, 429]
@@ -79,7 +80,7 @@ def test_a_cookie_header_that_does_not_decode_is_counted(header: str) -> None:
     assert statuses(app, 4, headers={"Cookie": header}) == [200, 200, 200, 429]
 
 
-def test_counters_stand_at_session_key_and_suffix(redis_server: RedisServer) -> None:
+def test_the_key_of_a_counter_is_the_session_key_and_the_suffix(redis_server: RedisServer) -> None:
     session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
     app = make_app({**LIMIT, "key_suffix": "::n"}, session)
     app.get("/visit"), app.get("/"), app.get("/")
@@ -99,7 +100,7 @@ def test_any_request_of_a_known_session_renews_it(redis_server: RedisServer) -> 
     assert redis_server.client.ttl(key) > 290
 
 
-def test_a_session_kept_elsewhere_than_the_counters_is_looked_up(
+def test_a_session_in_another_store_than_the_counters_is_looked_up(
     redis_server: RedisServer,
 ) -> None:
     session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
@@ -149,7 +150,7 @@ def test_tokens_with_a_session_count_apart() -> None:
     assert statuses(app, 5, **with_token("two")) == [200, 200, 200, 200, 429]
 
 
-def test_unknown_session_counts_tokens_as_they_are_sent() -> None:
+def test_unknown_session_counts_tokens_as_the_client_sends_them() -> None:
     app = make_app({**LIMIT, "unknown": "session"}, TOKENS)
     for token in ("one", "two", "a token that is odd and long " * 9):
         assert statuses(app, 4, **with_token(token)) == [200, 200, 200, 429]
@@ -165,8 +166,8 @@ def test_unknown_allow_counts_known_sessions_only(store: Settings) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["::ratelimit", "::ratelimit::two"])
-def test_no_token_makes_its_session_the_counter_of_another(suffix: str) -> None:
-    """Else a write to that session, in an exempt view too, would set the counter back."""
+def test_a_session_cannot_be_stored_at_the_counter_of_another(suffix: str) -> None:
+    """Otherwise a write to that session, also in an exempt view, would reset the counter."""
 
     def configure(config: Configurator) -> None:
         config.add_route("exempt", "/exempt")
@@ -191,7 +192,7 @@ def test_no_token_makes_its_session_the_counter_of_another(suffix: str) -> None:
         *("Cf-Connecting-Ip", "Remote-Addr", "Client-Ip", "Via"),
     ],
 )
-def test_forwarded_headers_are_not_believed(name: str) -> None:
+def test_forwarded_headers_are_ignored(name: str) -> None:
     app = make_app({**LIMIT, **MEMORY})
     found = [
         statuses(
@@ -210,7 +211,7 @@ def test_addresses_are_counted_apart() -> None:
     assert from_address(app, "192.0.2.1", 1) == [429]
 
 
-def test_ipv6_neighbours_in_a_64_share_a_limit() -> None:
+def test_ipv6_addresses_in_one_64_share_a_limit() -> None:
     app = make_app({**LIMIT, **MEMORY})
     found = [from_address(app, f"2001:db8:0:7:{n:x}::{n}", 1)[0] for n in range(1, 5)]
     assert found == [200, 200, 200, 429]
@@ -230,34 +231,40 @@ def test_ipv6_neighbours_in_a_64_share_a_limit() -> None:
         (None, "@address::none"),
     ],
 )
-def test_identity_of_an_address(address: str | None, expected: str) -> None:
-    environ = {} if address is None else {"REMOTE_ADDR": address}
-    assert identity.address(Request(environ)) == expected
+def test_the_key_of_an_address(mock_store: Settings, address: str | None, expected: str) -> None:
+    make_app({**LIMIT, **mock_store}, address=address).get("/")
+    assert mock_keys() == [f"ratelimit::{expected}::ratelimit"]
 
 
 @pytest.mark.parametrize("address", ["unix:", "1.2.3.4:80", "x\r\nflush_all", "a" * 5000, "é"])
-def test_an_odd_address_is_hashed(address: str) -> None:
-    found = identity.address(Request({"REMOTE_ADDR": address}))
-    assert found.startswith("sha256:")
-    assert len(found) == 71
+def test_an_address_with_special_characters_is_hashed(mock_store: Settings, address: str) -> None:
+    make_app({**LIMIT, **mock_store}, address=address).get("/")
+    (key,) = mock_keys()
+    assert re.fullmatch("ratelimit::sha256:[0-9a-f]{64}::ratelimit", key)
 
 
-def test_clients_without_an_address_share_a_limit_and_a_warning(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    throttled = identity.ThrottledLog(logging.getLogger(identity.__name__))
-    monkeypatch.setattr(identity, "log", throttled)
-    app = make_app({**LIMIT, **MEMORY}, address=None)
-    assert statuses(app, 4) == [200, 200, 200, 429]
-    assert [record.message for record in caplog.records if "REMOTE_ADDR" in record.message] != []
-    assert len(caplog.records) == 1
+def test_clients_without_an_address_share_a_limit_and_a_warning() -> None:
+    """In a new process, because the warning is logged once in an hour and process."""
+    program = f"""
+import logging
+from tests.ratelimit.stores import make_app, statuses
+logging.basicConfig(format="%(message)s")
+app = make_app({ {**LIMIT, **MEMORY} }, address=None)
+print(statuses(app, 4))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert result.stdout == "[200, 200, 200, 429]\n"
+    assert [line for line in result.stderr.splitlines() if "REMOTE_ADDR" in line] != []
+    assert result.stderr.count("share one rate limit") == 1
 
 
 # -- users, headers, callables ---------------------------------------------------------------
 
 
 class ByParameter:
-    """A security policy that believes everything."""
+    """A security policy that trusts a parameter of the request."""
 
     def authenticated_userid(self, request: Request) -> Any:
         return request.params.get("user")
@@ -298,7 +305,7 @@ def test_by_callable() -> None:
     assert statuses(app, 4, "/?tenant=b%20" + "b" * 99) == [200, 200, 200, 429]
     assert statuses(app, 4, "/?tenant=") == [200] * 4
     assert "X-RateLimit-Limit" not in app.get("/?tenant=").headers
-    with pytest.raises(TypeError, match="tenant returned int, expected a text or None"):
+    with pytest.raises(TypeError, match="tenant returned int, expected a string or None"):
         app.get("/?tenant=number")
 
 
@@ -306,13 +313,13 @@ def test_by_callable() -> None:
     ("by", "message"),
     [
         ("adress", "did you mean 'address'"),
-        ("header:", "'' is no name of a header"),
-        ("header:X Y", "'X Y' is no name of a header"),
+        ("header:", "'' is not the name of a header"),
+        ("header:X Y", "'X Y' is not the name of a header"),
         ("no.such.module", "by: .*no"),
         (f"{__name__}.LIMIT", "cannot be called"),
     ],
 )
-def test_by_what_is_not_there_stops_the_start(by: str, message: str) -> None:
+def test_an_invalid_by_stops_the_start(by: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_app({**LIMIT, **MEMORY, "by": by})
 
@@ -326,7 +333,7 @@ def test_missing_values_are_not_limited_with_unknown_allow() -> None:
 # -- methods, applications -------------------------------------------------------------------
 
 
-def test_only_the_methods_that_are_named_count() -> None:
+def test_only_the_listed_methods_count() -> None:
     app = make_app({**LIMIT, **MEMORY, "methods": ["post", "GET"]})
     assert [app.options("/").status_int for _ in range(5)] == [200] * 5
     found = [app.post("/", status="*"), app.head("/", status="*"), app.get("/", status="*")]
@@ -334,7 +341,7 @@ def test_only_the_methods_that_are_named_count() -> None:
     assert app.head("/", status="*").status_int == 429
 
 
-def test_two_applications_of_a_process_share_nothing() -> None:
+def test_two_applications_in_one_process_share_nothing() -> None:
     one, two = (make_app(json.dumps({**LIMIT, **MEMORY})) for _ in range(2))
     assert statuses(one, 4) == [200, 200, 200, 429]
     assert statuses(two, 4) == [200, 200, 200, 429]

@@ -1,4 +1,4 @@
-"""Limits on drivers that know nothing of limits: the mock, and one written for 1.0."""
+"""Limits on drivers that do not run scripts: the mock, and a driver written for 1.0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.ratelimit.stores import STRATEGY_NAMES, hello, statuses, visit
 
 
 class DictClient(dict[bytes, Any]):
-    """A store as the base class of drivers expects it."""
+    """A client as the base class of drivers expects it."""
 
     def set(self, key: bytes, value: Any, ttl: float | None) -> None:
         self[key] = value
@@ -24,7 +24,7 @@ class DictClient(dict[bytes, Any]):
 
 
 class OldKVS(KVS):
-    """All that a driver of 1.0 needed."""
+    """All that a driver for 1.0 needed."""
 
     def _create_client(self, **kwargs: Any) -> DictClient:
         return DictClient()
@@ -57,8 +57,8 @@ def test_limits_count_on_any_driver(
     assert statuses(app, 3) == [200, 200, 429]
 
 
-def test_a_counter_that_never_stands_still_refuses() -> None:
-    """Everybody who changed it meanwhile was let in: to let this one in too would be too many."""
+def test_a_counter_that_others_change_all_the_time_refuses() -> None:
+    """Each change has admitted another request, so that this one could be too many."""
 
     class Busy(OldKVS):
         update_attempts = 5

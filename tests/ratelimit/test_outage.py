@@ -1,4 +1,4 @@
-"""The store being away: killed, hung, and back again."""
+"""The store is unavailable: killed or hung, and back again."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def hang(server: RedisServer) -> None:
 
 
 @pytest.fixture(params=[kill, hang])
-def away(request: pytest.FixtureRequest) -> Callable[[RedisServer], None]:
+def break_store(request: pytest.FixtureRequest) -> Callable[[RedisServer], None]:
     return request.param  # type: ignore[no-any-return]
 
 
 def quickest(app: TestApp, count: int = 3) -> tuple[list[int], float]:
-    """Return the statuses of requests, and how long the quickest took."""
+    """Send requests; return their statuses, and the seconds that the quickest one took."""
     found, times = [], []
     for _ in range(count):
         started = time.monotonic()
@@ -47,13 +47,13 @@ def quickest(app: TestApp, count: int = 3) -> tuple[list[int], float]:
 
 def test_allow_lets_requests_pass_and_logs_once(
     own_redis: OwnRedis,
-    away: Callable[[RedisServer], None],
+    break_store: Callable[[RedisServer], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = own_redis()
     app = limited(server, "allow")
     assert statuses(app, 4) == [200, 200, 200, 429]
-    away(server)
+    break_store(server)
     found, _ = quickest(app)
     assert found == [200, 200, 200]
     headers = app.get("/").headers
@@ -61,15 +61,17 @@ def test_allow_lets_requests_pass_and_logs_once(
     assert "RateLimit" not in headers
     logged = [record.getMessage() for record in caplog.records if record.name == LOG]
     assert len(logged) == 1
-    assert logged[0].startswith("rate limit: the store is away, requests pass uncounted: redis at")
+    assert logged[0].startswith(
+        "rate limit: the store is unavailable, requests pass uncounted: redis at"
+    )
     assert "192.0.2.1" not in logged[0]
 
 
-def test_deny_answers_503(own_redis: OwnRedis, away: Callable[[RedisServer], None]) -> None:
+def test_deny_answers_503(own_redis: OwnRedis, break_store: Callable[[RedisServer], None]) -> None:
     server = own_redis()
     app = limited(server, "deny")
     assert statuses(app, 1) == [200]
-    away(server)
+    break_store(server)
     response = app.get("/", status=503)
     assert int(response.headers["Retry-After"]) > 0
     assert response.headers["X-RateLimit-Limit"] == "3"
@@ -79,12 +81,12 @@ def test_deny_answers_503(own_redis: OwnRedis, away: Callable[[RedisServer], Non
 
 
 def test_memory_counts_in_the_process(
-    own_redis: OwnRedis, away: Callable[[RedisServer], None]
+    own_redis: OwnRedis, break_store: Callable[[RedisServer], None]
 ) -> None:
     server = own_redis()
     app = limited(server, "memory")
     assert statuses(app, 2) == [200, 200]
-    away(server)
+    break_store(server)
     response = app.get("/")
     assert response.headers["RateLimit"] == '"session-600s";r=2;t=600'
     assert statuses(app, 3) == [200, 200, 429]
@@ -92,8 +94,8 @@ def test_memory_counts_in_the_process(
     assert statuses(other, 4) == [200, 200, 200, 429]
 
 
-def test_a_hung_store_does_not_hold_up_every_request(own_redis: OwnRedis) -> None:
-    """After one request that waited, others pass without asking it for a second."""
+def test_a_hung_store_does_not_delay_every_request(own_redis: OwnRedis) -> None:
+    """After one request has waited, others pass for a second without asking the store."""
     server = own_redis()
     app = limited(server, "allow")
     app.get("/")
@@ -131,10 +133,10 @@ def test_a_limiter_starts_while_its_store_is_down(own_redis: OwnRedis) -> None:
     assert "RateLimit" in app.get("/").headers
 
 
-def test_a_store_that_refuses_is_away_too(
+def test_on_error_also_applies_if_the_store_refuses(
     own_redis: OwnRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A key of another type, say, which the limit did not put there."""
+    """For example because the key has another type, which the limit has not written."""
     server = own_redis()
     app = limited(server, "allow")
     server.client.lpush("ratelimit::@address::192.0.2.1::ratelimit", "x")
@@ -142,7 +144,7 @@ def test_a_store_that_refuses_is_away_too(
     assert "WRONGTYPE" in caplog.text
 
 
-def test_each_limit_says_what_holds(own_redis: OwnRedis) -> None:
+def test_each_limit_has_its_own_on_error(own_redis: OwnRedis) -> None:
     server = own_redis()
     store = {"kvs": "redis", "kvs_kwargs": {"url": server.url}, "window": 600}
     app = make_app(
@@ -157,8 +159,8 @@ def test_each_limit_says_what_holds(own_redis: OwnRedis) -> None:
     assert statuses(app, 3) == [200, 200, 429]
 
 
-def test_sessions_go_on_while_the_limit_counts_alone(own_redis: OwnRedis) -> None:
-    """A store that is away tells nothing of a session: it must not seem unknown."""
+def test_a_session_survives_an_outage_of_the_store(own_redis: OwnRedis) -> None:
+    """If the store is unavailable, the session must not seem unknown."""
     server = own_redis()
     session = {"kvs": "redis", "kvs_kwargs": {"url": server.url}}
     app = make_app({"limit": 99, "window": 600, "on_error": "memory"}, session)
@@ -175,7 +177,7 @@ def test_sessions_go_on_while_the_limit_counts_alone(own_redis: OwnRedis) -> Non
     assert app.cookies["session_id"] == cookie
 
 
-def test_nothing_is_logged_at_more_than_once_a_minute(own_redis: OwnRedis) -> None:
+def test_an_outage_is_logged_once_a_minute(own_redis: OwnRedis) -> None:
     server = own_redis()
     app = limited(server, "allow")
     server.kill()

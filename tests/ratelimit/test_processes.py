@@ -1,4 +1,4 @@
-"""A store in memory, and more than one process in sight."""
+"""The warning about a store in memory that several processes do not share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
     return sum(WARNING in record.getMessage() for record in caplog.records)
 
 
-def test_one_process_is_not_warned(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_process_causes_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     make_app(MEMORY).get("/")
     assert warnings(caplog) == 0
 
@@ -46,7 +46,7 @@ def test_one_process_is_not_warned(caplog: pytest.LogCaptureFixture) -> None:
         ({}, ["/usr/bin/pytest", "-w", "4"], 0),
     ],
 )
-def test_warns_at_the_start(
+def test_signs_of_several_workers_cause_a_warning_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     environ: dict[str, str],
@@ -63,7 +63,7 @@ def test_warns_at_the_start(
     assert warnings(caplog) == expected
 
 
-def test_warns_of_the_sessions_store_too(
+def test_the_store_of_sessions_is_warned_about_too(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
@@ -71,7 +71,7 @@ def test_warns_of_the_sessions_store_too(
     assert warnings(caplog) == 1
 
 
-def test_a_shared_store_is_no_reason_to_warn(
+def test_a_shared_store_causes_no_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, redis_server: RedisServer
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
@@ -79,15 +79,17 @@ def test_a_shared_store_is_no_reason_to_warn(
     assert warnings(caplog) == 0
 
 
-def test_warns_once_when_the_server_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_with_several_processes_causes_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app = make_app(MEMORY)
     for _ in range(3):
         app.get("/", extra_environ={"wsgi.multiprocess": True})  # type: ignore[dict-item]
     assert warnings(caplog) == 1
 
 
-def test_warns_in_a_forked_worker() -> None:
-    """As under gunicorn --preload, where nothing else tells."""
+def test_a_forked_worker_warns() -> None:
+    """As with gunicorn --preload, where there is no other sign."""
     app = make_app(MEMORY)
     context = multiprocessing.get_context("fork")
     queue: Any = context.SimpleQueue()

@@ -1,4 +1,4 @@
-"""What clients are told: header fields, the answer over the limit, and when to come back."""
+"""What clients are told: header fields, the response over the limit, and when to try again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAILY = {"limit": 1000, "window": 86400, "name": 'da"i\\ly', "kvs": "memory"}
 
 
 def parsed(response: Any, field: str) -> dict[str, dict[str, int]]:
-    """Return a field's items and parameters, by a parser of RFC 9651 that is not ours."""
+    """Return the items and parameters of a field, by an independent parser of RFC 9651."""
     items = http_sf.parse(response.headers[field].encode("ascii"), tltype="list")
     assert all(type(name) is str for name, _ in items)
     return dict(items)
@@ -54,7 +54,7 @@ def test_ietf_fields_parse_by_rfc_9651() -> None:
     }
 
 
-def test_x_fields_tell_of_the_most_restrictive_limit() -> None:
+def test_x_fields_are_those_of_the_most_restrictive_limit() -> None:
     app = make_app([DAILY, BURST])
     app.get("/")
     response = app.get("/")
@@ -62,7 +62,7 @@ def test_x_fields_tell_of_the_most_restrictive_limit() -> None:
     assert response.headers["X-RateLimit-Remaining"] == "0"
 
 
-def test_a_window_with_a_fraction_is_told_in_whole_seconds() -> None:
+def test_a_window_with_a_fraction_is_rounded_up_to_seconds() -> None:
     response = make_app({**BURST, "window": 0.25}).get("/")
     assert parsed(response, "RateLimit-Policy")["burst"]["w"] == 1
     assert parsed(response, "RateLimit")["burst"]["t"] == 1
@@ -87,7 +87,7 @@ def test_the_setting_chooses_the_fields(chosen: list[str], x: bool, ietf: bool) 
         assert "Retry-After" in names
 
 
-def test_each_limit_has_its_own_choice_of_fields() -> None:
+def test_each_limit_chooses_its_fields() -> None:
     app = make_app([{**BURST, "headers": ["x"]}, {**DAILY, "headers": ["ietf"]}])
     response = app.get("/")
     assert response.headers["X-RateLimit-Limit"] == "2"
@@ -123,7 +123,7 @@ def test_error_responses_carry_the_fields(path: str, status: int) -> None:
 REUSED = Response("reused")
 
 
-def test_a_response_used_again_gets_the_fields_once() -> None:
+def test_a_response_that_is_used_again_has_the_fields_once() -> None:
     def configure(config: Configurator) -> None:
         config.add_route("reused", "/reused")
         config.add_view(lambda request: REUSED, route_name="reused")
@@ -190,7 +190,7 @@ def test_json_clients_get_problem_details(accept: str) -> None:
 @pytest.mark.parametrize(
     ("accept", "kind"), [("text/html", "text/html"), ("text/plain", "text/plain"), (None, None)]
 )
-def test_other_clients_get_a_page_or_text(accept: str | None, kind: str | None) -> None:
+def test_other_clients_get_html_or_text(accept: str | None, kind: str | None) -> None:
     headers = {} if accept is None else {"Accept": accept}
     response = refused(make_app(BURST), headers=headers)
     assert response.content_type == (kind or "text/plain")
@@ -204,17 +204,17 @@ def test_the_setting_chooses_the_status() -> None:
     assert response.headers["Retry-After"] == "60"
 
 
-def test_an_exception_view_replaces_the_body_and_keeps_the_fields() -> None:
+def test_an_exception_view_changes_the_body_and_keeps_the_fields() -> None:
     def view(error: RateLimitError, request: Request) -> Response:
         assert (error.limit, error.remaining, error.violated) == (2, 0, ["burst"])
-        return Response(f"come back in {error.retry_after} s", status=error.status_int)
+        return Response(f"try again in {error.retry_after} s", status=error.status_int)
 
     def configure(config: Configurator) -> None:
         config.add_exception_view(view, context=RateLimitError)
 
     response = refused(make_app(BURST, configure=configure))
     assert response.status_int == 429
-    assert response.text == "come back in 60 s"
+    assert response.text == "try again in 60 s"
     assert response.headers["Retry-After"] == "60"
     assert response.headers["X-RateLimit-Limit"] == "2"
     assert parsed(response, "RateLimit") == {"burst": {"r": 0, "t": 60}}
@@ -227,12 +227,12 @@ def test_all_violated_limits_are_named() -> None:
     assert response.headers["Retry-After"] == "90"
 
 
-# -- windows roll over -----------------------------------------------------------------------
+# -- the next window -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
-def test_windows_roll_over(store: Settings, strategy: str) -> None:
-    """On the store's own clock; memcached counts whole seconds, the limit does not."""
+def test_a_client_is_admitted_again_later(store: Settings, strategy: str) -> None:
+    """By the clock of the store. That of memcached counts seconds, but the limit does not."""
     app = make_app({"limit": 3, "window": 0.6, "strategy": strategy, **store})
     refused(app)
     deadline = time.monotonic() + 30
@@ -254,7 +254,7 @@ def test_a_new_window_has_the_whole_limit(store: Settings) -> None:
 # -- request.ratelimit -----------------------------------------------------------------------
 
 
-def test_the_request_tells_what_was_decided() -> None:
+def test_a_view_sees_what_was_decided() -> None:
     def configure(config: Configurator) -> None:
         config.add_route("told", "/told")
         config.add_view(told, route_name="told", renderer="json")
@@ -303,9 +303,9 @@ def test_a_view_can_charge_more(store: Settings, strategy: str) -> None:
     assert app.get("/", status=429)
 
 
-def test_a_charge_is_on_all_limits_or_none() -> None:
-    own_store = {"kvs_kwargs": {"max_bytes": 1_000_000}}
-    limits = [{**BURST, "limit": 20}, {**DAILY, **own_store, "limit": 8, "name": "daily"}]
+def test_a_charge_counts_on_all_limits_or_on_none() -> None:
+    separate = {"kvs_kwargs": {"max_bytes": 1_000_000}}
+    limits = [{**BURST, "limit": 20}, {**DAILY, **separate, "limit": 8, "name": "daily"}]
     app = charging_app(limits)
     app.get("/charge?cost=4")
     response = app.get("/charge?cost=9", status=429)
@@ -316,12 +316,12 @@ def test_a_charge_is_on_all_limits_or_none() -> None:
 
 
 @pytest.mark.parametrize("cost", [1.5, "5", True])
-def test_a_charge_is_a_whole_number(cost: Any) -> None:
+def test_a_charge_is_an_integer(cost: Any) -> None:
     def configure(config: Configurator) -> None:
         config.add_route("charge", "/charge")
         config.add_view(lambda request: request.ratelimit.charge(cost), route_name="charge")
 
-    with pytest.raises(TypeError, match="whole number"):
+    with pytest.raises(TypeError, match="a cost is an integer"):
         make_app(BURST, configure=configure).get("/charge")
 
 
@@ -332,7 +332,7 @@ def test_cost_counts_more_than_one() -> None:
 
 
 def test_limits_of_two_stores_count_together() -> None:
-    """What the first store has counted is given back when the second refuses."""
+    """The first store gets its unit back if the second one refuses the request."""
     other = {"kvs_kwargs": {"max_bytes": 1_000_000}}
     app = make_app([{**BURST, "limit": 100}, {**DAILY, **other, "limit": 1, "name": "one"}])
     app.get("/")

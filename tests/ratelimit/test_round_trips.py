@@ -1,7 +1,8 @@
-"""What a request costs in round trips to the store."""
+"""How many round trips to the store a request takes."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -47,11 +48,11 @@ def test_redis_counts_and_reads_the_session_in_one_call(
     assert app.get("/read").text == "2"
     calls = redis_server.calls()
     assert calls.pop("evalsha") == 1
-    assert calls.pop("getex") == 1  # within the script, as what is left
+    assert calls.pop("getex") == 1  # in the script, like the remaining ones
     assert set(calls) <= {"get", "set", "time", "incrby", "pttl"}
 
 
-def test_a_request_that_leaves_the_session_alone_is_one_call(redis_server: RedisServer) -> None:
+def test_a_request_that_does_not_use_the_session_is_one_call(redis_server: RedisServer) -> None:
     app = redis_app(redis_server, THREE_LIMITS)
     app.get("/")
     assert redis_server.calls()["evalsha"] == 1
@@ -71,21 +72,21 @@ def test_a_request_that_changes_the_session_is_two_calls(redis_server: RedisServ
         *[("postgresql", "/", 2), ("postgresql", "/read", 2), ("postgresql", "/visit", 3)],
     ],
 )
-def test_trips_with_three_limits(
+def test_round_trips_with_three_limits(
     request: pytest.FixtureRequest, name: str, path: str, trips: int
 ) -> None:
     settings = store_settings(name, request)
     fixture = {"redis": "redis_server", "memcache": "memcached_server"}.get(name, "postgres_server")
     server = request.getfixturevalue(fixture)
     with count_trips(server.port) as proxy:
-        through = repr(settings["kvs_kwargs"]).replace(f":{server.port}", f":{proxy.port}")
-        settings["kvs_kwargs"] = eval(through)
+        through = json.dumps(settings["kvs_kwargs"]).replace(f":{server.port}", f":{proxy.port}")
+        settings["kvs_kwargs"] = json.loads(through)
         app = make_app(THREE_LIMITS, settings, with_read)
-        for _ in range(8):  # psycopg-like drivers prepare a statement at its first uses
+        for _ in range(8):  # a driver may prepare a statement at its first uses
             app.get("/visit")
             app.get("/read")
         found = []
-        for _ in range(3):  # on a busy machine a part of a reply may overtake a send's second half
+        for _ in range(3):  # on a busy machine, a reply may come between two parts of a request
             proxy.trips = 0
             app.get(path)
             found.append(proxy.trips)

@@ -1,4 +1,4 @@
-"""The setting ``kvs.ratelimit``: what it may say, and what it answers to the rest."""
+"""The setting ``kvs.ratelimit``: its defaults, and the messages for invalid values."""
 
 from __future__ import annotations
 
@@ -9,45 +9,42 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
-from pyramid_kvs import ratelimit
 from pyramid_kvs.ratelimit import Ratelimit
-from tests.ratelimit.stores import make_app, statuses
+from tests.ratelimit.stores import Settings, make_app, mock_keys, policies, statuses
+from tests.servers import RedisServer
 
 MEMORY = {"kvs": "memory"}
 
 
-def limiter_of(app: Any) -> Ratelimit:
-    found = ratelimit.limiter_of(app.app.registry)
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize("value", ["{}", {}, '{"window": 1, "limit": 15}'])
-def test_the_documented_defaults(value: Any) -> None:
-    (limit,) = limiter_of(make_app(value, MEMORY)).book.limits
-    assert limit.rule == ("fixed-window", 15, 1000, 15, 1)
-    assert (limit.by, limit.suffix, limit.on_error) == ("session", "::ratelimit", "allow")
+def test_the_documented_defaults(value: Any, mock_store: Settings) -> None:
+    response = make_app(value, mock_store).get("/")
+    assert response.headers["RateLimit-Policy"] == '"session-1s";q=15;w=1'
+    assert response.headers["X-RateLimit-Remaining"] == "14"
+    assert mock_keys() == ["session::@address::192.0.2.1::ratelimit"]
 
 
 @pytest.mark.parametrize("value", ["", " ", "null", None])
 def test_an_empty_setting_is_as_if_absent(value: Any) -> None:
-    app = make_app(value)
-    assert ratelimit.limiter_of(app.app.registry) is None
-    assert "X-RateLimit-Limit" not in app.get("/").headers
+    assert "X-RateLimit-Limit" not in make_app(value).get("/").headers
 
 
 def test_names_are_derived_and_distinct() -> None:
     limits = [{}, {"window": 60}, {"window": 60, "limit": 3}, {"by": "address"}, {"name": "n"}]
-    book = limiter_of(make_app(json.dumps(limits), MEMORY)).book
-    assert [limit.name for limit in book.limits] == [
+    app = make_app(json.dumps(limits), MEMORY)
+    assert policies(app.get("/")) == [
         *("session-1s", "session-60s", "session-60s-2", "address-1s", "n")
     ]
 
 
-def test_the_first_limit_counts_where_1_0_did_and_others_apart() -> None:
+def test_the_first_limit_has_the_key_of_1_0_and_others_add_their_name(
+    mock_store: Settings,
+) -> None:
     limits = [{"key_suffix": "::x"}, {"name": "a b"}, {"key_suffix": "::x", "name": "c"}]
-    book = limiter_of(make_app(limits, MEMORY)).book
-    assert [limit.suffix for limit in book.limits] == ["::x", "::ratelimit::a b", "::x::c"]
+    make_app(limits, mock_store).get("/")
+    address = "session::@address::192.0.2.1"
+    suffixes = {key.removeprefix(address) for key in mock_keys()}
+    assert suffixes == {"::x", "::ratelimit::a b", "::x::c"}
 
 
 def test_the_callers_object_is_not_changed() -> None:
@@ -57,10 +54,13 @@ def test_the_callers_object_is_not_changed() -> None:
     assert json.dumps(value) == before
 
 
-def test_limits_of_equal_stores_share_one() -> None:
-    limits = [{**MEMORY, "name": "a"}, {**MEMORY, "name": "b"}]
-    book = limiter_of(make_app(limits)).book
-    assert len({limit.store for limit in book.limits}) == 1
+def test_limits_with_equal_stores_count_in_one_call(redis_server: RedisServer) -> None:
+    store = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    app = make_app([{**store, "name": "a"}, {**store, "name": "b"}])
+    app.get("/")
+    redis_server.reset_calls()
+    app.get("/")
+    assert redis_server.calls()["evalsha"] == 1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_limits_of_equal_stores_share_one() -> None:
         ({"limit": 10**15}, "limit: found 1000000000000000"),
         ({"strategy": "fixed_window"}, 'strategy: found "fixed_window".*did you mean .fixed-win'),
         ({"burst": 5}, 'burst: found 5, but strategy "fixed-window" has no burst'),
-        ({"cost": 16}, "cost: found 16, expected at most 15 .the limit., or no request ever"),
+        ({"cost": 16}, "cost: found 16, expected at most 15 .the limit., because otherwise no"),
         ({"strategy": "gcra", "burst": 2, "cost": 3}, "cost: found 3, expected at most 2"),
         ({"unknown": "deny"}, "unknown: found .*expected one of"),
         ({"on_error": "raise"}, "on_error: found .*expected one of"),
@@ -92,11 +92,11 @@ def test_limits_of_equal_stores_share_one() -> None:
         ({"kvs": "redsi"}, "kvs.ratelimit: kvs: unknown driver 'redsi'.*did you mean 'redis'"),
         ({"kvs_kwargs": {"port": 1}}, "kvs_kwargs: found .* but no 'kvs'"),
         ([{}, 5], r"kvs.ratelimit\[1\]: found 5, expected an object"),
-        ([{"name": "a"}, {"name": "a"}], "name: 'a' stands twice"),
+        ([{"name": "a"}, {"name": "a"}], "name: duplicate name 'a'"),
         ([{"name": "a"}, {"name": "a", "limit": 3}], "'a' is the name of another limit"),
         (
             [{"key_suffix": "::ratelimit::b"}, {"name": "b"}],
-            "'::ratelimit::b' ends the counter's key of another limit too",
+            "the keys of another limit's counters end with '::ratelimit::b' too",
         ),
         ("[{]", "kvs.ratelimit: not valid JSON"),
         ("15", "kvs.ratelimit: found 15, expected an object"),
@@ -107,12 +107,12 @@ def test_a_bad_setting_stops_the_start(value: Any, message: str) -> None:
         make_app(value, MEMORY)
 
 
-def test_without_a_session_a_store_is_needed() -> None:
+def test_without_a_session_a_separate_store_is_needed() -> None:
     with pytest.raises(ConfigurationError, match=r"'kvs' is missing.*set kvs.session, or name"):
         make_app({"limit": 5})
 
 
-def test_with_a_store_of_its_own_no_session_is_needed() -> None:
+def test_with_a_separate_store_no_session_is_needed() -> None:
     assert statuses(make_app({"limit": 2, "window": 60, **MEMORY}), 3) == [200, 200, 429]
 
 
@@ -123,7 +123,7 @@ def test_secrets_are_not_in_messages() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_limiter_works_on_its_own() -> None:
+def test_the_limiter_works_without_an_application() -> None:
     limiter = Ratelimit({"limit": 2, "window": 60, **MEMORY})
     request = Request.blank("/", environ={"REMOTE_ADDR": "192.0.2.1"})
     decided = limiter.count(request)

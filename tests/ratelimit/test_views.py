@@ -1,4 +1,4 @@
-"""Limits of views and routes: which of them hold, what is exempt, and what shows them."""
+"""Limits of views and routes: which of them apply, which views are exempt, introspection."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from webtest import TestApp
 
 from pyramid_kvs import subscribe_ratelimit
 from pyramid_kvs.ratelimit import RateLimitError
-from tests.ratelimit.stores import hello, make_app, statuses
+from tests.ratelimit.stores import hello, make_app, policies, statuses
 
 APPLICATION = {"limit": 4, "window": 600, "name": "application", "kvs": "memory"}
 TIGHT = {"limit": 2, "window": 600, "kvs": "memory"}
 
 
 def app_with(path: str = "/view", limits: Any = APPLICATION, **options: Any) -> TestApp:
-    """Return an application with a view at a route of its own, the view having these options."""
+    """Return an application whose route ``view`` has a view with these options."""
 
     def configure(config: Configurator) -> None:
         config.add_route("view", path)
@@ -35,30 +35,24 @@ def app_with(path: str = "/view", limits: Any = APPLICATION, **options: Any) -> 
     return make_app(limits, configure=configure)
 
 
-def policies(response: Any) -> list[str]:
-    """Return the names of the limits that a response tells of."""
-    listed = response.headers.get("RateLimit", "")
-    return [item.split('"')[1] for item in listed.split(", ") if item]
+# -- instead, in addition, exempt -----------------------------------------------------------------
 
 
-# -- instead, on top, exempt -----------------------------------------------------------------
-
-
-def test_an_object_holds_instead_of_the_application() -> None:
+def test_an_object_replaces_the_limits_of_the_application() -> None:
     app = app_with(ratelimit=TIGHT)
     assert statuses(app, 3, "/view") == [200, 200, 429]
     assert statuses(app, 5) == [200, 200, 200, 200, 429]
     assert policies(app.get("/view", status=429)) == ["view-600s"]
 
 
-def test_an_object_with_add_holds_on_top() -> None:
+def test_an_object_with_add_adds_to_them() -> None:
     app = app_with(ratelimit={**TIGHT, "add": True})
     assert policies(app.get("/view")) == ["application", "view-600s"]
     assert statuses(app, 2, "/view") == [200, 429]
     assert statuses(app, 3) == [200, 200, 429]
 
 
-def test_a_list_holds_whole() -> None:
+def test_all_limits_of_a_list_apply() -> None:
     app = app_with(ratelimit=[TIGHT, {**TIGHT, "window": 60, "add": True}])
     assert policies(app.get("/view")) == ["application", "view-600s", "view-60s"]
 
@@ -71,17 +65,17 @@ def test_an_exempt_view_is_not_counted(option: Any) -> None:
     assert statuses(app, 5) == [200, 200, 200, 200, 429]
 
 
-def test_none_is_as_if_absent() -> None:
+def test_the_option_none_is_as_if_absent() -> None:
     assert policies(app_with(ratelimit=None).get("/view")) == ["application"]
 
 
-def test_an_empty_setting_limits_only_the_views_that_say_so() -> None:
+def test_with_an_empty_setting_only_limits_of_views_apply() -> None:
     app = app_with(limits=[], ratelimit=TIGHT)
     assert statuses(app, 9) == [200] * 9
     assert statuses(app, 3, "/view") == [200, 200, 429]
 
 
-def test_a_refused_view_is_not_called_and_its_permission_not_asked() -> None:
+def test_over_the_limit_neither_permission_nor_view_are_asked() -> None:
     asked: list[str] = []
 
     class Policy:
@@ -113,7 +107,7 @@ class Decorated:
         return Response()
 
 
-def test_decorators_take_the_option() -> None:
+def test_decorators_accept_the_option() -> None:
     def configure(config: Configurator) -> None:
         config.add_route("decorated", "/decorated")
         config.scan(__name__)
@@ -123,7 +117,7 @@ def test_decorators_take_the_option() -> None:
     assert [app.post("/decorated").status_int for _ in range(5)] == [200] * 5
 
 
-def test_views_of_one_route_differ() -> None:
+def test_views_of_one_route_can_have_different_limits() -> None:
     def configure(config: Configurator) -> None:
         config.add_route("view", "/view")
         config.add_view(hello, route_name="view", request_param="tight", ratelimit=TIGHT)
@@ -147,7 +141,7 @@ def test_traversal_views_have_limits() -> None:
     assert statuses(app, 1) == [429]
 
 
-def test_a_route_gives_one_limit_to_its_views() -> None:
+def test_views_share_the_limit_of_their_route() -> None:
     def configure(config: Configurator) -> None:
         config.add_route("tight", "/tight", ratelimit=TIGHT)
         config.add_view(hello, route_name="tight")
@@ -160,8 +154,8 @@ def test_a_route_gives_one_limit_to_its_views() -> None:
     assert app.put("/tight").status_int == 200
 
 
-def test_limits_without_a_name_count_apart() -> None:
-    """Two views of one route and two lists of one shape share no counter by accident."""
+def test_limits_without_a_name_count_separately() -> None:
+    """Two views of one route do not share a counter by accident."""
 
     def configure(config: Configurator) -> None:
         config.add_route("view", "/view")
@@ -184,7 +178,7 @@ def test_limits_of_one_name_are_one_limit() -> None:
     assert found == [200, 200, 429, 429]
 
 
-# -- what no view answers --------------------------------------------------------------------
+# -- requests without a view -----------------------------------------------------------------
 
 
 def count(request: Request) -> Any:
@@ -198,9 +192,7 @@ def count(request: Request) -> Any:
         ("/view/predicate", {"request_method": "PATCH"}),
     ],
 )
-def test_requests_that_reach_no_view_are_counted_all_the_same(
-    path: str, options: dict[str, Any]
-) -> None:
+def test_requests_without_a_view_are_counted(path: str, options: dict[str, Any]) -> None:
     app = app_with("/view/*rest", ratelimit=False, **options)
     assert statuses(app, 5, path) == [404, 404, 404, 404, 429]
 
@@ -215,8 +207,8 @@ def test_a_request_that_fails_before_its_view_is_counted() -> None:
     assert statuses(app, 5, "/view") == [500, 500, 500, 500, 429]
 
 
-def test_a_path_that_a_subscriber_rewrites_is_no_way_around() -> None:
-    """The tween saw another path, and counted for the application; the view counts its own."""
+def test_a_path_that_a_subscriber_rewrites_does_not_avoid_the_limit() -> None:
+    """The tween has seen another path and counted for the application. The view counts too."""
 
     def rewrite(event: Any) -> None:
         if event.request.path_info == "/old":
@@ -232,7 +224,7 @@ def test_a_path_that_a_subscriber_rewrites_is_no_way_around() -> None:
     assert statuses(app, 2, "/old") == [200, 429]
 
 
-def test_a_subrequest_with_tweens_is_a_request_of_its_own() -> None:
+def test_a_subrequest_with_tweens_is_counted_separately() -> None:
     def outer(request: Request) -> Response:
         inner = Request.blank("/view", environ={"REMOTE_ADDR": "192.0.2.1"})
         return request.invoke_subrequest(inner, use_tweens=request.params["tweens"] == "1")
@@ -288,8 +280,8 @@ def test_static_views_are_exempt(folder: Path, name: str, path: str) -> None:
         *("/hi?/static/file.txt", "/hi;/static/", "/./static/file.txt", "/static\\", "//hi"),
     ],
 )
-def test_odd_paths_reach_no_limited_view_uncounted(folder: Path, name: str, path: str) -> None:
-    """Whatever the path: an answer that is not from the static view is counted."""
+def test_unusual_paths_do_not_avoid_the_limit(folder: Path, name: str, path: str) -> None:
+    """A response that is not from the static view is counted, whatever the path."""
     app = static_app(name, folder)
     for number in range(6):
         response = app.get(path, status="*")
@@ -310,7 +302,7 @@ def test_a_path_that_does_not_decode_is_counted(folder: Path) -> None:
     assert app.get("/static/%ff", status=429)
 
 
-def test_a_static_view_is_limited_by_name(folder: Path) -> None:
+def test_a_static_view_with_the_option_is_limited(folder: Path) -> None:
     app = static_app("static", folder, ratelimit=TIGHT)
     assert statuses(app, 3, "/static/file.txt") == [200, 200, 429]
 
@@ -367,7 +359,7 @@ def test_the_introspector_has_the_limits() -> None:
         ({"limit": 0}, "limit: found 0"),
         ([{"limit": 5}, {"window": "1"}], r"\[1\]: window: found \"1\""),
         ({"add": 1}, "add: found 1, expected true or false"),
-        ([{**TIGHT, "name": "a"}] * 2, "'a' stands twice"),
+        ([{**TIGHT, "name": "a"}] * 2, "duplicate name 'a'"),
         ({**TIGHT, "name": "application"}, "another limit with other options"),
     ],
 )
@@ -398,11 +390,11 @@ def test_without_setting_and_option_views_stay_as_they_are(folder: Path) -> None
     assert app.get("/static/file.txt").text == "text"
 
 
-def test_an_exception_view_has_no_limit_of_its_own() -> None:
+def test_the_option_of_an_exception_view_stops_the_start() -> None:
     def configure(config: Configurator) -> None:
         config.add_notfound_view(hello, ratelimit=TIGHT)
 
-    with pytest.raises(ConfigurationError, match="counted already"):
+    with pytest.raises(ConfigurationError, match="already been counted"):
         make_app(APPLICATION, configure=configure)
 
 

@@ -1,4 +1,4 @@
-"""All limits of an application, made of options, each with a name and counters of its own."""
+"""The limits of an application and of its views, each with its own name and counters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pyramid.exceptions import ConfigurationError
 from ..application import Application
 from ..messages import show
 from ..stores import build_driver
-from .identity import SessionLike
-from .options import Limit, Options, derived_name, make_limit
+from .identity import SessionSource
+from .limits import Limit, derived_name, make_limit
 from .processes import ProcessWatch
-from .settings import SETTING
+from .settings import SETTING, Options, ViewOption, read_setting, read_view_option
 from .store import LimitStore
 
 
@@ -22,12 +22,14 @@ class Group(NamedTuple):
 
     store: LimitStore
     limits: list[Limit]
-    by_session: bool  # one of them does
-    by_method: bool  # one of them counts only some methods
+    #: Whether one of them counts by session.
+    by_session: bool
+    #: Whether one of them counts only some methods.
+    by_method: bool
 
 
 class LimitSet:
-    """Limits that hold together, by their stores."""
+    """Limits that apply together, grouped by their stores."""
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self.limits = list(dict.fromkeys(limits))
@@ -44,72 +46,88 @@ def _group(store: LimitStore, limits: list[Limit]) -> Group:
 
 
 class ViewLimits(NamedTuple):
-    """What a view's option says."""
+    """The limits of a view that has the option."""
 
-    route: str | None
     label: str
-    limits: LimitSet  # all that hold for the view
-    own: list[Limit]
+    route: str | None
+    #: All that apply to the view.
+    limits: LimitSet
+    #: Those of its option, without the ones of the application.
+    own: LimitSet
 
-    @property
-    def is_exempt(self) -> bool:
-        return not self.limits.groups
 
+class LimitRegistry:
+    """Makes the limits; no two of them share a counter unless they have the same name.
 
-class LimitBook:
-    """Makes the limits, and sees to it that no two share a counter unless they share a name.
-
-    :param session: whose store serves the limits that name none; ``None``: there is none.
+    :param session: its store is used by limits that name no store.
     :param resolve: imports a dotted name.
     """
 
     def __init__(
         self,
-        session: SessionLike | None,
+        session: SessionSource | None,
         application: Application,
         resolve: Callable[[str], Any],
     ) -> None:
         self.watch = ProcessWatch()
+        #: The limits that apply where no view has the option.
+        self.application = LimitSet([])
+        #: The views that have the option.
+        self.views: list[ViewLimits] = []
         self._session = session
         self.session_store = None if session is None else LimitStore(session.driver)
         self._application = application
         self._resolve = resolve
         self._stores: dict[str, LimitStore] = {}
         self._limits: dict[str, Limit] = {}
+        self._of_routes: dict[str | None, list[Limit]] = {}
 
     @property
     def limits(self) -> list[Limit]:
         return list(self._limits.values())
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """What the keys of counters end with."""
-        return tuple(limit.suffix for limit in self._limits.values())
+    def add_setting(self, value: Any) -> None:
+        """Read ``kvs.ratelimit``. Its first limit counts at the identity and ``key_suffix``.
 
-    def add_application(self, listed: Sequence[Options]) -> list[Limit]:
-        """Return the limits of the setting; the first counts at identity + ``key_suffix``."""
+        :param value: JSON, an object, or a list of objects.
+        """
+        listed = read_setting(value)
         limits = [
             self._add(
                 options,
-                SETTING if len(listed) == 1 else f"{SETTING}[{at}]",
+                SETTING if len(listed) == 1 else f"{SETTING}[{index}]",
                 options["name"] or self._free_name(options["by"], options),
-                is_first=at == 0,
+                is_first=index == 0,
             )
-            for at, options in enumerate(listed)
+            for index, options in enumerate(listed)
         ]
-        return _checked_distinct(SETTING, limits)
+        _check_distinct(SETTING, limits)
+        self.application = LimitSet(limits)
 
-    def add_view(self, listed: Sequence[Options], place: str, scope: str) -> list[Limit]:
-        """Return the limits of a view; one that bears the name of another with equal options is it.
+    def add_view(self, option: ViewOption) -> ViewLimits:
+        """Read the option of a view, and return the limits of the view."""
+        listed = read_view_option(option)
+        own = self._limits_of_view(option, listed)
+        is_added = any(options["add"] for options in listed)
+        limits = self.application.limits + own if is_added else own
+        found = ViewLimits(option.label, option.route, LimitSet(limits), LimitSet(own))
+        self.views.append(found)
+        return found
 
-        :param place: the view, for messages.
-        :param scope: the route's or view's name, for limits that have none.
-        """
+    def _limits_of_view(self, option: ViewOption, listed: list[Options]) -> list[Limit]:
+        """Return the limits of an option; all views of a route share those of the route."""
+        if option.is_of_route and option.route in self._of_routes:
+            return self._of_routes[option.route]
         limits = [
-            self._add(options, place, options["name"] or self._free_name(scope, options))
+            self._add(
+                options, option.place, options["name"] or self._free_name(option.scope, options)
+            )
             for options in listed
         ]
-        return _checked_distinct(place, limits)
+        _check_distinct(option.place, limits)
+        if option.is_of_route:
+            self._of_routes[option.route] = limits
+        return limits
 
     def _free_name(self, scope: str, options: Options) -> str:
         name = derived_name(scope, options)
@@ -121,14 +139,15 @@ class LimitBook:
         return f"{name}-{number}"
 
     def _add(self, options: Options, place: str, name: str, is_first: bool = False) -> Limit:
+        """Return the limit of this name, which is made if there is none."""
         known = self._limits.get(name)
         if known is not None:
             return _checked_equal(known, options, place)
         suffix = options["key_suffix"] if is_first else f"{options['key_suffix']}::{name}"
-        if suffix in self.suffixes:
+        if any(suffix == limit.suffix for limit in self._limits.values()):
             raise ConfigurationError(
-                f"{place}: key_suffix: {suffix!r} ends the counter's key of another limit too; "
-                "leave it out, or write another one"
+                f"{place}: key_suffix: the keys of another limit's counters end with {suffix!r} "
+                "too: leave it out, or write another one"
             )
         store = self._store(options, place)
         limit = make_limit(options, place, name, suffix, store, self._resolve)
@@ -151,7 +170,7 @@ class LimitBook:
         if options["kvs_kwargs"]:
             raise ConfigurationError(
                 f"{place}: kvs_kwargs: found {show(options['kvs_kwargs'])} but no 'kvs': name "
-                'the driver of the limit\'s own store, for example "kvs": "redis"'
+                'the driver of the limit\'s store, for example "kvs": "redis"'
             )
         if self.session_store is None:
             raise ConfigurationError(
@@ -175,11 +194,10 @@ def _without_add(options: Options) -> Mapping[str, Any]:
     return {key: value for key, value in options.items() if key != "add"}
 
 
-def _checked_distinct(place: str, limits: list[Limit]) -> list[Limit]:
+def _check_distinct(place: str, limits: list[Limit]) -> None:
     names = [limit.name for limit in limits]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(
-                f"{place}: name: {name!r} stands twice; each limit of a list has its own name"
+                f"{place}: name: duplicate name {name!r}; each limit of a list needs its own name"
             )
-    return limits

@@ -1,0 +1,180 @@
+"""A limit, and its status for one request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.request import Request
+
+from .counting import LimitCheck, LimitResult, Rule
+from .identity import Identify, identify_by
+from .settings import Options
+from .store import LimitStore
+
+
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """One limit, ready to count."""
+
+    name: str
+    rule: Rule
+    #: In seconds.
+    window: float
+    by: str
+    identify: Identify
+    #: Follows the identity in the key of a counter.
+    suffix: str
+    store: LimitStore
+    #: ``None`` means all methods.
+    methods: frozenset[str] | None
+    on_error: str
+    tells_x: bool
+    tells_ietf: bool
+    error_status: int
+    #: The name in header fields.
+    quoted: str
+    #: Its part of the header field ``RateLimit-Policy``.
+    policy_field: str
+    #: The header ``X-RateLimit-Limit``.
+    x_limit: tuple[str, str]
+    options: Options
+
+    def applies(self, request: Request) -> bool:
+        return self.methods is None or request.method in self.methods
+
+    def check(self, request: Request, session_key: str | None) -> LimitCheck:
+        """Return what to ask the store about a request."""
+        known, unknown = self.identify(request, session_key)
+        return LimitCheck(
+            self.rule,
+            None if known is None else known + self.suffix,
+            None if unknown is None else unknown + self.suffix,
+        )
+
+
+class LimitStatus:
+    """What one limit says to a request."""
+
+    __slots__ = ("_result", "is_counted", "policy")
+
+    def __init__(self, limit: Limit, result: LimitResult, is_counted: bool = True) -> None:
+        self.policy = limit
+        self._result = result
+        #: False while the store is unavailable and ``on_error`` is ``"allow"``.
+        self.is_counted = is_counted
+
+    def __repr__(self) -> str:
+        return f"<LimitStatus {self.name!r}: {self.remaining} of {self.limit} remain>"
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+    @property
+    def allowed(self) -> bool:
+        return self._result.allowed
+
+    @property
+    def limit(self) -> int:
+        return self.policy.rule.limit
+
+    @property
+    def window(self) -> float:
+        """In seconds."""
+        return self.policy.window
+
+    @property
+    def remaining(self) -> int:
+        return self._result.remaining
+
+    @property
+    def reset(self) -> float:
+        """The seconds until more units remain than now."""
+        return self._result.reset_ms / 1000
+
+    @property
+    def retry_after(self) -> float:
+        """The seconds until the same request would pass; 0 if it has passed."""
+        return self._result.retry_ms / 1000
+
+
+def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus | None:
+    """Return the limit that refuses, or else the one with the fewest units left."""
+    if len(statuses) < 2:
+        return statuses[0] if statuses else None
+    return min(statuses, key=lambda status: (status.allowed, status.remaining, -status.reset))
+
+
+def make_limit(
+    options: Options,
+    place: str,
+    name: str,
+    suffix: str,
+    store: LimitStore,
+    resolve: Callable[[str], Any],
+) -> Limit:
+    """Return the limit that checked options describe.
+
+    :param place: where the options are, for messages.
+    :param resolve: imports a dotted name.
+    """
+    window, limit = options["window"], options["limit"]
+    rule = Rule(
+        options["strategy"],
+        limit,
+        math.ceil(window * 1000),
+        options["burst"] or limit,
+        options["cost"],
+    )
+    return Limit(
+        name=name,
+        rule=rule,
+        window=window,
+        by=options["by"],
+        identify=_identify(options, place, resolve),
+        suffix=suffix,
+        store=store,
+        methods=_methods(options["methods"]),
+        on_error=options["on_error"],
+        tells_x="x" in options["headers"],
+        tells_ietf="ietf" in options["headers"],
+        error_status=options["status"],
+        quoted=_quoted(name),
+        policy_field=f"{_quoted(name)};q={limit};w={math.ceil(window)}",
+        x_limit=("X-RateLimit-Limit", str(limit)),
+        options=options,
+    )
+
+
+def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Identify:
+    try:
+        return identify_by(options["by"], options["unknown"], resolve)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{place}: by: {error}") from error
+
+
+def _methods(names: list[str] | None) -> frozenset[str] | None:
+    if names is None:
+        return None
+    methods = set(names)
+    # Pyramid answers HEAD with the views of GET.
+    return frozenset(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+def _quoted(name: str) -> str:
+    """Return printable ASCII characters as a String of RFC 9651."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def derived_name(scope: str, options: Options) -> str:
+    """Return the name of a limit that has none: its scope and its window.
+
+    The name does not contain the number of the limit, so that a change of the number does not
+    start the counters again.
+    """
+    return quote(scope, safe=":._/ -")[:40] + f"-{options['window']:g}s"
