@@ -1,9 +1,10 @@
-"""What a session costs: ``python -m tests.benchmarks.bench_session [redis|memcache|users]``.
+"""The cost of a session: ``python -m tests.benchmarks.bench_session [redis|memcache|users]``.
 
-The requests of a round are interleaved, so that a busy machine slows all of them alike; the
-figures are medians of the rounds, the ratios those within a round and, in brackets, that of the
-best rounds: on a busy machine the latter say more. The floor is a bare
-Pyramid application that talks to the store by a plain socket, with the fewest round trips.
+The requests of a round are interleaved, so that a busy machine slows all of them equally. The
+figures are the medians of the rounds, and the ratios are the medians of the ratios in a round. The
+ratios in brackets are those of the best rounds, which are more exact on a busy machine. The floor
+is a bare Pyramid application that uses a plain socket to the store, with as few round trips as
+possible.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ITEMS = [
     {"sku": f"A{n:04}", "count": n, "price": 9.99 + n, "note": "a gift, please wrap it"}
     for n in range(20)
 ]
-#: 2 KB, of which lists and dicts are 700 bytes, or nearly all.
+#: 2 KB. Lists and dicts are 700 bytes of the first one, and almost all of the second one.
 MIXED = {"visits": 1, "cart": ITEMS[:8], "text": "lorem ipsum " * 105}
 NESTED = {"visits": 1, "cart": ITEMS, "text": "lorem ipsum " * 20}
 CONTENTS = {"small": SMALL, "mixed": MIXED, "nested": NESTED}
@@ -78,7 +79,7 @@ def change(request: Request) -> Response:
 
 
 class Blind(CookieSession):
-    """A session that would not find changes inside of values: what finding them costs."""
+    """A session that does not find changes inside of values, for comparison."""
 
     __slots__ = ()
 
@@ -96,7 +97,7 @@ def build(configure: Callable[[Configurator], None], views: dict[str, Any]) -> A
 
 
 class RedisFloor:
-    """The least: a GETEX, and for a change a compare-and-set by a script, on one socket."""
+    """The minimum on one socket: a GETEX, and a compare-and-set by a script for a change."""
 
     SWAP = (
         "local now = redis.call('GET', KEYS[1]) if now ~= ARGV[1] then return now end "
@@ -130,7 +131,7 @@ class RedisFloor:
 
 
 class MemcacheFloor:
-    """The least: a gats, and for a change a cas, on one socket."""
+    """The minimum on one socket: a gats, and a cas for a change."""
 
     def __init__(self, server: MemcachedServer) -> None:
         self.socket = socket.create_connection((server.host, server.port))
@@ -153,7 +154,7 @@ class MemcacheFloor:
 
 
 def floor_views(floor: Any) -> dict[str, Any]:
-    """Views that do by hand what a session does, with Pyramid's own means."""
+    """Return views that do by hand what a session does."""
 
     def headers(response: Response) -> Response:
         response.vary = ["Cookie"]

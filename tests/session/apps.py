@@ -1,4 +1,4 @@
-"""A small application whose one view does to the session what the request's JSON body says."""
+"""A small application. Its view runs the session operations in the JSON body of a request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _counter = itertools.count()
 
 
 class Store:
-    """A real store for sessions, and what a test may do to it behind the application's back."""
+    """A real store for sessions, which a test can read and change directly."""
 
     def __init__(self, kvs: str, kvs_kwargs: dict[str, Any]) -> None:
         self.kvs = kvs
@@ -44,7 +44,7 @@ class Store:
         return make_app({**self.options, **options})
 
     def data(self, key: str) -> str | None:
-        """Return what is stored at a key, as text."""
+        """Return the data at a key as a string."""
         data = self.driver.raw_get(key)
         return data.decode() if isinstance(data, bytes) else data
 
@@ -93,7 +93,7 @@ def send(app: TestApp, *operations: list[Any], **kwargs: Any) -> TestResponse:
 
 
 def cookie_of(response: Any) -> str | None:
-    """Return the session id that a response sets; empty: it expires the cookie."""
+    """Return the session id that a response sets; it is empty if the cookie expires."""
     for header in response.headers.getall("Set-Cookie"):
         name, _, rest = header.partition("=")
         if name == COOKIE:
@@ -132,7 +132,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class Visit:
-    """One request in slow motion: the session is used now, and saved when ``end`` is called."""
+    """A request that a test runs step by step. ``end`` sends the response, which saves."""
 
     def __init__(
         self, factory: SessionFactory, session_id: str | None = None, **headers: str
@@ -160,7 +160,7 @@ def new_session(factory: SessionFactory, **values: Any) -> str:
 
 
 def overtake(driver: KVS, method: str, action: Callable[[], object], unless: str = "\n") -> None:
-    """Run an action just before the first call of a driver's method, as a faster request would.
+    """Run an action just before the first call of a driver's method, like a faster request.
 
     :param unless: calls for keys that begin with this do not count.
     """

@@ -1,4 +1,4 @@
-"""The four stores, each a real one."""
+"""The four stores, all of them real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of one session at the same time, on each store."""
+"""Concurrent requests of one session, on each store."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.session.apps import Store, Visit, cookie_of, new_session
 
 DOCS = Path(__file__).parents[2] / "docs"
 THREADS, PROCESSES = 8, 4
-#: How many requests a thread makes, alone in its process or beside other processes; 25 there too
-#: takes half a minute for each store.
+#: Requests of a thread, in the test with one process and in the test with several. In the latter,
+#: 25 requests take half a minute for each store.
 REQUESTS, REQUESTS_OF_PROCESSES = 25, 5
 
 
@@ -35,7 +35,7 @@ def overlap(
     first: Callable[[Any], object],
     second: Callable[[Any], object],
 ) -> tuple[Any, Any]:
-    """Load in two requests, change in both, save the first and then the second."""
+    """Read and change the session in two requests; save the first one, then the second one."""
     one, two = Visit(factory, session_id), Visit(factory, session_id)
     one.session.get("")
     two.session.get("")
@@ -59,7 +59,7 @@ def test_different_keys_are_both_kept(store: Store) -> None:
     assert contents(factory, session_id) == {"a": 2, "b": 2, "new": 1}
 
 
-def test_later_save_wins_at_one_key(store: Store) -> None:
+def test_later_save_wins_for_one_key(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, a=1)
     overlap(factory, session_id, lambda session: session.update(a=2), lambda s: s.update(a=3))
@@ -256,7 +256,7 @@ def test_two_first_requests_with_one_token(store: Store) -> None:
     assert dict(Visit(factory, X_Token="t").session) == {"a": 1, "b": 2}
 
 
-def test_endless_conflicts_are_answered_503(store: Store) -> None:
+def test_too_many_conflicts_are_answered_503(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, a=1)
     record, counter = store.record(session_id), itertools.count()
@@ -289,7 +289,7 @@ def test_demonstration_of_the_docs() -> None:
 def visit_often(
     factory: SessionFactory, session_id: str, barrier: Any, worker: int, rounds: int
 ) -> None:
-    """Add a key and a flash message in each round; every worker loads before any saves."""
+    """Add a key and a flash message in each round. All workers read before any of them saves."""
     for count in range(rounds):
         visit = Visit(factory, session_id)
         visit.session.get("")
@@ -323,7 +323,7 @@ def test_threads_lose_nothing(store: Store) -> None:
 
 
 def work(options: dict[str, Any], session_id: str, barrier: Any, process: int) -> None:
-    """Run the threads of a process, with a driver of its own."""
+    """Run the threads of a process, which has its own driver."""
     factory = SessionFactory(options)
     threads = [
         threading.Thread(

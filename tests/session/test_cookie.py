@@ -16,7 +16,7 @@ from pyramid_kvs.session import SessionFactory
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session, send
 
 ID = "0123456789abcdef" * 2 + "01234567"
-#: What the documentation says of ids.
+#: As in the documentation.
 POSSIBLE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -34,7 +34,7 @@ def test_attributes_by_default(memory: Store) -> None:
     assert set_cookie(memory) == {"Max-Age=300", "Path=/", "HttpOnly", "SameSite=Lax"}
 
 
-def test_secure_by_https(memory: Store) -> None:
+def test_secure_with_https(memory: Store) -> None:
     assert "secure" in set_cookie(memory, "https")
     assert "secure" not in set_cookie(memory, "https", cookie_secure=False)
     assert "secure" in set_cookie(memory, cookie_secure=True)
@@ -47,7 +47,7 @@ def test_attributes_by_settings(memory: Store) -> None:
     ) == {"Max-Age=86401", "Path=/app", "Domain=example.org", "SameSite=Strict"}  # fmt: skip
 
 
-def test_same_site_can_be_left_out(memory: Store) -> None:
+def test_same_site_can_be_omitted(memory: Store) -> None:
     assert set_cookie(memory, cookie_samesite=None, ttl=None) == {"Path=/", "HttpOnly"}
 
 
@@ -56,7 +56,7 @@ def test_same_site_can_be_left_out(memory: Store) -> None:
     [{"cookie_samesite": "None"}, {"key_name": "__Host-sid"}, {"key_name": "__Secure-sid"}],
     ids=str,
 )
-def test_secure_where_browsers_demand_it(memory: Store, options: dict[str, Any]) -> None:
+def test_secure_if_browsers_require_it(memory: Store, options: dict[str, Any]) -> None:
     assert "secure" in set_cookie(memory, **options)
 
 
@@ -129,7 +129,9 @@ def test_ids_are_random_and_long(memory: Store) -> None:
     assert all(re.fullmatch("[0-9a-f]{40}", session_id) for session_id in ids)
 
 
-def test_id_is_in_no_log_and_no_repr(memory: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_neither_log_nor_repr_contains_the_id(
+    memory: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(0)
     factory = memory.factory()
     session_id = new_session(factory, a=1)
@@ -159,7 +161,7 @@ def test_one_cookie_for_a_session_saved_by_hand_and_again(memory: Store) -> None
     assert len(response.headers.getall("Set-Cookie")) == 1
 
 
-def test_cookie_of_another_that_is_no_text_does_not_matter(memory: Store) -> None:
+def test_another_cookie_that_is_not_utf_8_does_not_matter(memory: Store) -> None:
     app, session_id = memory.app(), new_session(memory.factory(), a=1)
     for header in (f"x=\\é; {COOKIE}={session_id}", f"{COOKIE}={session_id}; x=\\é"):
         assert do(app, ["get", "a"], headers={"Cookie": header}) == [1]
@@ -185,7 +187,7 @@ def test_cookie_is_found_as_webob_finds_it(header: str) -> None:
     request.environ["HTTP_COOKIE"] = header
     try:
         expected = request.cookies.get(COOKIE)
-    except UnicodeDecodeError:  # WebOb reads none where one is no UTF-8
+    except UnicodeDecodeError:  # WebOb reads no cookie if one is not UTF-8
         FACTORY.session_key(request)
         return
     if expected is not None and not POSSIBLE_ID.fullmatch(expected):
@@ -194,8 +196,8 @@ def test_cookie_is_found_as_webob_finds_it(header: str) -> None:
 
 
 @pytest.mark.parametrize("session_id", ["chocolate", "0123456789abcdef" * 2, "a-b_C" * 20])
-def test_ids_of_any_maker_are_found(session_id: str) -> None:
-    """What stands in the store counts, not what an id of this library looks like."""
+def test_ids_of_other_applications_are_found(session_id: str) -> None:
+    """An id only has to be in the store. It need not look like an id of this library."""
     factory = SessionFactory({"kvs": "memory"})
     factory.driver.set(session_id, {"who": "Ada"})
     request = Request.blank("/", headers={"Cookie": f"{COOKIE}={session_id}"})

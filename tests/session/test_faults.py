@@ -1,4 +1,4 @@
-"""The store is away, hangs, or refuses: what a client gets, and what stays stored."""
+"""An unavailable store: what the client gets, and what the store still has."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_exception_view_may_use_the_session(own_redis: Callable[..., RedisServer
     assert "Set-Cookie" not in response.headers
 
 
-def test_body_of_the_lost_response_is_closed(own_redis: Callable[..., RedisServer]) -> None:
+def test_body_of_the_replaced_response_is_closed(own_redis: Callable[..., RedisServer]) -> None:
     server = own_redis()
     closed = []
 
@@ -194,12 +194,12 @@ def test_invalidate_that_fails_is_an_error(own_redis: Callable[..., RedisServer]
     send(failing.app, ["invalidate"], status=503)
 
 
-def test_invalidate_that_fails_forgets_nothing(own_redis: Callable[..., RedisServer]) -> None:
+def test_invalidate_that_fails_keeps_the_session(own_redis: Callable[..., RedisServer]) -> None:
     server = own_redis()
     factory = SessionFactory({"kvs": "redis", "kvs_kwargs": {"url": server.url}})
     session_id = new_session(factory, a=1)
     visit = Visit(factory, session_id)
-    server.command("REPLICAOF", "127.0.0.1", "1")  # it refuses to write
+    server.command("REPLICAOF", "127.0.0.1", "1")  # a replica refuses to write
     with pytest.raises(KVSUnavailable):
         visit.session.invalidate()
     server.command("REPLICAOF", "NO", "ONE")
@@ -251,7 +251,7 @@ def test_too_large_names_the_largest_keys(store: Store) -> None:
     assert do(app, ["all"]) == [{"a": 1}]
 
 
-def test_default_limit_is_below_memcached_s(store: Store) -> None:
+def test_default_limit_is_below_the_limit_of_memcached(store: Store) -> None:
     app = store.app()
     with pytest.raises(SessionTooLarge, match="'long'"):
         send(app, ["set", "long", "x" * 1024 * 1024])
@@ -259,7 +259,7 @@ def test_default_limit_is_below_memcached_s(store: Store) -> None:
     assert len(do(app, ["get", "a"])[0]) == 1_000_000
 
 
-def test_store_s_own_limit_names_the_largest_keys() -> None:
+def test_limit_of_the_store_names_the_largest_keys() -> None:
     app = make_app({"kvs": "memory", "kvs_kwargs": {"max_bytes": 10_000}})
     with pytest.raises(SessionTooLarge, match="'long'"):
         send(app, ["set", "long", "x" * 20_000])
@@ -283,7 +283,7 @@ def test_change_in_a_later_callback_is_saved(store: Store) -> None:
     assert do(app, ["all"]) == [{"items": [1, 2], "late": True}]
 
 
-def test_change_of_what_a_later_callback_holds_is_saved(store: Store) -> None:
+def test_later_callback_changes_a_value_in_place(store: Store) -> None:
     def view(request: Request) -> Response:
         items = request.session.setdefault("items", [])
         request.add_response_callback(lambda request, _: items.append(len(items)))

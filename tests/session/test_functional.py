@@ -21,7 +21,7 @@ from tests.session.apps import (
 ID = re.compile(r"[0-9a-f]{40}")
 
 
-def test_value_is_there_in_the_next_request(store: Store) -> None:
+def test_next_request_finds_the_value(store: Store) -> None:
     app = store.app()
     do(app, ["set", "name", "Zoë ✓"])
     assert do(app, ["get", "name"], ["new"]) == ["Zoë ✓", False]
@@ -76,14 +76,14 @@ def test_invalidate_removes_and_expires_the_cookie(store: Store) -> None:
     assert store.data(session_id) is None
 
 
-def test_invalidate_alone_removes(store: Store) -> None:
+def test_invalidate_removes_a_session_that_was_not_read(store: Store) -> None:
     app = store.app()
     session_id = cookie_of(send(app, ["set", "a", 1]))
     send(app, ["invalidate"])
     assert store.data(session_id) is None
 
 
-def test_written_after_invalidate_goes_under_a_new_id(store: Store) -> None:
+def test_change_after_invalidate_is_stored_under_a_new_id(store: Store) -> None:
     app = store.app()
     session_id = cookie_of(send(app, ["set", "a", 1]))
     second = cookie_of(send(app, ["invalidate"], ["set", "b", 2]))
@@ -141,7 +141,7 @@ def test_undecodable_session_is_a_new_one(store: Store, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("data", ["[1]", "null", '"text"', "12"])
-def test_stored_data_that_is_no_object_is_a_new_session(memory: Store, data: str) -> None:
+def test_stored_data_that_is_not_an_object_is_a_new_session(memory: Store, data: str) -> None:
     app, session_id = memory.app(), "ab" * 20
     memory.put(session_id, data)
     app.set_cookie(COOKIE, session_id)

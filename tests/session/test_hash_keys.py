@@ -1,4 +1,4 @@
-"""Sessions stored under a hash of the id, and the way there without a logout."""
+"""Sessions under a hash of the id, and the migration to it without a logout."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session,
 STEPS = [False, "accept", "migrate", True]
 
 
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def sha256(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
 
 
 def test_only_the_hash_is_stored(store: Store) -> None:
@@ -27,7 +27,7 @@ def test_only_the_hash_is_stored(store: Store) -> None:
     assert factory.session_key(Visit(factory, session_id).request) == sha256(session_id)
 
 
-def test_stored_key_is_no_id(memory: Store) -> None:
+def test_stored_key_is_not_an_id(memory: Store) -> None:
     factory = memory.factory(hash_keys=True)
     stored = sha256(new_session(factory, a=1))
     assert Visit(factory, stored).session.new
@@ -44,7 +44,7 @@ def test_token_is_hashed_too(store: Store) -> None:
 
 
 @pytest.mark.parametrize("hash_keys", STEPS, ids=str)
-def test_stored_key_is_no_token(memory: Store, hash_keys: Any) -> None:
+def test_stored_key_is_not_a_token(memory: Store, hash_keys: Any) -> None:
     stored = f"sha256:{sha256('secret')}"
     memory.put(f"x-t::{stored}", {"a": 1})
     factory = memory.factory(hash_keys=hash_keys, session_type="header", key_name="X-T")
@@ -53,9 +53,9 @@ def test_stored_key_is_no_token(memory: Store, hash_keys: Any) -> None:
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.pairwise(STEPS)), ids=str)
 def test_each_step_reads_both(store: Store, before: Any, after: Any) -> None:
-    """During a rolling restart workers of two steps serve the same sessions."""
+    """During a rolling restart, workers of two steps serve the same sessions."""
     old, new = store.factory(hash_keys=before), store.factory(hash_keys=after)
-    if after is True:  # by now each session has been moved
+    if after is True:  # all sessions have moved before this step
         before = "migrate"
     for first, second in ((old, new), (new, old)):
         session_id = new_session(first, a=1)
@@ -116,7 +116,7 @@ def test_old_worker_changes_a_session_while_it_is_moved(store: Store) -> None:
     assert store.data(session_id) is None
 
 
-def test_session_moved_between_two_looks(store: Store) -> None:
+def test_session_moved_between_two_reads(store: Store) -> None:
     session_id = new_session(store.factory(), a=1)
     factory = store.factory(hash_keys="migrate")
 

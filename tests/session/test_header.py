@@ -26,14 +26,14 @@ def test_data_by_token(store: Store, app: TestApp) -> None:
     assert do(app, ["all"], headers={"X-Auth-Token": "other"}) == [{}]
 
 
-def test_underscore_counts_as_dash(store: Store) -> None:
+def test_underscore_equals_dash(store: Store) -> None:
     app = store.app(session_type="header", key_name="X_Auth_Token")
     response = send(app, ["set", "a", 1], headers=TOKEN)
     assert response.headers["Vary"] == "X-Auth-Token"
     assert store.record("x-auth-token::secret-1")["a"] == 1
 
 
-def test_first_header_that_is_there(store: Store) -> None:
+def test_first_of_several_headers_wins(store: Store) -> None:
     app = store.app(session_type="header", key_name=["X-One", "X-Two"])
     response = send(app, ["set", "a", 2], headers={"X-Two": "t"})
     assert response.headers["Vary"] == "X-One, X-Two"
@@ -52,7 +52,7 @@ def test_write_without_header_is_dropped_with_one_warning(
     assert memory.driver.get_keys() == []
 
 
-def test_invalidate_goes_on_under_the_token(store: Store, app: TestApp) -> None:
+def test_the_token_stays_after_invalidate(store: Store, app: TestApp) -> None:
     do(app, ["set", "a", 1], headers=TOKEN)
     do(app, ["invalidate"], ["set", "b", 2], headers=TOKEN)
     assert do(app, ["all"], headers=TOKEN) == [{"b": 2}]
@@ -74,7 +74,7 @@ def test_late_change_does_not_mix_with_the_next_session(store: Store) -> None:
     assert dict(Visit(factory, X_T="t").session) == {"user": "two"}
 
 
-def test_regenerate_is_not_supported(memory: Store) -> None:
+def test_regenerate_id_is_not_supported(memory: Store) -> None:
     with pytest.raises(KVSNotSupported, match="update_session_token"):
         Visit(memory.factory(session_type="header", key_name="X-T")).session.regenerate_id()
 
@@ -130,7 +130,7 @@ def test_two_requests_move_to_one_token(store: Store) -> None:
         ("X-T", "x" * 8193, "8192"),
     ],
 )
-def test_token_that_could_not_be_read_is_refused(
+def test_token_that_a_header_cannot_contain_is_refused(
     memory: Store, name: str, value: str, message: str
 ) -> None:
     session = Visit(memory.factory(session_type="header", key_name="X-T"), X_T="t").session
@@ -151,7 +151,7 @@ def test_hostile_token_is_only_a_key(store: Store, token: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "  ", "a\r\nset b", "a\x00", "x" * 8193])
-def test_impossible_token_is_none(memory: Store, token: str) -> None:
+def test_impossible_token_counts_as_missing(memory: Store, token: str) -> None:
     factory = memory.factory(session_type="header", key_name="X-T")
     visit = Visit(factory)
     visit.request.environ["HTTP_X_T"] = token

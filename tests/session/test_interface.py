@@ -112,7 +112,7 @@ def test_key_of_a_new_session_is_kept(memory: Store) -> None:
     assert cookie_of(visit.end()) == key
 
 
-def test_created_is_a_whole_number_of_now(memory: Store) -> None:
+def test_created_is_the_time_as_an_integer(memory: Store) -> None:
     created = Visit(memory.factory()).session.created
     assert type(created) is int
     assert abs(created - time.time()) < 60
@@ -162,7 +162,7 @@ def test_header_of_a_dummy_request_in_any_case(memory: Store, name: str, sent: s
 @pytest.mark.parametrize(
     "given", ['{"kvs": "memory", "ttl": 7}', {"kvs.session": '{"kvs": "memory", "ttl": 7}'}]
 )
-def test_factory_takes_text_and_settings(given: Any) -> None:
+def test_factory_takes_json_and_settings(given: Any) -> None:
     assert SessionFactory(given).ttl == 7
 
 

@@ -17,7 +17,7 @@ Step = tuple[int, str, str]
 
 
 class Request:
-    """What one request knows in the model, beside the real one."""
+    """A request in the model, with the real one."""
 
     def __init__(self, visit: Visit, session_id: str | None, record: dict[str, Any] | None) -> None:
         self.visit = visit
@@ -35,7 +35,7 @@ def copied(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class Browser:
-    """Runs steps for real and in the model; both must agree after each response."""
+    """Runs steps in reality and in the model. Both must agree after each response."""
 
     def __init__(self, factory: SessionFactory) -> None:
         self.factory = factory

@@ -1,4 +1,4 @@
-"""How long a request and its session live."""
+"""The lifetime of a request and of its session."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.session.apps import Store, make_app
 SET_1, GET = '[["set", "a", 1]]', '[["get", "a"]]'
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others count no references")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts references")
 @pytest.mark.parametrize("limit", [None, {"limit": 9, "by": "session"}])
 def test_a_request_is_freed_once_it_is_answered(store: Store, limit: Any) -> None:
-    """Request and session do not hold each other until the garbage collector comes."""
+    """Request and session do not refer to each other, and so need no garbage collector."""
     seen: list[weakref.ref[Request]] = []
 
     def note(config: Configurator) -> None:
@@ -29,7 +29,7 @@ def test_a_request_is_freed_once_it_is_answered(store: Store, limit: Any) -> Non
         )
 
     app = make_app(store.options, note, **{"kvs.ratelimit": limit})
-    app.post("/", SET_1)  # redis-py 5.0 keeps what it connects for in a cycle
+    app.post("/", SET_1)  # the first connection of redis-py 5.0 makes a reference cycle
     seen.clear()
     gc.collect()
     gc.disable()
@@ -65,7 +65,7 @@ def test_a_session_is_saved_again_when_a_later_callback_changes_it(store: Store)
     def add(config: Configurator) -> None:
         def view(request: Request) -> Response:
             request.session["a"] = 1
-            # Added by a callback: it runs after the session's own was put off, and once more.
+            # It runs after the session's callback, which waits for other callbacks only once.
             request.add_response_callback(
                 lambda request, response: request.add_response_callback(
                     lambda request, response: request.add_response_callback(change_again)

@@ -1,4 +1,4 @@
-"""How the changes of two requests become one, without a store."""
+"""The merge of the changes of two requests, without a store."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ RECORDS = st.dictionaries(st.sampled_from("abcd"), VALUES)
 
 
 @given(VALUES, VALUES)
-def test_changed_if_written_otherwise(one: Any, other: Any) -> None:
+def test_changed_if_the_data_differ(one: Any, other: Any) -> None:
     changed = is_changed(other, snapshot(one, dumps), dumps)
     assert changed == (dumps(one) != dumps(other))
     assert identical(one, other, dumps) == (not changed)
 
 
 @given(VALUES)
-def test_copy_is_no_change(value: Any) -> None:
+def test_copy_is_not_a_change(value: Any) -> None:
     before = snapshot(value, dumps)
-    held = [value, copy.deepcopy(value)]  # more references change marshal's newer formats
+    held = [value, copy.deepcopy(value)]  # references change the newer formats of marshal
     assert not is_changed(value, before, dumps)
     assert not is_changed(held[1], before, dumps)
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="a trap of CPython's marshal")
-def test_held_value_is_no_change() -> None:
+def test_second_reference_is_not_a_change() -> None:
     value = json.loads('{"a": [[1], {"b": "c"}]}')
     before = snapshot(value, dumps)
     held = [value["a"], value["a"][0], value["a"][1]]
@@ -104,7 +104,7 @@ def test_untouched_keys_are_theirs(
         (["x"], REMOVED, [], True, REMOVED),
         (["x", "x"], ["x"], ["x", "x", "x"], False, ["x", "x"]),
         ([1], REMOVED, [True, 1], True, [True]),
-        ([], ["m"], "no list", False, ["m"]),
+        ([], ["m"], "not a list", False, ["m"]),
         ([{"a": 1}], REMOVED, [{"a": 1}, {"a": 2}], True, [{"a": 2}]),
     ],
 )
@@ -114,7 +114,7 @@ def test_flash_queues(base: Any, mine: Any, theirs: Any, popped: bool, merged: A
     assert repr(result.get("_f_", REMOVED)) == repr(merged)
 
 
-def test_beginning_stays_what_it_is() -> None:
+def test_time_of_creation_never_changes() -> None:
     changes = Changes({"__kvs_created": 4.0})
     assert merge({}, changes, {"__kvs_created": 5.0}, dumps) == {"__kvs_created": 5.0}
     assert merge({}, changes, {}, dumps) == {"__kvs_created": 4.0}

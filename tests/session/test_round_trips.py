@@ -20,7 +20,7 @@ def count(redis: Store, redis_server: RedisServer) -> Count:
         app = redis.app(**options)
         session_id = new_session(redis.factory(**options), a=1, nested={"b": [1]}, _f_=["hi"])
         app.set_cookie(COOKIE, session_id)
-        do(app, ["get", "a"], ["set", "b", 1])  # the connection and the scripts are there
+        do(app, ["get", "a"], ["set", "b", 1])  # makes the connection, and loads the scripts
         redis_server.reset_calls()
         do(app, *operations)
         return redis_server.calls()
@@ -49,7 +49,7 @@ def test_change_takes_two(count: Count, operation: list[object]) -> None:
     calls = count(operation)
     assert calls.pop("getex") == 1
     assert calls.pop("evalsha") == 1
-    # What is left is done inside of the script, on the server.
+    # The script runs the other commands, on the server.
     assert set(calls) <= {"get", "set", "del"}
 
 
@@ -81,7 +81,7 @@ def test_impossible_id_takes_none(redis: Store, redis_server: RedisServer) -> No
     assert redis_server.calls() == {}
 
 
-def test_regenerate_takes_three(count: Count) -> None:
+def test_new_id_takes_three(count: Count) -> None:
     calls = count(["regenerate"])
     assert (calls["getex"], calls["evalsha"]) == (1, 2)
 

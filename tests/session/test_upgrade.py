@@ -1,4 +1,4 @@
-"""Sessions of version 1.0, as bytes: read here, and what is written here can be read there."""
+"""Versions 1.0 and 2.0 read each other's sessions, byte by byte."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.session.conftest import make_store
 
 ID = "356a192b7913b04c54574d18c28d46e6395428ab"
 
-#: A cookie session with a CSRF token, flash messages and text that is no ASCII.
+#: A cookie session with a CSRF token, flash messages and text that is not ASCII.
 COOKIE_RECORD = (
     b'{"user": "zo\\u00eb", "n": 1, "cart": [{"sku": "A1", "price": 9.5}], "none": null, '
     b'"__csrf_token": "0123456789abcdef0123456789abcdef01234567", '
     b'"_f_": ["Hello"], "_f_error": ["Oh no"]}'
 )
-#: A session by the header X-Dummy_Token.
+#: A session with the header X-Dummy_Token.
 HEADER_RECORD = b'{"account": 7}'
-#: What the logout stores.
+#: The record after a logout.
 LOGGED_OUT = b"{}"
 
 CONTENT = {
@@ -35,7 +35,7 @@ CONTENT = {
 
 @pytest.fixture(params=["redis", "memcache"])
 def old(request: pytest.FixtureRequest) -> Store:
-    """The stores of version 1.0, filled as it did, under its own prefix."""
+    """The stores of version 1.0, with its prefix, and filled in the way that it did."""
     store = make_store(request.param, request)
     store.options["key_prefix"] = "session::"
     if request.param == "redis":
@@ -50,7 +50,7 @@ def old(request: pytest.FixtureRequest) -> Store:
 
 
 def _set(server, key: str, data: bytes) -> None:
-    """Store text as python-memcached does, with flag 16."""
+    """Store a string with flag 16, as python-memcached does."""
     line = f"set {key} 16 300 {len(data)}\r\n".encode()
     assert server.talk(line + data + b"\r\n") == b"STORED\r\n"
 
@@ -101,7 +101,7 @@ def test_version_1_writes_between_load_and_save(old: Store) -> None:
 
 
 def test_version_1_writes_back_what_it_loaded_before(old: Store) -> None:
-    """It loaded the session before there was any metadata."""
+    """It had read the session before 2.0 added metadata."""
     factory = old.factory()
     old.fill(f"session::{ID}", COOKIE_RECORD)
     first = Visit(factory, ID)
@@ -152,8 +152,8 @@ def test_two_new_requests_change_one_old_session(old: Store) -> None:
 
 
 @pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
-def test_third_request_is_not_taken_for_another_session(old: Store, on_conflict: str) -> None:
-    """Two requests give the old session its beginning; a third has loaded the first one's."""
+def test_third_request_has_the_same_session(old: Store, on_conflict: str) -> None:
+    """Two requests set the time of creation. A third one has read that of the first."""
     old.fill(f"session::{ID}", COOKIE_RECORD)
     factory = old.factory(on_conflict=on_conflict)
     early, first = Visit(factory, ID), Visit(factory, ID)
@@ -168,7 +168,7 @@ def test_third_request_is_not_taken_for_another_session(old: Store, on_conflict:
     assert found == ({"early", "first", "third"} if on_conflict == "merge" else {"first", "third"})
 
 
-def test_pickles_of_version_1_load_only_where_asked(old: Store) -> None:
+def test_pickles_of_version_1_load_only_with_the_option(old: Store) -> None:
     import pickle
 
     old.fill(f"session::{ID}", pickle.dumps({"a": 1}, 2))

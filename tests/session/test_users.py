@@ -1,4 +1,4 @@
-"""All sessions of a user: listed, and ended."""
+"""List and end all sessions of a user."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def log_in(factory: SessionFactory, user: Any, session_id: str | None = None) ->
 
 
 def visit_of(factory: SessionFactory, session_id: str | None = None) -> Request:
-    """Return a request whose session is there for the functions that need one."""
+    """Return a request with a session, for the functions that need one."""
     visit = Visit(factory, session_id)
     visit.request.session = visit.session
     visit.request.end = visit.end
@@ -123,7 +123,7 @@ def test_all_ended(store: Store) -> None:
     assert is_alive(factory, log_in(factory, "u"))
 
 
-def test_all_ended_but_the_current(store: Store) -> None:
+def test_all_ended_except_the_current_one(store: Store) -> None:
     factory = store.factory()
     first, second = log_in(factory, "u"), log_in(factory, "u")
     request = visit_of(factory, first)
@@ -145,7 +145,7 @@ def test_login_that_ends_all_others(store: Store) -> None:
     assert is_alive(factory, session_id)
 
 
-def test_ending_all_ends_the_current_too(store: Store) -> None:
+def test_ending_all_ends_the_current_one_too(store: Store) -> None:
     app = store.app()
     session_id = cookie_of(send(app, ["set", "a", 1], ["bind", "u"]))
     response = send(app, ["end_all", "u"], ["all"])
@@ -207,7 +207,7 @@ def test_regenerated_session_stays_listed_once(lister: Store) -> None:
     assert not is_alive(factory, session_id)
 
 
-def test_logout_takes_it_off_the_list(lister: Store) -> None:
+def test_logout_removes_it_from_the_list(lister: Store) -> None:
     factory = lister.factory()
     one, two, three = (log_in(factory, "u") for _ in range(3))
     Visit(factory, one).session.invalidate()
@@ -228,14 +228,14 @@ def test_bound_to_another_user(store: Store) -> None:
     assert not is_alive(factory, session_id)
 
 
-def test_number_and_its_text_are_one_user(memory: Store) -> None:
+def test_number_and_its_string_are_one_user(memory: Store) -> None:
     factory = memory.factory()
     log_in(factory, 7)
     assert len(list_sessions(visit_of(factory), "7")) == 1
 
 
 @pytest.mark.parametrize("user", [None, "", True, 1.5, b"u", ["u"]])
-def test_no_user_id(memory: Store, user: Any) -> None:
+def test_refused_user_ids(memory: Store, user: Any) -> None:
     with pytest.raises(TypeError, match="user id"):
         Visit(memory.factory()).session.bind(user)
 
@@ -268,7 +268,7 @@ def test_dead_sessions_are_pruned(memory: Store) -> None:
 
 
 def test_list_outlives_sessions_that_are_read(memory: Store) -> None:
-    """A session whose entry gets old is entered again while it is used."""
+    """A session that is in use is entered again when its entry is old."""
     factory = memory.factory(ttl=300)
     session_id = log_in(factory, "u")
     key = LIST_OF_U
