@@ -11,7 +11,7 @@ from .carriers import Carrier
 from .keys import SessionId, SessionKeys
 from .merge import Changes
 from .records import USER, Record
-from .state import StoreState
+from .state import NEW, StoreState
 from .store import Save, SessionStore, Written
 from .users import Users
 
@@ -47,8 +47,10 @@ class SessionBackend:
     def load(self, request: Request) -> tuple[StoreState, Record]:
         """Return the state and the record of a request's session; the record may be empty."""
         session_id = self.carrier.find(request)
+        if session_id is None:
+            return NEW, {}
         preloaded: tuple[str, Stored | None] | None = getattr(request, "_kvs_preloaded", None)
-        loaded = None if session_id is None else self.store.load(session_id, preloaded)
+        loaded = self.store.load(session_id, preloaded)
         if loaded is None:
             return StoreState.absent(self.carrier.adopt(session_id)), {}
         found, record = loaded

@@ -25,7 +25,7 @@ from .keys import SessionId
 from .mapping import CSRF_TOKEN, SessionMapping, Tracker
 from .merge import REMOVED, Changes, difference
 from .records import CREATED, META, USER, Record, created_at
-from .state import CLOSED, OPEN, SAVED, UNKNOWN, UNTOUCHED, StoreState
+from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
 from .users import EPOCH, user_digest
 
@@ -46,7 +46,7 @@ class Session(SessionMapping):
         self._request = request
         self.backend = backend
         self._phase = UNTOUCHED
-        self._state = UNKNOWN
+        self._state = NEW
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{', not loaded' if self._phase is UNTOUCHED else ''}>"

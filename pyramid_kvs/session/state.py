@@ -129,5 +129,5 @@ class StoreState(NamedTuple):
         return self._replace(found=None, is_removed=False)
 
 
-#: Before the first use.
-UNKNOWN = StoreState()
+#: A new session without an id.
+NEW = StoreState()
