@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pyramid.config import Configurator
+from pyramid.config.actions import ActionInfo
 from pyramid.interfaces import PHASE0_CONFIG, PHASE1_CONFIG
 from pyramid.registry import Registry
 
 from . import serializer
 from .kvs import KVS
 from .serializer import Codec
+from .settings import is_set
+from .web.attribute import RequestAttribute
 
 _REGISTRY_KEY = "pyramid_kvs"
 
@@ -53,21 +56,86 @@ class Application:
         return found  # type: ignore[no-any-return]
 
 
+# -- features --------------------------------------------------------------------------------
+
+
+class SettingInfo(ActionInfo):  # type: ignore[misc]
+    """Where an action of the configuration comes from: not a line of code, but a setting."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(None, 0, "", setting)
+
+    def __str__(self) -> str:
+        return f"the setting {self.src}"
+
+
 def add_feature(
-    config: Configurator, setting: str, build: Callable[[], Mapping[str, object]]
+    config: Configurator,
+    setting: str,
+    build: Callable[[], Mapping[str, object]],
+    order: int = ORDER_FEATURES,
 ) -> None:
     """Have a feature built when the configuration is committed.
 
+    An error in ``build``, or a conflict with another action of the calling ``includeme``, is
+    reported with the name of the setting.
+
     :param build: returns what introspection shows of the feature.
     """
+    config.info = SettingInfo(setting)
     introspectable = config.introspectable("kvs features", setting, setting, "kvs feature")
 
     def register() -> None:
         introspectable.update(build())
 
-    config.action(
-        ("kvs", setting), register, introspectables=(introspectable,), order=ORDER_FEATURES
-    )
+    config.action(("kvs", setting), register, introspectables=(introspectable,), order=order)
+
+
+class RequestFeature(NamedTuple):
+    """A feature that requests have as an attribute, for example ``request.cache``."""
+
+    setting: str
+    #: Builds the feature, and returns it with what introspection shows of it.
+    build: Callable[[Registry], tuple[Any, Mapping[str, object]]]
+    #: Returns, for the feature, the function from a request to its attribute.
+    attribute_of: Callable[[Any], Callable[[Any], Any]]
+
+    @property
+    def name(self) -> str:
+        """The name of the attribute."""
+        return self.setting.removeprefix("kvs.")
+
+    def add_to(self, config: Configurator) -> None:
+        """Give the feature to all requests of an application."""
+        attribute = RequestAttribute()
+
+        def build() -> Mapping[str, object]:
+            feature, shown = self._register(config.registry)
+            attribute.make = self.attribute_of(feature)
+            return shown
+
+        add_feature(config, self.setting, build)
+        config.add_request_method(attribute, self.name)
+
+    def subscribe(self, event: Any) -> None:
+        """Give the feature to the request of an event.
+
+        If the application does not include ``pyramid_kvs``, the first event builds the feature.
+        """
+        request = event.request
+        features = Application.of(request.registry).features
+        if self.setting not in features and is_set(request.registry.settings or {}, self.setting):
+            self._register(request.registry)
+        if self.setting in features:
+            setattr(request, self.name, self.attribute_of(features[self.setting])(request))
+
+    def _register(self, registry: Registry) -> tuple[Any, Mapping[str, object]]:
+        feature, shown = self.build(registry)
+        Application.of(registry).features[self.setting] = feature
+        return feature, shown
+
+
+# -- directives ------------------------------------------------------------------------------
 
 
 def add_kvs_driver(config: Configurator, name: str, driver_class: type[KVS] | str) -> None:

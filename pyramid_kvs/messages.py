@@ -1,21 +1,48 @@
-"""Parts of error messages: the closest known name, and values without their secrets."""
+"""Parts of error messages: the closest known name, and values without their secrets.
+
+A message shows a value by :func:`show` or :func:`quoted`, and the text of another library's error
+by :func:`without_credentials` or :func:`reason`. Nothing else may show what a setting contains.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
-#: Up to the last "@": a password that is not percent-encoded may contain "@", "/" and spaces.
-_URL_CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
-#: In the query of a URL, or among libpq's ``key=value`` pairs.
-_PASSWORD = re.compile(r"(\w*pass\w*\s*=\s*)('(?:[^'\\]|\\.)*'?|[^&\s]*)", re.IGNORECASE)
+_SECRET_NAME = r"pass|pwd|secret|token|credential|auth|dsn|private|api_?key"  # noqa: S105
+_SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)
+
+#: Each pattern with what replaces it, in this order.
+_CREDENTIALS: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), shown)
+    for pattern, shown in (
+        # The query of a URL has a password with "@" in it.
+        (rf"(?<=://).*[?&]\w*(?:{_SECRET_NAME})\w*=.*@.*", "***"),
+        # Up to the last "@": a password may contain "@", "/" and spaces.
+        (r"(?<=://).*@", "***@"),
+        # A keyword of libpq, or of a URL's query. The value ends at the next keyword.
+        (
+            rf"(\w*(?:{_SECRET_NAME})\w*\s*=\s*)('(?:[^'\\]|\\.)*'?|.*?(?=&|\s+\w+\s*=|$))",
+            r"\1***",
+        ),
+        # An item of a dictionary.
+        (
+            rf"""((["'])\w*(?:{_SECRET_NAME})\w*\2\s*:\s*)"""
+            r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,}\s]+)""",
+            r"\1***",
+        ),
+    )
+]
+#: ``user:password@host``, without a scheme.
+_USER = re.compile(r"\A[^@]*:.*@", re.DOTALL)
 
 #: A longer value is cut.
 _LONGEST = 120
+#: Python refuses to write an integer of more than 4300 digits.
+_MOST_BITS = 10_000
 
 
 def closest(found: object, known: Iterable[object]) -> str:
@@ -30,26 +57,68 @@ def unknown_name(kind: str, name: object, known: Sequence[str], hint: str = "") 
 
     :param hint: replaces the closest match.
     """
-    return f"unknown {kind} {name!r} (known: {', '.join(known)}{hint or closest(name, known)})"
+    listed = ", ".join(known)
+    return f"unknown {kind} {quoted(name)} (known: {listed}{hint or closest(name, known)})"
 
 
 def show(value: Any) -> str:
-    """Return a value as messages may show it: short, without passwords, secrets or tokens."""
-    shown = json.dumps(_redacted(value), default=repr, ensure_ascii=False)
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
+    """Return a value as JSON, as messages may show it: short, and without its secrets."""
+    return _short(json.dumps(_redacted(value), ensure_ascii=False))
+
+
+def quoted(name: object) -> str:
+    """Return a name in quotes, as messages may show it: a URL in its place loses its secrets."""
+    return _short(repr(_redacted(name)) if isinstance(name, str) else str(_redacted(name)))
 
 
 def without_credentials(message: str) -> str:
-    """Return a string, with at most one URL in it, whose user and passwords are masked."""
-    return _PASSWORD.sub(r"\1***", _URL_CREDENTIALS.sub("***@", message))
+    """Return a string in which the user and the passwords of a URL are masked."""
+    for pattern, shown in _CREDENTIALS:
+        message = pattern.sub(shown, message)
+    return message
+
+
+def reason(error: BaseException, given: Any = None) -> str:
+    """Return the text of another library's error, without the secrets of what it was given."""
+    text = str(error)
+    for secret, shown in _secrets(given):
+        for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+            text = text.replace(form, shown)
+    return without_credentials(text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _redacted(value: Any) -> Any:
+    """Return a value as JSON can show it."""
     if isinstance(value, Mapping):
         return {
-            str(key): "***" if _SECRET_KEY.search(str(key)) else _redacted(item)
+            _redacted(str(key)): "***" if _SECRET_KEY.search(str(key)) else _redacted(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [_redacted(item) for item in value]
-    return without_credentials(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return without_credentials(value if "://" in value else _USER.sub("***@", value))
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return without_credentials(repr(value))
+
+
+def _secrets(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the strings in a value that must not be shown, and what replaces them."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and item:
+                yield item, "***"
+            else:
+                yield from _secrets(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _secrets(item)
+    elif isinstance(value, str) and _redacted(value) != value:
+        yield value, _redacted(value)

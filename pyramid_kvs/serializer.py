@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from .exceptions import CodecError
 from .logs import ThrottledLog
+from .messages import quoted, unknown_name
 
 __all__ = ["Codec", "Data", "names", "register", "serializer"]
 
@@ -198,7 +199,7 @@ def checked(codec: object) -> Codec:
     if isinstance(codec, (JSONCodec, PickleCodec, StorableCodec, FallbackCodec, CheckedCodec)):
         return codec
     if not isinstance(codec, Codec):
-        raise TypeError(f"a codec has dumps(value) and loads(data); {codec!r} has not")
+        raise TypeError(f"a codec needs dumps(value) and loads(data); {quoted(codec)} lacks them")
     return CheckedCodec(codec)
 
 
@@ -216,7 +217,7 @@ def serializer(name: str, extra: Mapping[str, Codec] | None = None) -> Codec:
     for known in (extra or {}, _registered, _BUILT_IN):
         if name in known:
             return checked(known[name])
-    raise LookupError(f"unknown codec {name!r} (known: {', '.join(names(extra))})")
+    raise LookupError(unknown_name("codec", name, names(extra)))
 
 
 def build(

@@ -1,7 +1,7 @@
 """The ``kvs.*`` settings: JSON or objects, checked against a table of the feature's options.
 
 A failure is a ``ConfigurationError`` that names the setting, the key, what was found, what is
-allowed, and the closest match. It does not show secrets, passwords or credentials in URLs.
+allowed, and the closest match. It shows no secret, no password and no credentials of a URL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 
-from .messages import closest, show
+from .messages import closest, quoted, show, unknown_name
 
 log = logging.getLogger("pyramid_kvs.settings")
 
@@ -148,9 +148,10 @@ def is_set(settings: Mapping[str, Any], name: str) -> bool:
     return value is not None
 
 
-def parse(name: str, value: Any) -> Any:
+def parse(name: str, value: Any, example: str = "") -> Any:
     """Return the object that a setting's JSON describes, or a copy of an object set from Python.
 
+    :param example: of a value, for the message about a string without any bracket.
     :raises ConfigurationError: the string is not JSON, or an object in it has a duplicate key.
     """
     if not isinstance(value, str):
@@ -160,28 +161,28 @@ def parse(name: str, value: Any) -> Any:
     except json.JSONDecodeError as error:
         raise ConfigurationError(
             f"{name}: not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
-            + _json_hint(value)
+            + _json_hint(value, example)
         ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not valid JSON: {error}") from None
 
 
-def check_options(name: str, value: Any, table: Mapping[str, Option]) -> dict[str, Any]:
+def check_options(
+    name: str, value: Any, table: Mapping[str, Option], example: str = "{}"
+) -> dict[str, Any]:
     """Return the options of an object, checked against a table, with defaults.
 
     :param name: the setting's name, for messages.
+    :param example: of a value, for the message about anything but an object.
     :raises ConfigurationError: see the module.
     """
     if not isinstance(value, Mapping):
         raise ConfigurationError(
-            f'{name}: found {show(value)}, expected an object, for example {{"kvs": "memory"}}'
+            f"{name}: found {show(value)}, expected an object, for example {example}"
         )
     for key in value:
         if key not in table:
-            raise ConfigurationError(
-                f"{name}: unknown key {key!r} (known: {', '.join(sorted(table))}"
-                f"{closest(key, table)})"
-            )
+            raise ConfigurationError(f"{name}: {unknown_name('key', key, sorted(table))}")
     return {key: _checked(name, key, option, value) for key, option in table.items()}
 
 
@@ -216,17 +217,17 @@ def check_names(settings: Mapping[str, Any], known: Collection[str]) -> None:
             continue
         close = difflib.get_close_matches(name, known, 1, 0.75)
         if close:
-            raise ConfigurationError(
-                f"unknown setting {name!r} (known: {', '.join(sorted(known))}; "
-                f"did you mean {close[0]!r}?)"
-            )
+            hint = f"; did you mean {close[0]!r}?"
+            raise ConfigurationError(unknown_name("setting", name, sorted(known), hint))
         log.warning("setting %r is unknown to pyramid_kvs and has no effect", name)
 
 
 # -- JSON ------------------------------------------------------------------------------------
 
 
-def _json_hint(value: str) -> str:
+def _json_hint(value: str, example: str) -> str:
+    if example and not re.search(r"[\[{]", value):
+        return f" (write an object, for example {example})"
     if "'" in value and '"' not in value:
         return " (JSON strings need double quotes)"
     if re.search(r",\s*[}\]]", value):
@@ -240,6 +241,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise InvalidOption(f"duplicate key {key!r}")
+            raise InvalidOption(f"duplicate key {quoted(key)}")
         found[key] = value
     return found

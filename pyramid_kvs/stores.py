@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -9,10 +10,10 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from . import serializer
+from . import serializer, settings
 from .application import Application, Store
-from .kvs import KVS, DriverNotInstalled, UnknownDriver, canonical_name, driver_class
-from .messages import closest, show, unknown_name, without_credentials
+from .kvs import KVS, DriverNotInstalled, UnknownDriver, canonical_name, driver_class, driver_names
+from .messages import closest, quoted, reason, show, unknown_name, without_credentials
 from .serializer import Codec
 from .settings import (
     Option,
@@ -28,7 +29,6 @@ log = logging.getLogger("pyramid_kvs.settings")
 
 #: A client with more arguments than this has too many for a message.
 _LISTED = 20
-
 
 #: The keys that name a driver. ``type`` is an alias of ``kvs``.
 DRIVER_OPTIONS: dict[str, Option] = {
@@ -46,6 +46,32 @@ STORE_OPTIONS: dict[str, Option] = {
     "ttl": Option(optional(seconds), 300),
 }
 
+#: Arguments of clients that are often written beside ``kvs_kwargs``, with an example of each.
+_CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "url": {"url": "redis://localhost:6379/0"},
+    "host": {"host": "localhost"},
+    "port": {"port": 6379},
+    "password": {"password": "..."},
+    "server": {"servers": ["127.0.0.1:11211"]},
+    "servers": {"servers": ["127.0.0.1:11211"]},
+}
+
+#: A URL, perhaps with a driver of SQLAlchemy in its scheme: ``postgresql+psycopg2://``.
+_URL = re.compile(r"(?P<scheme>[a-z]+)(\+\w+)?://(?P<place>.*)", re.IGNORECASE | re.DOTALL)
+_SCHEMES = {
+    **dict.fromkeys(("redis", "rediss", "unix"), "redis"),
+    **dict.fromkeys(("postgresql", "postgres"), "postgresql"),
+    **dict.fromkeys(("memcached", "memcache"), "memcache"),
+}
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def parse(name: str, value: Any) -> Any:
+    """Return the object that a setting describes; see :func:`pyramid_kvs.settings.parse`."""
+    return settings.parse(name, value, example(value))
+
 
 def read_options(name: str, value: Any, table: Mapping[str, Option]) -> dict[str, Any]:
     """Return the checked options of a setting that has a store, with defaults.
@@ -54,14 +80,46 @@ def read_options(name: str, value: Any, table: Mapping[str, Option]) -> dict[str
     :param value: an object.
     :raises ConfigurationError: see :mod:`pyramid_kvs.settings`.
     """
-    options = check_options(name, value, table)
+    _check_places(name, value, table)
+    options = check_options(name, value, table, example(value))
     kvs, alias = options["kvs"], options.pop("type")
     if None not in (kvs, alias) and canonical_name(kvs) != canonical_name(alias):
         raise ConfigurationError(
-            f"{name}: 'kvs' is {kvs!r} and 'type' is {alias!r}; they mean the same: keep one"
+            f"{name}: 'kvs' is {quoted(kvs)} and 'type' is {quoted(alias)}; they mean the same: "
+            "keep one"
         )
     options["kvs"] = kvs if kvs is not None else alias
     return options
+
+
+def _check_places(name: str, value: Any, table: Mapping[str, Option]) -> None:
+    """Refuse an argument of the client that is not inside ``kvs_kwargs``."""
+    for key, shown in _CLIENT_ARGUMENTS.items():
+        if key not in table and isinstance(value, Mapping) and key in value:
+            raise ConfigurationError(
+                f"{name}: unknown key {key!r}: it belongs inside 'kvs_kwargs', for example "
+                f'"kvs_kwargs": {json.dumps(shown)}'
+            )
+
+
+def example(written: Any) -> str:
+    """Return an object that describes a store, as close as possible to what was written.
+
+    :param written: the value of a setting, or of its key ``kvs``.
+    """
+    found = written.strip(' \n"') if isinstance(written, str) else ""
+    url = _URL.match(found)
+    driver = _SCHEMES.get(url["scheme"].lower()) if url else canonical_name(found)
+    if driver not in driver_names():
+        return '{"kvs": "redis"}'
+    if url is None:
+        return show({"kvs": driver})
+    if driver == "memcache":
+        return show({"kvs": driver, "kvs_kwargs": {"servers": [url["place"].strip("/")]}})
+    return show({"kvs": driver, "kvs_kwargs": {"url": f"{url['scheme']}://{url['place']}"}})
+
+
+# -- drivers ---------------------------------------------------------------------------------
 
 
 def build_driver(
@@ -81,10 +139,20 @@ def build_driver(
     except Exception as error:
         raise ConfigurationError(
             f"{place}: kvs_kwargs: the {options['kvs']} client refuses {show(kwargs)}: "
-            f"{without_credentials(str(error))}{_allowed(error, found)}"
+            f"{reason(error, kwargs)}{_hint(kwargs, error, found)}"
         ) from error
     application.stores.append(Store(setting, place, driver, server_of(kwargs)))
     return driver
+
+
+def warn_of_unsigned_pickle(place: str, options: Mapping[str, Any]) -> None:
+    """Log that whoever can write to the store can run code, if checked options say so."""
+    if options["codec"] == "pickle" and not options["secret"]:
+        log.warning(
+            "%s: codec pickle without a secret: anyone who can write to the store can run code in "
+            "this process; add a secret, or use another codec",
+            place,
+        )
 
 
 def server_of(kwargs: Mapping[str, Any]) -> str:
@@ -98,12 +166,15 @@ def server_of(kwargs: Mapping[str, Any]) -> str:
     return "default"
 
 
-def _allowed(error: Exception, found: type[KVS]) -> str:
-    """Return what to write instead of an argument that the client does not know."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+def _hint(kwargs: Mapping[str, Any], error: Exception, found: type[KVS]) -> str:
+    """Return what to write instead of ``kvs_kwargs`` that a client refuses, if it is known."""
+    url = _URL.match(str(kwargs.get("url")))
+    if url is not None and url[2]:
+        return f"; write {without_credentials(url['scheme'] + '://' + url['place'])}"
     known = sorted(found.client_arguments())
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or not known:
-        return ""
+        return "".join(closest(key, known) for key in kwargs if known and key not in known)
     listed = f" (known: {', '.join(known)})" if len(known) <= _LISTED else ""
     return f"{listed}{closest(unknown[1], known)}"
 
@@ -111,14 +182,15 @@ def _allowed(error: Exception, found: type[KVS]) -> str:
 def _driver_class(place: str, name: str | None, application: Application) -> type[KVS]:
     if name is None:
         raise ConfigurationError(
-            f'{place}: \'kvs\' is missing: name the driver, for example {{"kvs": "redis"}}'
+            f"{place}: 'kvs' is missing: name the driver, for example {example(None)}"
         )
     try:
         return driver_class(name, application.driver_classes)
     except UnknownDriver as error:
-        raise ConfigurationError(f"{place}: kvs: {error}") from None
+        hint = f"; write {example(name)}" if _URL.match(name) else ""
+        raise ConfigurationError(f"{place}: kvs: {error}{hint}") from None
     except (DriverNotInstalled, TypeError, ValueError, ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{place}: kvs: {error}") from error
+        raise ConfigurationError(f"{place}: kvs: {reason(error)}") from error
 
 
 def _codec(place: str, options: Mapping[str, Any], application: Application) -> Codec:

@@ -20,6 +20,8 @@ class MockCache(KVS):
     :class:`~pyramid_kvs.kvs.KVS` adds.
     """
 
+    is_shared = False
+
     #: Full key -> stored data (``str`` for json); shared by all ``mock`` drivers of the process.
     #: What a test puts here by hand never expires.
     cached_data: ClassVar[dict[bytes, Data]] = {}

@@ -1,4 +1,4 @@
-"""Settings: what is accepted, and what a message says of the rest."""
+"""Settings: what is accepted, and the message for everything else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pyramid.config import Configurator
-from pyramid.exceptions import ConfigurationError
+from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from webtest import TestApp
 
 from pyramid_kvs.application import Application
@@ -52,7 +52,7 @@ def test_defaults() -> None:
     assert (driver.ttl, driver.key_prefix) == (300, b"cache::")
 
 
-def test_type_is_another_word_for_kvs() -> None:
+def test_type_is_an_alias_of_kvs() -> None:
     assert cache_of(configure(cache={"type": "memory"}).registry) is not None
     assert cache_of(configure(cache={"type": "memory", "kvs": "memory"}).registry)
     assert cache_of(configure(cache={"type": "memory", "kvs": None}).registry)
@@ -69,7 +69,7 @@ def test_the_callers_object_is_left_alone() -> None:
     assert options == {"type": "memory", "kvs_kwargs": {"max_bytes": 1000}}
 
 
-def test_objects_without_a_copy_may_stand_in_kvs_kwargs() -> None:
+def test_kvs_kwargs_may_have_objects_that_cannot_be_copied() -> None:
     context = ssl.create_default_context()
     options = copied({"kvs": "x", "kvs_kwargs": {"a": [context]}})
     assert options["kvs_kwargs"]["a"][0] is context
@@ -122,6 +122,82 @@ def test_a_refusal_says_what_to_write(value: Any, parts: list[str]) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("value", "example"),
+    [
+        ("redis", '{"kvs": "redis"}'),
+        ('"memory"', '{"kvs": "memory"}'),
+        (" memcached\n", '{"kvs": "memcache"}'),
+        ("on", '{"kvs": "redis"}'),
+        ("7", '{"kvs": "redis"}'),
+        ("rediss://u:hunter2@h/0", '"redis", "kvs_kwargs": {"url": "rediss://***@h/0"}}'),
+        ("memcached://h:11211/", '"memcache", "kvs_kwargs": {"servers": ["h:11211"]}}'),
+        (
+            "postgresql+psycopg2://u:hunter2@h/db",
+            '"postgresql", "kvs_kwargs": {"url": "postgresql://***@h/db"}}',
+        ),
+        ("http://u:hunter2@h", '{"kvs": "redis"}'),
+    ],
+)
+@pytest.mark.parametrize("feature", ["cache", "session", "perlsess"])
+def test_a_bare_name_or_url_is_shown_an_example(feature: str, value: str, example: str) -> None:
+    message = refusal(**{feature: value})
+    assert f"kvs.{feature}: " in message
+    assert example in message
+    assert "hunter2" not in message
+
+
+def test_a_url_of_sqlalchemy_is_shown_without_its_driver() -> None:
+    kwargs = {"url": "postgresql+psycopg2://u:hunter2@h/db"}
+    message = refusal(cache={"kvs": "postgresql", "kvs_kwargs": kwargs})
+    assert "; write postgresql://***@h/db" in message
+    assert "hunter2" not in message
+
+
+def test_a_url_in_place_of_a_driver_is_shown_an_example() -> None:
+    message = refusal(cache={"kvs": "redis://u:hunter2@h/0"})
+    assert "unknown driver 'redis://***@h/0'" in message
+    assert 'write {"kvs": "redis", "kvs_kwargs": {"url": "redis://***@h/0"}}' in message
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("url", '"kvs_kwargs": {"url": "redis://localhost:6379/0"}'),
+        ("host", '"kvs_kwargs": {"host": "localhost"}'),
+        ("port", '"kvs_kwargs": {"port": 6379}'),
+        ("password", '"kvs_kwargs": {"password": "..."}'),
+        ("server", '"kvs_kwargs": {"servers": ["127.0.0.1:11211"]}'),
+        ("servers", '"kvs_kwargs": {"servers": ["127.0.0.1:11211"]}'),
+    ],
+)
+def test_an_argument_of_the_client_beside_kvs_is_shown_its_place(key: str, place: str) -> None:
+    message = refusal(cache={"kvs": "redis", key: "redis://u:hunter2@h"})
+    assert f"kvs.cache: unknown key {key!r}: it belongs inside 'kvs_kwargs'" in message
+    assert place in message
+    assert "hunter2" not in message
+
+
+def test_memcached_has_servers() -> None:
+    message = refusal(cache={"kvs": "memcache", "kvs_kwargs": {"server": "127.0.0.1:11211"}})
+    assert "did you mean 'servers'?" in message
+
+
+@pytest.mark.parametrize("feature", ["cache", "session", "ratelimit", "perlsess"])
+def test_a_refusal_ends_with_its_setting(feature: str) -> None:
+    """Pyramid adds where the configuration comes from: no line of code, but a setting."""
+    features = {"session": {"kvs": "memory"}, feature: {"kvs": "memory", "tll": 5}}
+    assert refusal(**features).endswith(f"in:\n  the setting kvs.{feature}")
+
+
+def test_a_conflict_names_its_setting() -> None:
+    config = Configurator(settings={"kvs.cache": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    config.include(lambda config: config.add_request_method(lambda request: 1, "cache"))
+    with pytest.raises(ConfigurationConflictError, match=r"the setting kvs\.cache"):
+        config.commit()
+
+
 def test_hostile_depth_is_not_valid_json() -> None:
     assert "kvs.cache: not valid JSON" in refusal(cache="[" * 100_000)
 
@@ -141,19 +217,30 @@ def test_hostile_depth_is_not_valid_json() -> None:
         ({"kvs": "memory", "kvs_kwargs": {"dsn": "password = 'hun ter2' host=h"}}, "ter2"),
         ({"kvs": "memory", "kvs_kwargs": {"dsn": r"password='hun\' ter2' host=h"}}, "ter2"),
         ({"kvs": "memory", "kvs_kwargs": {"dsn": "password='hun ter2"}}, "ter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"pwd": "hunter2"}}, "hunter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"auth": "hunter2"}}, "hunter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"dsn": "hunter2"}}, "hunter2"),
+        ({"kvs": "redis", "kvs_kwargs": {"url": b"redis://u:hunter2@h"}}, "hunter2"),
+        ({"kvs": "memcache", "kvs_kwargs": {"servers": ["u:hunter2@h:x"]}}, "hunter2"),
+        ({"kvs": "redis://u:hunter2@h"}, "hunter2"),
+        ({"kvs": "redis", "type": "redis://u:hunter2@h"}, "hunter2"),
+        ({"kvs": "memory", "codec": "redis://u:hunter2@h"}, "hunter2"),
+        ({"kvs": "memory", "fallback_codec": "redis://u:hunter2@h"}, "hunter2"),
+        ({"kvs": "memory", "redis://u:hunter2@h": 1}, "hunter2"),
+        ('{"redis://u:hunter2@h": 1, "redis://u:hunter2@h": 2}', "hunter2"),
     ],
 )
 def test_a_refusal_shows_no_secret(options: Any, hidden: str) -> None:
     assert hidden not in refusal(cache=options)
 
 
-def test_a_misspelt_setting_stops_the_start() -> None:
+def test_a_misspelled_setting_stops_the_start() -> None:
     message = refusal(sesion={"kvs": "memory"})
     assert "unknown setting 'kvs.sesion'" in message
     assert "did you mean 'kvs.session'?" in message
 
 
-def test_a_setting_of_somebody_else_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_setting_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     configure(metrics="x")
     assert "'kvs.metrics' is unknown to pyramid_kvs" in caplog.text
 
@@ -193,9 +280,42 @@ def test_features_can_be_introspected() -> None:
     assert dict(found) == {"driver": "memory", "key_prefix": "cache::"}
 
 
-def test_a_secret_that_signs_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_that_signs_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     configure(cache={"kvs": "memory", "secret": "s3cret", "codec": "pickle"})
     assert caplog.text == ""
     configure(cache={"kvs": "memory", "secret": "s3cret"})
     assert "kvs.cache: secret signs pickled values" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"session": {"kvs": "memory", "codec": "pickle"}},
+        {"cache": {"kvs": "redis", "codec": "pickle"}},
+        {"perlsess": {"kvs": "memory", "codec": "pickle"}},
+    ],
+)
+def test_an_unsigned_pickle_codec_is_logged_once(
+    features: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(**features)
+    (feature,) = features
+    (message,) = caplog.messages
+    assert message.startswith(f"kvs.{feature}: codec pickle without a secret: anyone who can write")
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"cache": {"kvs": "memory", "codec": "pickle"}},
+        {"session": {"kvs": "redis", "codec": "pickle", "secret": "s3cret"}},
+        {"session": {"kvs": "redis", "fallback_codec": "pickle"}},
+    ],
+)
+def test_a_pickle_codec_that_others_cannot_abuse_is_not_logged(
+    features: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fallback codec is logged when it reads something."""
+    configure(**features)
+    assert caplog.messages == []

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..exceptions import CodecError, KVSConflict, KVSNotSupported
 from ..forks import ProcessLock
+from ..messages import quoted
 from ..serializer import Codec, checked, serializer
 from . import names, old_hooks
 from .hooks import Hooks
@@ -219,5 +220,7 @@ def driver_class(name: str, extra: Mapping[str, type | str] | None = None) -> ty
     """
     loaded = names.load(name, extra)
     if not (isinstance(loaded, type) and issubclass(loaded, KVS)):
-        raise TypeError(f"driver {name!r} is {loaded!r}, not a subclass of pyramid_kvs.kvs.KVS")
+        raise TypeError(
+            f"driver {quoted(name)} is {quoted(loaded)}, not a subclass of pyramid_kvs.kvs.KVS"
+        )
     return loaded

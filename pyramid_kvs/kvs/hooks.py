@@ -23,6 +23,9 @@ class Hooks:
     #: How often a compare-and-set is tried before ``KVSConflict``.
     update_attempts = 200
 
+    #: Whether other processes see the data.
+    is_shared = True
+
     kvs: str
     ttl: float | None
     key_prefix: bytes

@@ -19,13 +19,11 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webob.cookies import parse_cookie  # type: ignore[attr-defined]
 
-from ..application import Application, add_feature
+from ..application import Application, RequestFeature
 from ..exceptions import CodecError, KVSConflict, KVSError, KVSNotSupported
 from ..kvs import KVS, Stored, pause
 from ..logs import fingerprint
-from ..settings import is_set, parse
-from ..stores import build_driver, read_options
-from ..web.attribute import RequestAttribute
+from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
 from .records import REMOVED, Changes, Key, Record, fast_snapshot, is_same, records
@@ -331,32 +329,23 @@ def perlsess_of(registry: Registry) -> PerlSessionFactory | None:
     return Application.of(registry).features.get(SETTING)
 
 
-def includeme(config: Configurator) -> None:
-    """Add ``request.perlsess``."""
-    features = Application.of(config.registry).features
-    add_feature(config, SETTING, lambda: _build(config.registry))
-    attribute = RequestAttribute(lambda request: features[SETTING](request))
-    config.add_request_method(attribute, "perlsess")
-
-
-def _build(registry: Registry) -> dict[str, object]:
-    application = Application.of(registry)
+def _build(registry: Registry) -> tuple[PerlSessionFactory, dict[str, object]]:
     value = parse(SETTING, registry.settings[SETTING])
     options = read_options(SETTING, value, OPTIONS)
-    driver = build_driver(SETTING, options, application)
+    driver = build_driver(SETTING, options, Application.of(registry))
+    warn_of_unsigned_pickle(SETTING, options)
     factory = PerlSessionFactory(options, driver, renews="ttl" in value)
-    application.features[SETTING] = factory
-    return {name: options[name] for name in ("kvs", "key_prefix", "format", "writable")}
+    return factory, {name: options[name] for name in ("kvs", "key_prefix", "format", "writable")}
+
+
+FEATURE = RequestFeature(SETTING, _build, lambda factory: factory)
+
+
+def includeme(config: Configurator) -> None:
+    """Add ``request.perlsess``."""
+    FEATURE.add_to(config)
 
 
 def subscribe_perlsess(event: Any) -> None:
-    """Put ``perlsess`` on the request of an event; see :func:`pyramid_kvs.subscribe_perlsess`.
-
-    If the application does not include ``pyramid_kvs``, the first event creates the factory.
-    """
-    registry = event.request.registry
-    if perlsess_of(registry) is None and is_set(registry.settings or {}, SETTING):
-        _build(registry)
-    factory = perlsess_of(registry)
-    if factory is not None:
-        event.request.perlsess = factory(event.request)
+    """Put ``perlsess`` on the request of an event; see :func:`pyramid_kvs.subscribe_perlsess`."""
+    FEATURE.subscribe(event)

@@ -16,7 +16,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
 
-from ..application import ORDER_FEATURES, Application
+from ..application import ORDER_FEATURES, Application, SettingInfo
 from ..web.attribute import RequestAttribute
 from .settings import SETTING
 from .views import AT_ONCE, CATEGORY, DONE, LATER, RouteMatcher, describe
@@ -67,6 +67,7 @@ def includeme(config: Configurator) -> None:
     from .decision import RequestLimits
     from .limiter import Ratelimit
 
+    config.info = SettingInfo(SETTING)
     introspectable = config.introspectable(CATEGORY, SETTING, "all other views", "setting")
     application = Application.of(config.registry)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyramid.config import Configurator
 from pyramid.interfaces import ISessionFactory
 
-from ..application import ORDER_FEATURES, Application
+from ..application import Application, add_feature
 from .factory import SessionFactory
 from .session import AuthTokenSession, CookieSession
 from .settings import SETTING
@@ -32,13 +32,14 @@ def includeme(config: Configurator) -> None:
     introspectable["setting"] = SETTING
     application = Application.of(config.registry)
 
-    def build() -> None:
-        value = config.registry.settings[SETTING]
-        application.features[SETTING] = SessionFactory(value, application=application)
+    def build() -> dict[str, object]:
+        factory = SessionFactory(config.registry.settings[SETTING], application=application)
+        application.features[SETTING] = factory
+        return {"driver": factory.driver.kvs, "session_class": factory.session_class.__name__}
 
     def register() -> None:
         config.registry.registerUtility(application.features[SETTING], ISessionFactory)
 
-    config.action(SETTING, build, order=ORDER_FEATURES)
+    add_feature(config, SETTING, build)
     # In the order of Pyramid's own set_session_factory, which thus replaces it without conflict.
     config.action(ISessionFactory, register, introspectables=(introspectable,))

@@ -11,8 +11,7 @@ from zope.interface import implementer
 
 from ..application import Application
 from ..kvs import Stored
-from ..settings import parse
-from ..stores import build_driver, read_options
+from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from .backend import SessionBackend
 from .carriers import Carrier, CookieCarrier, HeaderCarrier
 from .keys import SessionKeys
@@ -47,6 +46,7 @@ class SessionFactory:
         self.key_name: str | list[str] = checked["key_name"]
         self.ttl: float | None = checked["ttl"]
         self.driver = build_driver(name, checked, application or Application())
+        warn_of_unsigned_pickle(name, checked)
         keys = SessionKeys(checked["hash_keys"])
         store = SessionStore(self.driver, keys, checked)
         self._backend = SessionBackend(

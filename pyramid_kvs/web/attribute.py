@@ -9,16 +9,17 @@ from typing import Any
 class RequestAttribute:
     """An attribute of every request, for ``config.add_request_method``.
 
-    Pyramid calls ``__get__`` for each request. A property would give each request a class of
-    its own, which takes 17 microseconds where this takes less than one.
+    Pyramid calls ``__get__`` for each request. For a property it makes a class for each request,
+    which takes 17 microseconds where this takes less than one.
 
-    :param make: returns the attribute of a request.
+    :param make: returns the attribute of a request. It may be set later, until the first request.
     """
 
-    __slots__ = ("_make",)
+    __slots__ = ("make",)
 
-    def __init__(self, make: Callable[[Any], Any]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[Any], Any] | None = None) -> None:
+        if make is not None:
+            self.make = make
 
     def __get__(self, request: Any, owner: type | None = None) -> Any:
-        return self._make(request)
+        return self.make(request)

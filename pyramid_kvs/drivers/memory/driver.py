@@ -148,6 +148,8 @@ class MemoryKVS(KVS):
     one store; without it a driver has a store of its own.
     """
 
+    is_shared = False
+
     _client: MemoryStore
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
