@@ -159,7 +159,7 @@ def new_session(factory: SessionFactory, **values: Any) -> str:
     return session_id
 
 
-def overtake(driver: KVS, method: str, action: Callable[[], object], unless: str = "\n") -> None:
+def overtake(driver: KVS, method: str, action: Callable[[], object], unless: str) -> None:
     """Run an action just before the first call of a driver's method, like a faster request.
 
     :param unless: calls for keys that begin with this do not count.
