@@ -120,7 +120,7 @@ class SessionMapping(MutableMapping[str, Any]):
             raise TypeError(f"a session key is a string (str), not {type(key).__name__}")
         if key.startswith(META):
             raise ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
-        self._use()[key] = value
+        (self._data if self._phase is OPEN else self._use())[key] = value
         self._tracker.touched.add(key)
 
     def __delitem__(self, key: str) -> None:

@@ -87,9 +87,10 @@ class Session(SessionMapping):
     # -- from phase to phase; see the table of :mod:`.state` ------------------------------
 
     def _use(self) -> Record:
-        if self._phase is UNTOUCHED or self._phase is SAVED:
+        phase = self._phase
+        if phase is not OPEN and phase is not CLOSED:
             self._save_with_response()
-            if self._phase is UNTOUCHED:
+            if phase is UNTOUCHED:
                 self._begin(*self.backend.load(self._request))
             self._phase = OPEN
         return self._data

@@ -89,17 +89,22 @@ class CookieCarrier(Carrier):
     def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
         headers = response.headerlist
         if state.found or state.is_removed or state.was_saved:
-            headers[:] = [header for header in headers if not self._is_own(header)]
+            self._remove_from(headers)
         if state.found:
-            headers.append(self._header(request, state.found.session_id.value))
+            rest = state.found.session_id.value + self._written[self._secured(request)]
         elif state.is_removed:
-            headers.append(("Set-Cookie", self._start + self._expired[self._secured(request)]))
+            rest = self._expired[self._secured(request)]
+        else:
+            return
+        headers.append(("Set-Cookie", self._start + rest))
 
-    def _header(self, request: Request, value: str) -> Header:
-        return ("Set-Cookie", self._start + value + self._written[self._secured(request)])
-
-    def _is_own(self, header: Header) -> bool:
-        return header[1].startswith(self._start) and header[0].lower() == "set-cookie"
+    def _remove_from(self, headers: list[Header]) -> None:
+        start = self._start
+        headers[:] = [
+            (name, value)
+            for name, value in headers
+            if not (value.startswith(start) and name.lower() == "set-cookie")
+        ]
 
     def _secured(self, request: Request) -> bool:
         if self._secure is not None:
