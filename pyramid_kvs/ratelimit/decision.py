@@ -105,7 +105,7 @@ class RequestLimits:
                     self.refuse(done, cost)
                 done.append(counters)
 
-    # -- for the limiter ------------------------------------------------------------------
+    # -- for the limiter -------------------------------------------------------------------
 
     @property
     def is_empty(self) -> bool:

@@ -1,11 +1,11 @@
-"""Measure a limit check against the ``limits`` library, and limited requests against the least.
+"""Compare limit checks with the ``limits`` library, and limited requests with the minimum.
 
 ::
 
     python -m tests.benchmarks.bench_ratelimit [--rounds 40]
 
 It starts its own servers and needs ``pip install limits``. The floor is a bare Pyramid
-application that runs a minimal script by a plain socket, in as many round trips.
+application that runs a minimal script on a plain socket, with as many round trips.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HOUR = 3600
 LIMIT = {"limit": MANY, "window": HOUR}
 THREE = [LIMIT, {**LIMIT, "by": "address"}, {**LIMIT, "strategy": "gcra", "name": "smooth"}]
 
-#: What a limit and a session take at least: count, start the window, read and renew.
+#: The minimum for a limit and a session: count, start the window, read and renew.
 FLOOR = """
 local count = redis.call('INCR', KEYS[2])
 if count == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end

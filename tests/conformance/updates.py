@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.kvs import KVS, Stored
+from pyramid_kvs.kvs import KVS, Stored, SwapRequest
 from tests.conformance.base import Base
 
 
@@ -116,3 +116,59 @@ class Updates(Base):
         assert all(isinstance(stored, Stored) for stored in found.values())
         assert kvs.raw_swap("a", found["a"], "10", 60).done
         assert kvs.get("a") == 10
+
+    def test_each_of_several_swaps_is_done_by_itself(self, kvs: KVS) -> None:
+        kvs.set_many({"unchanged": 1, "changed": 1}, 60)
+        loaded = kvs.raw_load_many(["unchanged", "changed"])
+        kvs.set_many({"changed": 2, "added": 2}, 60)
+        swaps = kvs.raw_swap_many(
+            [
+                SwapRequest("unchanged", loaded["unchanged"], "3", 100),
+                SwapRequest("changed", loaded["changed"], "3", 100),
+                SwapRequest("new", None, "3", 100),
+                SwapRequest("added", None, "3", 100),
+                SwapRequest("removed", loaded["changed"], "3", 100),
+            ]
+        )
+        assert [swap.done for swap in swaps] == [True, False, True, False, False]
+        currents = [swap.current and kvs.decode(swap.current.data) for swap in swaps]
+        assert currents == [None, 2, None, 2, None]
+        keys = ("unchanged", "changed", "new", "added", "removed")
+        assert kvs.get_many(keys) == {"unchanged": 3, "changed": 2, "new": 3, "added": 2}
+        assert 90 < kvs.ttl_of("unchanged") <= 100
+        assert 90 < kvs.ttl_of("new") <= 100
+
+    def test_a_conflict_returns_what_the_next_swap_needs(self, kvs: KVS) -> None:
+        kvs.set_many({"a": 1, "b": 1}, 60)
+        first = [SwapRequest(key, None, "2", 60) for key in ("a", "b")]
+        lost = kvs.raw_swap_many(first)
+        second = [
+            request._replace(old=swap.current) for request, swap in zip(first, lost, strict=True)
+        ]
+        assert [swap.done for swap in kvs.raw_swap_many(second)] == [True, True]
+
+    @pytest.mark.parametrize("renew", [None, 100, 100.5])
+    def test_load_with_renews_one_key_and_loads_others(self, kvs: KVS, renew: float | None) -> None:
+        kvs.set_many({"key": 1, "a": 2}, 10)
+        loaded, others = kvs.raw_load_with("key", renew, ["a", "missing"])
+        assert loaded is not None
+        assert kvs.decode(loaded.data) == 1
+        assert {key: kvs.decode(stored.data) for key, stored in others.items()} == {"a": 2}
+        assert (kvs.ttl_of("key") > 90) is (renew is not None)
+        assert kvs.ttl_of("a") <= 10
+        assert kvs.raw_swap("key", loaded, "3", 10).done
+
+    @pytest.mark.parametrize("renew", [None, 100, 100.5])
+    def test_load_with_creates_nothing(self, kvs: KVS, renew: float | None) -> None:
+        kvs.set("a", 1, 10)
+        loaded, others = kvs.raw_load_with("missing", renew, ["a"])
+        assert loaded is None
+        assert list(others) == ["a"]
+        assert kvs.get("missing") is None
+
+    def test_load_with_no_other_keys(self, kvs: KVS) -> None:
+        kvs.set("key", 1, 10)
+        loaded, others = kvs.raw_load_with("key", 100, [])
+        assert loaded is not None
+        assert others == {}
+        assert kvs.ttl_of("key") > 90

@@ -28,7 +28,7 @@ def from_address(app: TestApp, address: str | None, count: int = 4, **options: A
     return statuses(app, count, extra_environ=environ, **options)
 
 
-# -- sessions --------------------------------------------------------------------------------
+# -- sessions ----------------------------------------------------------------------------------
 
 
 def test_a_session_is_counted_wherever_it_comes_from(store: Settings) -> None:
@@ -127,7 +127,7 @@ def test_a_session_is_known_under_either_key_while_hashing_is_introduced(
     assert statuses(app, 3) == [200, 200, 429]
 
 
-# -- header sessions -------------------------------------------------------------------------
+# -- header sessions ---------------------------------------------------------------------------
 
 TOKENS = {"kvs": "memory", "session_type": "header", "key_name": ["X-Auth-Token"]}
 
@@ -182,7 +182,7 @@ def test_a_session_cannot_be_stored_at_the_counter_of_another(suffix: str) -> No
     assert statuses(app, 1, **with_token("one")) == [429]
 
 
-# -- addresses -------------------------------------------------------------------------------
+# -- addresses ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ print(statuses(app, 4))
     assert result.stderr.count("share one rate limit") == 1
 
 
-# -- users, headers, callables ---------------------------------------------------------------
+# -- users, headers, callables -----------------------------------------------------------------
 
 
 class ByParameter:
@@ -330,7 +330,7 @@ def test_missing_values_are_not_limited_with_unknown_allow() -> None:
     assert statuses(app, 4, headers={"X-Api-Key": "k"}) == [200, 200, 200, 429]
 
 
-# -- methods, applications -------------------------------------------------------------------
+# -- methods, applications ---------------------------------------------------------------------
 
 
 def test_only_the_listed_methods_count() -> None:

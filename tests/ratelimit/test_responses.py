@@ -28,7 +28,7 @@ def parsed(response: Any, field: str) -> dict[str, dict[str, int]]:
     return dict(items)
 
 
-# -- fields ----------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------
 
 
 def test_fields_of_a_single_limit() -> None:
@@ -135,7 +135,7 @@ def test_a_response_that_is_used_again_has_the_fields_once() -> None:
     assert response.headers.getall("RateLimit") == ['"burst";r=0;t=60']
 
 
-# -- over the limit --------------------------------------------------------------------------
+# -- over the limit ----------------------------------------------------------------------------
 
 
 def refused(app: TestApp, **options: Any) -> Any:
@@ -227,7 +227,7 @@ def test_all_violated_limits_are_named() -> None:
     assert response.headers["Retry-After"] == "90"
 
 
-# -- the next window -----------------------------------------------------------------------
+# -- the next window ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
@@ -251,7 +251,7 @@ def test_a_new_window_has_the_whole_limit(store: Settings) -> None:
     assert response.headers["X-RateLimit-Remaining"] == "2"
 
 
-# -- request.ratelimit -----------------------------------------------------------------------
+# -- request.ratelimit -------------------------------------------------------------------------
 
 
 def test_a_view_sees_what_was_decided() -> None:

@@ -1,4 +1,4 @@
-"""The strategies as pure functions, against models, and the same in Lua."""
+"""The strategies as pure functions, compared with models, and the same strategies in Lua."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rule(
 
 
 class Clocked:
-    """A counter in a variable, with a clock that the test moves; it forgets what has expired."""
+    """A counter in a variable, with a clock that the test sets. An expired state is forgotten."""
 
     def __init__(self, rule: Rule, now: int = START) -> None:
         self.rule = rule
@@ -50,11 +50,11 @@ steps = st.lists(st.tuples(st.integers(0, 700), st.integers(1, 4)), min_size=1, 
 limits = st.integers(1, 12)
 
 
-# -- what each lets in -----------------------------------------------------------------------
+# -- what each strategy admits -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
-def test_lets_in_exactly_the_limit_at_once(strategy: str) -> None:
+def test_exactly_the_limit_is_admitted_at_once(strategy: str) -> None:
     counter = Clocked(rule(strategy, 7, 1000))
     assert counter.admitted(20) == 7
     assert counter.hit() == LimitResult(False, 0, *[counter.hit().retry_ms] * 2)
@@ -91,7 +91,9 @@ def test_gcra_never_passes_burst_and_rate(
 
 
 @given(steps, limits)
-def test_sliding_window_weighs_the_window_before(steps: list[tuple[int, int]], limit: int) -> None:
+def test_sliding_window_counts_the_previous_window_in_part(
+    steps: list[tuple[int, int]], limit: int
+) -> None:
     counter = Clocked(rule("sliding-window", limit, 1000))
     start, current, previous = 0, 0, 0
     for wait, cost in steps:
@@ -110,14 +112,14 @@ def test_sliding_window_weighs_the_window_before(steps: list[tuple[int, int]], l
         assert current <= limit
 
 
-# -- what each says --------------------------------------------------------------------------
+# -- what each strategy reports ----------------------------------------------------------------
 
 
 @given(st.sampled_from(STRATEGY_NAMES), steps, limits, limits)
-def test_retry_is_kept_to_the_millisecond(
+def test_retry_is_exact_to_the_millisecond(
     strategy: str, steps: list[tuple[int, int]], limit: int, burst: int
 ) -> None:
-    """Until then the same request is refused, then it is let in."""
+    """The same request is refused a millisecond earlier, and admitted at that time."""
     counter = Clocked(rule(strategy, limit, 1000, burst if strategy == "gcra" else None))
     for wait, cost in steps:
         counter.now += wait
@@ -146,7 +148,7 @@ def test_more_remains_at_the_reset(strategy: str, steps: list[tuple[int, int]], 
 
 
 @given(st.sampled_from(STRATEGY_NAMES), steps, limits)
-def test_remaining_is_what_is_let_in(
+def test_as_many_requests_are_admitted_as_remain(
     strategy: str, steps: list[tuple[int, int]], limit: int
 ) -> None:
     counter = Clocked(rule(strategy, limit, 1000))
@@ -158,7 +160,7 @@ def test_remaining_is_what_is_let_in(
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
-def test_units_can_be_given_back(strategy: str) -> None:
+def test_units_can_be_returned(strategy: str) -> None:
     counter = Clocked(rule(strategy, 5, 1000))
     counter.hit(4)
     assert counter.hit(-3).remaining == 4
@@ -171,13 +173,13 @@ def test_units_can_be_given_back(strategy: str) -> None:
     "state",
     ["", "17", "{}", "f:1", "g:x:1", "g:1e999:1", "g:nan:3", "s:1:2", "f:-1:9", "\u0663", "f:٣:٣"],
 )
-def test_foreign_state_counts_as_none(strategy: str, state: str) -> None:
+def test_an_invalid_state_is_as_if_absent(strategy: str, state: str) -> None:
     fresh = count(None, START, rule(strategy, 3, 1000))
     assert count(state, START, rule(strategy, 3, 1000)) == fresh
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
-def test_a_clock_that_went_back_makes_no_wait_longer_than_two_windows(strategy: str) -> None:
+def test_a_clock_that_goes_back_causes_no_wait_of_more_than_two_windows(strategy: str) -> None:
     counter = Clocked(rule(strategy, 3, 1000))
     counter.admitted(3)
     counter.now -= 3_600_000
@@ -192,11 +194,11 @@ def test_a_window_of_a_year_counts_exactly(strategy: str) -> None:
     assert counter.admitted(3) == 1
 
 
-# -- the same in Lua -------------------------------------------------------------------------
+# -- the same in Lua ---------------------------------------------------------------------------
 
 
 class ClockedRedis(RedisKVS):
-    """Its scripts ask a key for the time, which the test sets."""
+    """Its scripts read the time from a key, which the test sets."""
 
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Any:
         source = script.source.decode()

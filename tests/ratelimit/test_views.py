@@ -35,7 +35,7 @@ def app_with(path: str = "/view", limits: Any = APPLICATION, **options: Any) -> 
     return make_app(limits, configure=configure)
 
 
-# -- instead, in addition, exempt -----------------------------------------------------------------
+# -- instead, in addition, exempt --------------------------------------------------------------
 
 
 def test_an_object_replaces_the_limits_of_the_application() -> None:
@@ -178,7 +178,7 @@ def test_limits_of_one_name_are_one_limit() -> None:
     assert found == [200, 200, 429, 429]
 
 
-# -- requests without a view -----------------------------------------------------------------
+# -- requests without a view -------------------------------------------------------------------
 
 
 def count(request: Request) -> Any:
@@ -243,7 +243,7 @@ def test_a_subrequest_with_tweens_is_counted_separately() -> None:
     assert app.get("/view").headers["X-RateLimit-Remaining"] == "0"
 
 
-# -- static views ----------------------------------------------------------------------------
+# -- static views ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_a_static_view_with_the_option_is_limited(folder: Path) -> None:
     assert statuses(app, 3, "/files/file.txt") == [200, 200, 429]
 
 
-# -- introspection ---------------------------------------------------------------------------
+# -- introspection -----------------------------------------------------------------------------
 
 
 def test_pviews_shows_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,7 +347,7 @@ def test_the_introspector_has_the_limits() -> None:
     assert [view["ratelimit"] for view in views if "ratelimit" in view] == [TIGHT]
 
 
-# -- bad options -----------------------------------------------------------------------------
+# -- bad options -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_the_option_of_an_exception_view_stops_the_start() -> None:
         make_app(APPLICATION, configure=configure)
 
 
-# -- without the router ----------------------------------------------------------------------
+# -- without the router ------------------------------------------------------------------------
 
 
 def test_subscribe_ratelimit_counts_any_request() -> None:

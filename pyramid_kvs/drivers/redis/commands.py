@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from ...kvs import Data, Script, pack_words
+from ...kvs import Data, PackedArguments, Script, pack_words
 
 #: So many keys go with one command; so many commands, or bytes, with one send.
 BATCH = 5000
@@ -17,6 +17,16 @@ T = TypeVar("T")
 def pack(*words: bytes) -> bytes:
     """Return a command as it goes over the wire: each word with its length before it."""
     return b"*%d\r\n" % len(words) + pack_words(words)
+
+
+def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> bytes:
+    """Return the call of a script as it goes over the wire.
+
+    :param call: ``EVALSHA`` and the hash, or ``EVAL`` and the source, packed.
+    """
+    number = len(keys)
+    words = (3 + number + args.number, call, len(str(number)), number, pack_words(keys), args.data)
+    return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
 
 
 # The commonest commands, ready to be filled in: a fifth of the time that pack() takes.

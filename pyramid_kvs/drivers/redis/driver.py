@@ -42,6 +42,7 @@ from .commands import (
     batches,
     encoded,
     pack,
+    pack_script,
     sends,
 )
 from .errors import as_kvs_error, spoils_connection
@@ -97,15 +98,12 @@ class RedisKVS(RunsScripts):
         return replies
 
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Reply:
-        number = len(keys)
-        count = b"*%d\r\n" % (3 + number + args.number)
-        words = b"$%d\r\n%d\r\n%b%b" % (len(str(number)), number, pack_words(keys), args.data)
         try:
-            return self.call(count + script.by_hash + words)
+            return self.call(pack_script(script.by_hash, keys, args))
         except KVSError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        return self.call(count + pack_words((b"EVAL", script.source)) + words)
+        return self.call(pack_script(pack_words((b"EVAL", script.source)), keys, args))
 
     def _exchange(
         self, packed: bytes, again: bool, read: Callable[[RedisConnection], Reply]

@@ -45,7 +45,7 @@ class RequestCounter(Protocol):
 
 
 def request_counter(driver: KVS) -> RequestCounter:
-    """Return what counts requests on a driver's store: by script if the driver can run scripts."""
+    """Return the counter for a driver's store, which uses scripts if the driver can run them."""
     if isinstance(driver, RunsScripts):
         return functools.partial(scripts.hit, driver)
     return functools.partial(swaps.hit, driver)

@@ -1,4 +1,4 @@
-"""What a limit allows, what it is asked, and what it answers."""
+"""What counting takes and returns: rules, checks and results."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ def fixed_window(state: str | None, now: int, rule: Rule) -> Count:
 
 
 def sliding_window(state: str | None, now: int, rule: Rule) -> Count:
-    """Count in a window, and the window before it by the part that still overlaps.
+    """Count in a window, and the part of the previous window that still overlaps.
 
-    Windows begin with the first request, so that a burst never straddles two of them. State:
+    A window begins with its first request, so that it contains the whole of a burst. State:
     ``s:start:current:previous``.
     """
     window = rule.window_ms
@@ -85,7 +85,7 @@ def _until_room(room: int, window: int, elapsed: int, current: int, previous: in
 
 
 def gcra(state: str | None, now: int, rule: Rule) -> Count:
-    """Count in a bucket that leaks evenly: the generic cell rate algorithm.
+    """Count in a leaky bucket: the generic cell rate algorithm.
 
     State: ``g:level:time``, the level of the bucket in units at that time. The other formulation
     of the algorithm has an arrival time, which is ``time + level * window / limit``.
