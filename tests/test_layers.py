@@ -27,8 +27,7 @@ LAYERS = [
     ["drivers.pool", "drivers.waiting_pool"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["stores"],
-    ["cache", "perlsess", "session"],
-    ["ratelimit"],
+    ["cache", "perlsess", "ratelimit", "session"],
     [""],
     ["kinto", "scripts", "testing"],
 ]
