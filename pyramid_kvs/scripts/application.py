@@ -1,4 +1,4 @@
-"""What the commands of ``pkvs`` share: the application of an ini file, and printing."""
+"""What the commands of ``pkvs`` share: the application of an ini file, and output."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from pyramid.paster import bootstrap
 from pyramid.registry import Registry
 from pyramid.scripts.common import parse_vars
 
+from ..messages import reason
+
 
 class Failed(Exception):
-    """Ends the command: its text goes to standard error, and the exit status is 1."""
+    """Ends the command with exit status 1; the message goes to standard error."""
 
 
 class Command(NamedTuple):
@@ -35,13 +37,14 @@ def add_ini(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "ini",
         metavar="INI[#NAME]",
-        help="the application's ini file; of several applications in it, the one called NAME",
+        help="the ini file of the application; NAME selects one of several applications in it",
     )
     parser.add_argument(
         "vars",
         metavar="KEY=VALUE",
         nargs="*",
-        help="what the ini file needs: http_port=8080 for a %%(http_port)s in it",
+        default=[],  # without a default, argparse says that one is required
+        help="values that the ini file refers to: http_port=8080 for %%(http_port)s",
     )
 
 
@@ -57,33 +60,34 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
     try:
         started = bootstrap(args.ini, options=_parse_vars(args.vars))
     except (ConfigurationError, PlasterError) as error:
-        raise Failed(f"{path}: {_reason(error)}") from error
+        raise Failed(f"{path}: {reason(_cause(error))}") from error
     except configparser.Error as error:
         raise Failed(f"{path}: {_mistake(error)}") from error
     except UnicodeDecodeError as error:
-        raise Failed(f"{path}: no text in UTF-8: {error.reason} at byte {error.start}") from error
+        raise Failed(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
     except (LookupError, ImportError, OSError) as error:
-        raise Failed(f"{path}: {type(error).__name__}: {error}") from error
+        raise Failed(f"{path}: {type(error).__name__}: {reason(error)}") from error
     with started:
         yield started["registry"]
 
 
-def _reason(error: Exception) -> str:
-    """Return what is wrong, without the place where Pyramid ran the check of a setting."""
+def _cause(error: Exception) -> Exception:
+    """Return the error without the place that Pyramid adds, which is the setting again."""
     cause = error.evalue if isinstance(error, ConfigurationExecutionError) else error
-    return str(cause if isinstance(cause, ConfigurationError) else error)
+    return cause if isinstance(cause, ConfigurationError) else error
 
 
 def _mistake(error: configparser.Error) -> str:
-    """Return what is wrong in an ini file, and none of its lines: they may hold a password."""
+    """Return what is wrong in an ini file, without its lines, which may contain a password."""
     if isinstance(error, configparser.InterpolationMissingOptionError):
-        return f"{error.option} in [{error.section}]: nothing says what %({error.reference})s is"
+        return f"{error.option} in [{error.section}]: %({error.reference})s has no value"
     if isinstance(error, configparser.InterpolationError):
         return f"{error.option} in [{error.section}]: write %% for a percent sign"
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"line {error.lineno} stands before the first [section]"
+        return f"line {error.lineno} is before the first [section]"
     if isinstance(error, configparser.ParsingError):
-        return f"line {', '.join(str(number) for number, _ in error.errors)}: no KEY = VALUE"
+        lines = ", ".join(str(number) for number, _ in error.errors)
+        return f"line {lines}: expected KEY = VALUE"
     return error.message
 
 

@@ -1,4 +1,4 @@
-"""The ``pkvs`` script, on an application's ini file."""
+"""The ``pkvs`` script with the ini file of an application."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ from tests.servers import PostgresServer, RedisServer, free_port
 APPLICATION = """
 from pyramid.config import Configurator
 from pyramid_kvs.drivers.memory import MemoryKVS
+from pyramid_kvs.kvs import KVS
 
 class OwnKVS(MemoryKVS):
     pass
+
+class BrokenKVS(KVS):
+    def raw_get(self, key, default=None):
+        raise RuntimeError("no reply from redis://u:s3cret@host")
 
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
         config.include("pyramid_kvs")
         config.add_kvs_driver("own", OwnKVS)
+        config.add_kvs_driver("broken", BrokenKVS)
     return config.make_wsgi_app()
 """
 INI = """
@@ -72,6 +78,13 @@ def test_missing_file(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "pkvs: nowhere.ini: no such file\n"
 
 
+def test_missing_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """Variables are optional, and the message does not ask for them."""
+    with pytest.raises(SystemExit):
+        pkvs.main(["ping"])
+    assert capsys.readouterr().err.endswith("arguments are required: INI[#NAME]\n")
+
+
 def test_missing_section(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert pkvs.main(["ping", write() + "#other"]) == 1
     assert "other" in capsys.readouterr().err
@@ -92,12 +105,12 @@ def test_refused_setting_in_one_line(write: Write, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("hunter22\n", "line 1 stands before the first [section]"),
-        (INI.format(settings="hunter22"), "line 4: no KEY = VALUE"),
+        ("hunter22\n", "line 1 is before the first [section]"),
+        (INI.format(settings="hunter22"), "line 4: expected KEY = VALUE"),
         (INI.format(settings="url = redis://u:hunter%22@host"), "url in [app:main]: write %% for"),
-        (INI.format(settings="url = hunter22%(store)s"), "nothing says what %(store)s is"),
+        (INI.format(settings="url = hunter22%(store)s"), "%(store)s has no value"),
         (INI.format(settings="url = 1\nurl = hunter22"), "option 'url' in section 'app:main'"),
-        (INI.format(settings="url = hunter22\udcff"), "no text in UTF-8: invalid start byte"),
+        (INI.format(settings="url = hunter22\udcff"), "not UTF-8: invalid start byte"),
     ],
 )
 def test_broken_file(
@@ -172,6 +185,13 @@ def test_ping_of_stores_that_answer(write: Write, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("kvs.cache  memory  default  ")
 
 
+def test_ping_shows_no_credentials_of_a_driver(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pkvs.main(["ping", write(cache={"kvs": "broken"})]) == 1
+    assert "failed: no reply from redis://***@host" in capsys.readouterr().out
+
+
 def test_ping_says_that_a_table_is_missing(
     write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,7 +255,7 @@ def test_purge(
     ]
 
 
-def test_purge_goes_on_after_a_store_that_is_away(
+def test_purge_continues_after_an_unavailable_store(
     write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = {"kvs": "postgresql", "kvs_kwargs": {"url": "postgresql://u:s3cret@127.0.0.1:1/x"}}

@@ -1,0 +1,140 @@
+"""``pkvs migrate``, ``ping`` and ``purge``: the stores of an application."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from pyramid.registry import Registry
+
+from .. import FEATURES
+from ..application import Application, Store
+from ..exceptions import KVSError
+from ..kvs import KVS
+from ..messages import reason
+from .application import Command, Failed, add_ini, application, print_error, print_line
+
+
+def stores_of(registry: Registry) -> list[Store]:
+    """Return the stores that the application uses.
+
+    :raises Failed: it has none.
+    """
+    found = Application.of(registry).stores
+    if not found:
+        known = ", ".join(sorted(FEATURES))
+        raise Failed(f"the application has no store: none of the settings {known} is set")
+    return found
+
+
+def for_each(stores: Iterable[Store], act: Callable[[KVS], str]) -> int:
+    """Print what ``act`` returns for each store, or why it failed; return the exit status."""
+    return max([_act_on(store, act) for store in stores], default=0)
+
+
+def _act_on(store: Store, act: Callable[[KVS], str]) -> int:
+    name = f"{store.place} ({store.driver.kvs})"
+    try:
+        print_line(f"{name}: {act(store.driver)}")
+    except KVSError as error:
+        print_error(f"{name}: {reason(error)}")
+        return 1
+    return 0
+
+
+# -- migrate ---------------------------------------------------------------------------------
+
+
+def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_ini(parser)
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+
+
+def migrate(args: argparse.Namespace) -> int:
+    """Create what the stores need; running it again changes nothing."""
+
+    def act(driver: KVS) -> str:
+        if type(driver).initialize_schema is KVS.initialize_schema:
+            return "needs nothing"
+        driver.initialize_schema(dry_run=args.dry_run)
+        return "nothing was done" if args.dry_run else "ready"
+
+    with application(args) as registry, log_printed():
+        return for_each(stores_of(registry), act)
+
+
+@contextlib.contextmanager
+def log_printed() -> Iterator[None]:
+    """Print what the library logs, from level INFO, to standard output."""
+    logger = logging.getLogger("pyramid_kvs")
+    level, handler = logger.level, logging.StreamHandler(sys.stdout)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+# -- ping ------------------------------------------------------------------------------------
+
+
+def ping(args: argparse.Namespace) -> int:
+    """Print the driver, server and latency of each store, or why it does not answer."""
+    status = 0
+    with application(args) as registry:
+        for store in stores_of(registry):
+            latency, failure = measure(store.driver)
+            found = f"{latency * 1000:.2f} ms  ok" if failure is None else f"failed: {failure}"
+            print_line(f"{store.place}  {store.driver.kvs}  {store.server}  {found}")
+            status = status if failure is None else 1
+    return status
+
+
+def measure(driver: KVS) -> tuple[float, str | None]:
+    """Return how long a round trip takes, in seconds, and why it failed, if it did.
+
+    The first round trip opens the connection; the second one is measured.
+    """
+    if not driver.ping():
+        return 0.0, _failure(driver)
+    started = time.perf_counter()
+    answers = driver.ping()
+    return time.perf_counter() - started, None if answers else _failure(driver)
+
+
+def _failure(driver: KVS) -> str:
+    """Ask once more for the error, which ``ping`` does not raise."""
+    try:
+        driver.raw_get("__kvs_ping")
+    except Exception as error:  # noqa: BLE001 - a driver of the application may raise anything
+        return reason(error) or type(error).__name__
+    return "no answer"
+
+
+# -- purge -----------------------------------------------------------------------------------
+
+
+def purge(args: argparse.Namespace) -> int:
+    """Remove expired entries from the stores that do not remove them by themselves."""
+
+    def act(driver: KVS) -> str:
+        remove = getattr(driver, "purge", None)
+        if remove is None:
+            return "removes expired entries by itself"
+        return f"{remove()} expired removed"
+
+    with application(args) as registry:
+        return for_each(stores_of(registry), act)
+
+
+MIGRATE = Command("create the tables that the stores need", add_migrate_arguments, migrate)
+PING = Command("ask each store whether it answers, and how fast", add_ini, ping)
+PURGE = Command("remove expired entries from stores that keep them", add_ini, purge)
