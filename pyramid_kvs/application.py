@@ -12,7 +12,7 @@ from pyramid.interfaces import PHASE0_CONFIG, PHASE1_CONFIG
 from pyramid.registry import Registry
 
 from . import serializer
-from .kvs import KVS
+from .kvs import KVS, Breakers
 from .serializer import Codec
 from .settings import is_set
 from .web.attribute import RequestAttribute
@@ -42,6 +42,8 @@ class Application:
 
     driver_classes: dict[str, type | str] = field(default_factory=dict)
     codecs: dict[str, Codec] = field(default_factory=dict)
+    #: One for each server, whichever settings name it.
+    breakers: Breakers = field(default_factory=Breakers)
     #: In the order of configuration.
     stores: list[Store] = field(default_factory=list)
     #: By the name of the feature's setting. Each feature's package has a typed accessor.

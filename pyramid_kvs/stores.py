@@ -141,6 +141,7 @@ def build_driver(
             f"{place}: kvs_kwargs: the {options['kvs']} client refuses {show(kwargs)}: "
             f"{reason(error, kwargs)}{_hint(kwargs, error, found)}"
         ) from error
+    driver.share_breakers(application.breakers)
     application.stores.append(Store(setting, place, driver, server_of(kwargs)))
     return driver
 

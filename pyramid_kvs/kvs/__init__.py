@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..serializer import Data
+from .breaker import Breaker, Breakers
 from .contract import KVS, driver_class
 from .hooks import named_parameters
 from .names import (
@@ -34,6 +35,8 @@ from .stored import (
 __all__ = [
     "DONE",
     "KVS",
+    "Breaker",
+    "Breakers",
     "Data",
     "DriverNotInstalled",
     "PackedArguments",

@@ -9,6 +9,7 @@ from typing import Any
 from ..exceptions import CodecError, KVSError, KVSNotSupported
 from ..forks import ProcessLock
 from ..serializer import Codec, Data
+from .breaker import Breakers
 from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
 
 
@@ -49,6 +50,12 @@ class Hooks:
     def client_arguments(cls) -> frozenset[str]:
         """Return the names that ``kvs_kwargs`` may have, as far as they are known."""
         return named_parameters(cls._create_client) - {"self"}
+
+    def share_breakers(self, breakers: Breakers) -> None:
+        """Use the circuit breakers of an application, which its other drivers use too.
+
+        A driver without circuit breakers does nothing.
+        """
 
     # -- one key --------------------------------------------------------------------------
 

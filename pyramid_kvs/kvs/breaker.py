@@ -1,0 +1,130 @@
+"""A circuit breaker for each server: a server that does not answer is left alone for a while.
+
+Without one, each call on a hung server waits for its whole timeout, and so do all requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+
+from ..exceptions import KVSUnavailable
+
+log = logging.getLogger("pyramid_kvs.stores")
+
+#: Seconds for which a server is left alone after a timeout.
+SECONDS = 1.0
+
+
+class Breaker:
+    """What a process knows about the health of one server.
+
+    While ``is_troubled`` is false, a driver calls nothing here. After a timeout the breaker is
+    open: calls fail at once, and one caller in ``seconds`` probes the server.
+
+    There are no locks, so that a child process never waits for one that a thread of its parent
+    holds. Whatever has to happen once is one atomic operation on a list.
+
+    :param server: the server as messages name it, for example ``redis at 10.0.0.1:6379``.
+    :param seconds: how long a server is left alone; 0 means never.
+    """
+
+    __slots__ = ("_open_until", "_outage", "_tokens", "is_troubled", "seconds", "server")
+
+    def __init__(self, server: str, seconds: float = SECONDS) -> None:
+        self.server = server
+        self.seconds = seconds
+        #: Whether the latest call that ended failed; the only thing to look at while all is well.
+        self.is_troubled = False
+        self._open_until = 0.0
+        #: Holds the moment that ends the opening. Who removes it probes the server.
+        self._tokens: list[float] = []
+        #: Holds the moment at which the outage began. Who removes it logs its end.
+        self._outage: list[float] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls fail at once."""
+        return time.monotonic() < self._open_until
+
+    def admit(self) -> None:
+        """Let a call pass, or refuse it; to be called only while ``is_troubled``.
+
+        :raises KVSUnavailable: the server is left alone, or another caller probes it.
+        """
+        until, now = self._open_until, time.monotonic()
+        if not until or (now >= until and self._may_probe(until, now)):
+            return
+        raise KVSUnavailable(
+            f"{self.server} did not answer a moment ago; it is left alone for up to "
+            f"{self.seconds:g} s"
+        )
+
+    def _may_probe(self, until: float, now: float) -> bool:
+        try:
+            self._tokens.remove(until)
+        except ValueError:
+            # Another caller has the token. If it never came back, another one may probe.
+            if now < until + self.seconds:
+                return False
+        self._open(now)
+        return True
+
+    def timed_out(self) -> None:
+        """Note that the server did not answer in time: leave it alone from now on."""
+        now = time.monotonic()
+        self._begin(now)
+        if self.seconds:
+            self._open(now)
+
+    def failed(self) -> None:
+        """Note that the server was unavailable in another way, which took no time."""
+        self._begin(time.monotonic())
+
+    def answered(self) -> None:
+        """Note that the server answered; to be called only while ``is_troubled``."""
+        self.is_troubled = False
+        self._open_until = 0.0
+        with suppress(IndexError):  # another thread was first
+            since = self._outage.pop()
+            self._outage.clear()
+            seconds = time.monotonic() - since
+            log.warning("%s is back; it was unavailable for %.1f s", self.server, seconds)
+
+    def _begin(self, now: float) -> None:
+        if not self._outage:
+            self._outage.append(now)
+        self.is_troubled = True
+
+    def _open(self, now: float) -> None:
+        until = now + self.seconds
+        self._tokens[:] = [until]
+        self._open_until = until
+
+
+class Breakers:
+    """The breakers of an application: settings that name the same server share one."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[tuple[str, float], Breaker] = {}
+
+    def get(self, server: str, seconds: float = SECONDS) -> Breaker:
+        """Return the breaker of a server."""
+        return self._breakers.setdefault((server, seconds), Breaker(server, seconds))
+
+    def all(self) -> list[Breaker]:
+        """Return all breakers."""
+        return list(self._breakers.values())
+
+
+def check_seconds(value: object) -> float:
+    """Return the value of ``breaker`` in ``kvs_kwargs``.
+
+    :raises ValueError: it is not a number of seconds.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 3600:
+        raise ValueError(
+            f"breaker: found {value!r}, expected a number of seconds from 0 (never) to 3600"
+        )
+    return value
