@@ -1,32 +1,28 @@
-"""For test suites: ``pyramid.includes = pyramid_kvs.testing`` adds the ``mock`` driver."""
+"""The ``mock`` driver: a store that a test can look into."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, ClassVar
 
-from pyramid.config import Configurator
-
-from .forks import ProcessLock
-from .kvs import KVS, Data, decode_key, key_pattern, register
-
-__all__ = ["MockCache"]
+from ..forks import ProcessLock
+from ..kvs import KVS, Data, decode_key, key_pattern
 
 
 class MockCache(KVS):
-    """A driver whose whole store is one dictionary that a test may read, fill or replace.
+    """A driver whose store is a dictionary that a test may read, fill or replace.
 
-    It defines as little as a driver may, so that it also shows what
-    :class:`~pyramid_kvs.kvs.KVS` adds.
+    It defines only what a driver must define. Everything else is a default of
+    :class:`~pyramid_kvs.kvs.KVS`.
     """
 
     is_shared = False
 
-    #: Full key -> stored data (``str`` for json); shared by all ``mock`` drivers of the process.
-    #: What a test puts here by hand never expires.
+    #: Full key -> stored data (``str`` for json), shared by all ``mock`` drivers of the process.
+    #: Data that a test puts here never expire.
     cached_data: ClassVar[dict[bytes, Data]] = {}
 
-    #: The ttl of the latest write, in seconds.
+    #: The ttl of the last write, in seconds.
     last_ttl: ClassVar[float | None] = None
 
     _deadlines: ClassVar[dict[bytes, tuple[Data, float]]] = {}
@@ -62,7 +58,7 @@ class MockCache(KVS):
     def _left(self, full_key: bytes, data: Data) -> float:
         """Return the seconds left: negative without expiry, 0 when expired."""
         written, deadline = MockCache._deadlines.get(full_key, (None, 0.0))
-        if written is not data:  # put there by hand since, or without a ttl
+        if written is not data:  # without a ttl, or a test replaced it
             return -1.0
         return max(0.0, deadline - time.monotonic())
 
@@ -71,12 +67,3 @@ class MockCache(KVS):
         full_keys = [key for key in list(MockCache.cached_data) if key.startswith(self.key_prefix)]
         keys = [decode_key(key[len(self.key_prefix) :]) for key in full_keys]
         return [key for key in keys if matches(key) and self.raw_get(key) is not None]
-
-
-register("mock", MockCache)
-
-
-def includeme(config: Configurator) -> None:
-    """Add the ``mock`` driver to the application, and everything of ``pyramid_kvs``."""
-    config.include("pyramid_kvs")
-    config.add_kvs_driver("mock", MockCache)
