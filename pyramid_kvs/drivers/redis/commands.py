@@ -25,7 +25,9 @@ def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> by
     :param call: ``EVALSHA`` and the hash, or ``EVAL`` and the source, packed.
     """
     number = len(keys)
-    words = (3 + number + args.number, call, len(str(number)), number, pack_words(keys), args.data)
+    digits = 1 if number < 10 else len(str(number))
+    packed = b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys])
+    words = (3 + number + args.number, call, digits, number, packed, args.data)
     return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
 
 

@@ -99,7 +99,7 @@ class RedisKVS(RunsScripts):
 
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Reply:
         try:
-            return self.call(pack_script(script.by_hash, keys, args))
+            return self._exchange(pack_script(script.by_hash, keys, args), False, _read_reply)
         except KVSError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise

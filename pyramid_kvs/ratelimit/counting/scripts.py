@@ -49,8 +49,22 @@ def hit(
     renew: float | None = None,
 ) -> Hit:
     """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
-    if len(checks) == 1 and checks[0].key is not None and checks[0].unknown_key is not None:
-        return _hit_one(driver, checks[0], session_key, renew)
+    if len(checks) != 1 or None in checks[0]:
+        return _hit_several(driver, checks, session_key, renew)
+    rule, key, unknown_key = checks[0]
+    keys = [driver._get_key(unknown_key)]  # type: ignore[arg-type]
+    if session_key is not None:
+        keys = [driver._get_key(session_key), driver._get_key(key), *keys]  # type: ignore[arg-type]
+    args = _arguments_of_one(rule, session_key is not None, renew)
+    reply = driver.run_packed(_ONE[rule.strategy], keys, args)
+    session, allowed, remaining, reset_ms, retry_ms = reply
+    result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
+    return Hit([result], None if session is None else Stored(session))
+
+
+def _hit_several(
+    driver: RunsScripts, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+) -> Hit:
     keys, places = _keys(driver, checks, session_key)
     rules = tuple([check.rule for check in checks])
     args = _arguments(rules, tuple(places), session_key is not None, renew)
@@ -58,20 +72,6 @@ def hit(
     starts = range(1, len(reply), _RESULTS)
     results = [_result(*reply[start : start + _RESULTS]) for start in starts]
     return Hit(results, None if reply[0] is None else Stored(reply[0]))
-
-
-def _hit_one(
-    driver: RunsScripts, check: LimitCheck, session_key: str | None, renew: float | None
-) -> Hit:
-    full_key, rule = driver._get_key, check.rule
-    keys = [full_key(check.unknown_key)]  # type: ignore[arg-type]
-    if session_key is not None:
-        keys = [full_key(session_key), full_key(check.key), *keys]  # type: ignore[arg-type]
-    args = _arguments_of_one(rule, session_key is not None, renew)
-    reply = driver.run_packed(_ONE[rule.strategy], keys, args)
-    session, allowed, remaining, reset_ms, retry_ms = reply
-    result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
-    return Hit([result], None if session is None else Stored(session))
 
 
 @functools.lru_cache(maxsize=1024)
