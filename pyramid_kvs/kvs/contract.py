@@ -22,10 +22,10 @@ class KVS(Hooks):
 
     The public methods take and return values. A driver defines ``_create_client(**kwargs)`` and
     those :class:`~pyramid_kvs.kvs.hooks.Hooks` (``raw_*``) that its store does better than the
-    defaults. Bytes below, objects above: a driver never sees a value, a codec never a socket.
+    defaults. A driver never sees a value, and a codec never sees a connection.
 
-    The defaults need only ``raw_get``, ``raw_set`` and ``delete`` of the driver, or a client
-    with ``get(k)``, ``set(k, value, ttl)`` and ``delete(k)``.
+    The defaults need only ``raw_get``, ``raw_set`` and ``delete``, or a client that has
+    ``get(k)``, ``set(k, value, ttl)`` and ``delete(k)``.
 
     :param kvs: the driver's name.
     :param kvs_kwargs: arguments of the driver's client.
@@ -216,7 +216,7 @@ def driver_class(name: str, extra: Mapping[str, type | str] | None = None) -> ty
     :param extra: drivers that take precedence over those of the process, by name.
     :raises UnknownDriver: a ``LookupError`` that lists the known names.
     :raises DriverNotInstalled: an ``ImportError`` that says which package to install.
-    :raises TypeError: the name leads to something else than a driver.
+    :raises TypeError: the name is that of something other than a driver.
     """
     loaded = names.load(name, extra)
     if not (isinstance(loaded, type) and issubclass(loaded, KVS)):

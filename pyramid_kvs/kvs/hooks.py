@@ -14,11 +14,11 @@ from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
 
 
 class Hooks:
-    """What a driver may define; each default works on the ones before it, only slower.
+    """What a driver may define. Each default uses the hooks above it, and works, but slower.
 
     A hook gets the key as a string without the prefix, the ttl in seconds (above 0, or ``None``
     if the data never expires), and data as the codec made it (``str`` for json). The defaults are
-    atomic among the threads of one process, not among processes.
+    atomic among the threads of one process, but not among processes.
     """
 
     #: How often a compare-and-set is tried before ``KVSConflict``.
@@ -39,7 +39,7 @@ class Hooks:
     # -- the client -----------------------------------------------------------------------
 
     def _create_client(self, **kwargs: Any) -> Any:
-        """Return the object of the client library, made from ``kvs_kwargs``; do not connect.
+        """Return the object of the client library that ``kvs_kwargs`` describe. Do not connect.
 
         A driver without a client library keeps its data itself, and defines ``raw_get``,
         ``raw_set`` and ``delete``.

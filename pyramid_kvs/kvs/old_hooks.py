@@ -1,4 +1,4 @@
-"""Drivers written for 1.0: their ``delete``, ``incr`` and ``get_keys`` as hooks of today."""
+"""Drivers written for 1.0: their ``delete``, ``incr`` and ``get_keys`` as hooks of 2.0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def adapt(cls: type[Any], base: type[Any]) -> None:
-    """Give the methods that a driver wrote for 1.0 the arguments and results of today.
+    """Give the methods that a driver wrote for 1.0 the arguments and results of 2.0.
 
     :param cls: a new subclass of ``base``.
     :param base: :class:`pyramid_kvs.kvs.KVS`, whose own methods are the defaults.

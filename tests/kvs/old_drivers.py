@@ -68,21 +68,6 @@ class CallsSuper(ClientOnly):
     def delete(self, key: str) -> None:
         super().delete(key)
 
-    def incr(self, key: str) -> int:
-        return super().incr(key)
-
-
-class CallsHooks(WithHooks):
-    """Extends the hooks of another driver, as 1.0 let it."""
-
-    def delete(self, key: str) -> None:
-        self.seen.append(("before delete", key))
-        super().delete(key)
-
-    def incr(self, key: str) -> int:
-        self.seen.append(("before incr", key))
-        return super().incr(key)
-
 
 class WithoutClient(KVS):
     """Keeps its data itself, and its counters as numbers."""

@@ -16,7 +16,7 @@ def test_unknown_driver_names_the_closest() -> None:
     with pytest.raises(LookupError) as info:
         KVS("reddis")
     message = str(info.value)
-    assert message.startswith("unknown driver 'reddis' (known: CallsHooks, CallsSuper,")
+    assert message.startswith("unknown driver 'reddis' (known: CallsSuper, ClientOnly,")
     assert message.endswith("did you mean 'redis'?)")
     with pytest.raises(LookupError, match="did you mean 'redis'"):
         KVS("REDIS")
