@@ -24,6 +24,7 @@ LAYERS = [
     ["settings", "storable", "web"],
     ["serializer"],
     ["kvs"],
+    ["drivers.pooled", "drivers.resolver"],
     ["drivers.pool", "drivers.waiting_pool"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["stores"],

@@ -4,110 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from os import getpid
 from time import monotonic
-from typing import Any, Generic, NamedTuple, TypeVar
-from weakref import ref
+from typing import Generic, NamedTuple
 
 from ..exceptions import KVSUnavailable
 from ..forks import renew_in_child
+from .pooled import C, Opening, Pooled, Process, Waiter
+
+__all__ = ["Counts", "Pool", "Pooled"]
 
 #: How long a call waits for a connection while all of them are in use, in seconds.
 TIMEOUT = 0.5
-
-
-class Pooled:
-    """A connection with the pool's notes on it. The drivers' connections inherit from it.
-
-    Times are those of ``time.monotonic()``.
-    """
-
-    __slots__ = ("__weakref__", "home", "taken_at", "usable_until", "used_at")
-
-    #: The process that opened the connection.
-    home: _Process[Any]
-    #: When the call that has it stopped waiting. The deadline of the call counts from here.
-    taken_at: float
-    #: When it was given back. Infinity for a new connection.
-    used_at: float
-    #: When the pool closes it instead of keeping it.
-    usable_until: float
-
-    def __init__(self) -> None:
-        self.used_at = self.usable_until = math.inf
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it was opened by the call that has it."""
-        return self.used_at == math.inf
-
-    def close(self) -> None:
-        """Close without waiting for the server."""
-
-
-class _Opening(Pooled):
-    """The right to open a connection. It is counted like the connection."""
-
-
-C = TypeVar("C", bound=Pooled)
-
-
-class _Waiter(Generic[C]):
-    """A caller in the line, and what it was given."""
-
-    __slots__ = ("gate", "granted")
-
-    def __init__(self) -> None:
-        self.granted: C | _Opening | None = None
-        self.gate = threading.Lock()
-        self.gate.acquire()
-
-
-class _Process(Generic[C]):
-    """The connections and the line of one process."""
-
-    def __init__(self) -> None:
-        self.pid = getpid()
-        # Reentrant, because a signal handler may use the pool.
-        self.lock = threading.RLock()
-        self.idle: deque[C] = deque()
-        self.line: deque[_Waiter[C]] = deque()
-        # Not a WeakSet: reading one while another thread changes it raises RuntimeError, and an
-        # exception of a signal handler can keep it from noting that a connection is lost.
-        self._existing: set[ref[Pooled]] = set()
-        self._children: dict[int, _Process[C]] = {}
-        self._parent: _Process[C] | None = None
-        self._abandoned: list[Pooled] = []
-
-    def count(self, connection: Pooled) -> None:
-        connection.home = self
-        self._existing.add(ref(connection, self._existing.discard))
-
-    def forget(self, connection: Pooled) -> None:
-        self._existing.discard(ref(connection))
-
-    def existing(self) -> list[Pooled]:
-        """Return the connections that are idle, in use or being opened."""
-        found = [known() for known in self._existing.copy()]
-        return [connection for connection in found if connection is not None]
-
-    def total(self) -> int:
-        return len(self._existing)
-
-    def child(self) -> _Process[C]:
-        """Return the part of the pool for this process, which was forked from that one.
-
-        Without a lock, because a thread of the parent may have held it at the fork. All threads
-        get the same object, because ``setdefault`` is atomic. It keeps the parent's connections,
-        even those in use, so that no destructor closes them.
-        """
-        child = self._children.setdefault(getpid(), _Process())
-        child._parent, child._abandoned = self, self.existing()
-        return child
 
 
 class Counts(NamedTuple):
@@ -158,7 +68,7 @@ class Pool(Generic[C]):
         self._backlog = backlog if backlog >= 0 else sys.maxsize
         self._timeout = timeout
         self._recycle = recycle if recycle >= 0 else math.inf
-        self._process: _Process[C] = _Process()
+        self._process: Process[C] = Process()
         renew_in_child(self)
 
     def take(self) -> C:
@@ -174,7 +84,7 @@ class Pool(Generic[C]):
             if connection is not None:
                 return connection
         granted = self._wait(process)
-        if isinstance(granted, _Opening):
+        if isinstance(granted, Opening):
             return self._open(granted, monotonic())
         return granted
 
@@ -192,7 +102,7 @@ class Pool(Generic[C]):
         The other connections that have been idle for as long are closed too.
         """
         self.close_unused_since(connection.used_at)
-        opening = _Opening()
+        opening = Opening()
         with connection.home.lock:
             connection.home.count(opening)
             self._discard(connection)
@@ -238,17 +148,17 @@ class Pool(Generic[C]):
     def after_fork(self) -> None:
         self._current()
 
-    def _current(self) -> _Process[C]:
+    def _current(self) -> Process[C]:
         process = self._process
         return process if process.pid == getpid() else self._renew(process)
 
-    def _renew(self, parent: _Process[C]) -> _Process[C]:
+    def _renew(self, parent: Process[C]) -> Process[C]:
         self._process = process = parent.child()
         return process
 
     # -- connections ----------------------------------------------------------------------
 
-    def _pop(self, process: _Process[C]) -> C | None:
+    def _pop(self, process: Process[C]) -> C | None:
         while True:
             try:
                 connection = process.idle.pop()
@@ -259,7 +169,7 @@ class Pool(Generic[C]):
                 return connection
             self._discard(connection)
 
-    def _open(self, opening: _Opening, began: float) -> C:
+    def _open(self, opening: Opening, began: float) -> C:
         process = opening.home
         try:
             connection = self._connect(began)
@@ -282,7 +192,7 @@ class Pool(Generic[C]):
         with suppress(OSError):
             connection.close()
 
-    def _settle(self, process: _Process[C]) -> None:
+    def _settle(self, process: Process[C]) -> None:
         """Close the idle connections that are not to be kept, after serving those who wait."""
         now = monotonic()
         with process.lock:
@@ -293,7 +203,7 @@ class Pool(Generic[C]):
             if surplus > 0:
                 self._close_idle(process, [*process.idle.copy()][:surplus])
 
-    def _close_idle(self, process: _Process[C], connections: Iterable[C]) -> None:
+    def _close_idle(self, process: Process[C], connections: Iterable[C]) -> None:
         for connection in connections:
             try:
                 process.idle.remove(connection)
@@ -303,9 +213,9 @@ class Pool(Generic[C]):
 
     # -- the line -------------------------------------------------------------------------
 
-    def _wait(self, process: _Process[C]) -> C | _Opening:
+    def _wait(self, process: Process[C]) -> C | Opening:
         """Return an idle connection or the right to open one, in the order of the callers."""
-        waiter: _Waiter[C] = _Waiter()
+        waiter: Waiter[C] = Waiter()
         try:
             self._join(process, waiter)
             waiter.gate.acquire(timeout=self._timeout)
@@ -323,7 +233,7 @@ class Pool(Generic[C]):
             )
         return granted
 
-    def _join(self, process: _Process[C], waiter: _Waiter[C]) -> None:
+    def _join(self, process: Process[C], waiter: Waiter[C]) -> None:
         with process.lock:
             process.line.append(waiter)
             self._serve(process)
@@ -333,13 +243,13 @@ class Pool(Generic[C]):
                     f"all {self._most} connections are in use, and {others} callers wait for one"
                 )
 
-    def _leave(self, process: _Process[C], waiter: _Waiter[C]) -> C | _Opening | None:
+    def _leave(self, process: Process[C], waiter: Waiter[C]) -> C | Opening | None:
         with process.lock:
             if waiter in process.line:
                 process.line.remove(waiter)
             return waiter.granted
 
-    def _serve(self, process: _Process[C]) -> None:
+    def _serve(self, process: Process[C]) -> None:
         """Let callers in while there is an idle connection or room for another one."""
         with process.lock:
             while process.line:
@@ -354,18 +264,18 @@ class Pool(Generic[C]):
                 waiter.granted = granted
                 waiter.gate.release()
 
-    def _put_back(self, process: _Process[C], granted: C | _Opening) -> None:
-        if isinstance(granted, _Opening):
+    def _put_back(self, process: Process[C], granted: C | Opening) -> None:
+        if isinstance(granted, Opening):
             process.forget(granted)
         else:
             process.idle.append(granted)
 
-    def _grant(self, process: _Process[C]) -> C | _Opening | None:
+    def _grant(self, process: Process[C]) -> C | Opening | None:
         connection = self._pop(process)
         if connection is not None:
             return connection
         if process.total() >= self._most:
             return None
-        opening = _Opening()
+        opening = Opening()
         process.count(opening)
         return opening

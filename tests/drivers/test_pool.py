@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import os
@@ -18,9 +17,13 @@ from typing import Any
 import pytest
 
 from pyramid_kvs.drivers import pool as pool_module
+from pyramid_kvs.drivers import pooled as pooled_module
 from pyramid_kvs.drivers.pool import Counts, Pool, Pooled
 from pyramid_kvs.exceptions import KVSUnavailable
+from tests.children import FORKS, is_true_in_child
 from tests.servers import wait_until
+
+InChild = Callable[[Callable[[], bool]], bool]
 
 
 class Pipe(Pooled):
@@ -341,6 +344,9 @@ def test_a_signal_handler_may_use_the_pool() -> None:
 # -- no wake-up is lost ----------------------------------------------------------------------
 
 
+FILES = (pool_module.__file__, pooled_module.__file__)
+
+
 class Preemption:
     """Run something else at one bytecode instruction of the pool's code in this thread."""
 
@@ -356,7 +362,7 @@ class Preemption:
         sys.settrace(None)
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != pool_module.__file__:
+        if frame.f_code.co_filename not in FILES:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -614,30 +620,10 @@ def test_recycle() -> None:
 # -- processes -------------------------------------------------------------------------------
 
 
-def fork_in_c() -> int:
-    """Fork without Python's hooks, as uWSGI does."""
-    libc = ctypes.PyDLL(None)
-    return int(libc.fork())
-
-
-@pytest.fixture(params=[os.fork, fork_in_c], ids=["python", "c"])
-def in_child(request: pytest.FixtureRequest) -> Callable[[Callable[[], bool]], bool]:
-    """Run a test in a forked child; return whether it held there."""
-
-    def in_child(test: Callable[[], bool]) -> bool:
-        pid = request.param()
-        if pid == 0:
-            status = 1
-            try:
-                status = 0 if test() else 1
-            finally:
-                os._exit(status)
-        return bool(os.waitpid(pid, 0)[1] == 0)
-
-    return in_child
-
-
-InChild = Callable[[Callable[[], bool]], bool]
+@pytest.fixture(params=FORKS, ids=["python", "c"])
+def in_child(request: pytest.FixtureRequest) -> InChild:
+    """Return whether a check is true in a forked child."""
+    return lambda check: is_true_in_child(check, request.param)
 
 
 def test_a_child_opens_its_own(in_child: InChild) -> None:

@@ -1,18 +1,81 @@
-"""Keys, data and patterns as the postgresql driver's table has them."""
+"""Keys, data and patterns in the binary form of the postgresql driver's table."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ...kvs import Data, encode_key
-from .libpq import boolean, float8
 
-#: A B-tree entry holds about 2,700 bytes. What is longer than this is shortened, to a length
-#: that no key stored as it is has.
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+    from .statements import Param
+
+#: The object ids of types.
+BOOL = 16
+BYTEA = 17
+FLOAT8 = 701
+
+#: A B-tree entry has about 2,700 bytes. A longer key is shortened to a length that no key which
+#: is stored unchanged has.
 LONGEST_KEY = 1000
-#: The longest life, 30,000 years: the end of timestamptz is not far behind.
+#: The longest lifetime, 30,000 years. The last possible timestamptz is not much later.
 LONGEST_TTL = 1e12
+
+
+# -- types -----------------------------------------------------------------------------------
+
+
+def float8(number: float) -> bytes:
+    return struct.pack("!d", number)
+
+
+def from_float8(data: bytes) -> float:
+    return float(struct.unpack("!d", data)[0])
+
+
+def int8(number: int) -> bytes:
+    return struct.pack("!q", number)
+
+
+def from_int8(data: bytes) -> int:
+    return int.from_bytes(data, "big", signed=True)
+
+
+def boolean(value: bool) -> bytes:
+    return b"\x01" if value else b"\x00"
+
+
+def array(oid: int, items: Sequence[Param]) -> bytes:
+    """Return a PostgreSQL array with one dimension.
+
+    :param oid: the type of its elements.
+    """
+    head = struct.pack("!iiI", 1, None in items, oid) + struct.pack("!ii", len(items), 1)
+    return head + b"".join(_elements(items))
+
+
+def _elements(items: Sequence[Param]) -> Iterator[bytes]:
+    for item in items:
+        if item is None:
+            yield b"\xff\xff\xff\xff"
+        else:
+            yield struct.pack("!i", len(item))
+            yield item
+
+
+def rows(result: PGresult) -> Iterator[tuple[bytes | None, ...]]:
+    """Return the rows of a result, with ``None`` for null."""
+    columns = range(result.nfields)
+    for row in range(result.ntuples):
+        yield tuple(result.get_value(row, column) for column in columns)
+
+
+# -- columns ---------------------------------------------------------------------------------
 
 
 def stored_key(full_key: bytes) -> tuple[bytes, bytes | None]:
@@ -37,23 +100,20 @@ def seconds(ttl: float | None) -> bytes | None:
     return None if ttl is None else float8(min(ttl, LONGEST_TTL))
 
 
+# -- patterns --------------------------------------------------------------------------------
+
+
 def successor(prefix: bytes) -> bytes | None:
-    """Return the least key above all that begin with the prefix; ``None``: there is none."""
+    """Return the least key above all that begin with the prefix, or ``None`` if there is none."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else None
 
 
 def like(prefix: bytes, pattern: str) -> bytes:
-    """Return a LIKE pattern of bytes that matches at least what the pattern of text does."""
+    """Return a LIKE pattern of bytes that matches at least what a pattern of ``get_keys`` does."""
     rest = _escaped(encode_key(pattern)).replace(b"*", b"%").replace(b"?", b"_%")
     return _escaped(prefix) + rest
 
 
 def _escaped(literal: bytes) -> bytes:
     return re.sub(rb"([\\%_])", rb"\\\1", literal)
-
-
-def regex(pattern: str) -> re.Pattern[str]:
-    special = {"*": ".*", "?": "."}
-    parts = re.findall(r"\*+|\?|[^*?]+", pattern)
-    return re.compile("".join(special.get(part[0], re.escape(part)) for part in parts), re.DOTALL)

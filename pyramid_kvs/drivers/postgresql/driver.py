@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import KVSError
-from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, decode_key
-from . import libpq
-from .client import Client, read_options
+from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, decode_key, key_pattern
+from .client import Client
 from .columns import (
+    BOOL,
+    BYTEA,
+    FLOAT8,
     LONGEST_KEY,
     LONGEST_TTL,
+    array,
     decode_data,
     encode_data,
+    float8,
+    from_float8,
+    int8,
     like,
-    regex,
+    rows,
     seconds,
     stored_key,
     successor,
 )
-from .libpq import BOOL, BYTEA, FLOAT8, Param, array, float8, int8
-from .statements import schema, statements
+from .expired import ExpiredRows
+from .options import read_options
+from .statements import Param, statements
+from .tables import create_tables
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
-
-log = logging.getLogger("pyramid_kvs.drivers.postgresql")
-
-VERSION = 1
 
 #: A renewal within this part of the ttl, and this many seconds, is left out: a session that is
 #: read all the time is not written all the time.
 RENEWAL_SLACK = 0.1
 RENEWAL_SLACK_SECONDS = 60.0
-
-#: After every so many rows written, as many pages of the table are searched for expired rows:
-#: one page for each row, which is more than a row fills.
-PURGE_EVERY = 16
-PURGE_PAGES = 128
-PURGE_ROWS_OF_PAGE = 6
 
 SCAN_ROWS = 10_000
 FLUSH_ROWS = 1_000
@@ -51,8 +47,8 @@ FLUSH_ROWS = 1_000
 class PostgresqlKVS(KVS):
     """Keys and values in one table of a PostgreSQL database.
 
-    Deadlines are kept by the server's clock. Expired rows are invisible at once; some writes
-    remove a few of them, and :meth:`purge` all.
+    The server's clock decides what has expired. Expired rows are invisible at once. Some writes
+    remove a few of them, and :meth:`purge` removes all.
     """
 
     _client: Client
@@ -61,9 +57,9 @@ class PostgresqlKVS(KVS):
         options = read_options(kwargs)
         self._unlogged = options.unlogged
         self._statements = statements(options.table)
-        self._rows_written = 0
-        self._page: int | None = None
-        return Client(options)
+        client = Client(options)
+        self._expired = ExpiredRows(client, self._statements["purge"])
+        return client
 
     # -- one key --------------------------------------------------------------------------
 
@@ -73,11 +69,11 @@ class PostgresqlKVS(KVS):
 
     def raw_set(self, key: str, data: Data, ttl: float | None) -> None:
         self._run("set", self._row(key, data, ttl), repeatable=True)
-        self._purge_now_and_then()
+        self._expired.note_written()
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
         result = self._run("add", self._row(key, data, ttl))
-        self._purge_now_and_then()
+        self._expired.note_written()
         return result.ntuples > 0
 
     def raw_delete(self, key: str) -> Data | None:
@@ -87,9 +83,9 @@ class PostgresqlKVS(KVS):
 
     def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
         result = self._run("incr", self._row(key, str(delta), ttl))
-        self._purge_now_and_then()
+        self._expired.note_written()
         if not result.ntuples:
-            raise KVSError("what stands at the key is no whole number")
+            raise KVSError("the value at this key is not an integer")
         return int(result.get_value(0, 0) or b"")
 
     def raw_ttl(self, key: str) -> float:
@@ -97,7 +93,7 @@ class PostgresqlKVS(KVS):
         if not result.ntuples:
             return -2.0
         left = result.get_value(0, 0)
-        return -1.0 if left is None else libpq.from_float8(left)
+        return -1.0 if left is None else from_float8(left)
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         params = (self._stored_key(key), seconds(ttl))
@@ -111,7 +107,7 @@ class PostgresqlKVS(KVS):
         result = self._run("get_many", (wanted,), repeatable=True)
         return {
             by_stored[key]: decode_data(data, is_text)  # type: ignore[arg-type, index]
-            for key, data, is_text in libpq.rows(result)
+            for key, data, is_text in rows(result)
         }
 
     def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
@@ -125,7 +121,7 @@ class PostgresqlKVS(KVS):
             seconds(ttl),
         )
         self._run("set_many", params, repeatable=True)
-        self._purge_now_and_then(len(rows))
+        self._expired.note_written(len(rows))
 
     def raw_delete_many(self, keys: list[str]) -> None:
         stored = [self._stored_key(key) for key in keys]
@@ -136,7 +132,7 @@ class PostgresqlKVS(KVS):
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
         """Return the data; see :meth:`KVS.raw_load`.
 
-        :param renew: not written where more than 90 % of it is left, and all but a minute.
+        :param renew: not written if more than 90 % of it is left, and all but a minute.
         """
         if renew is None:
             data = self.raw_get(key)
@@ -158,13 +154,13 @@ class PostgresqlKVS(KVS):
     ) -> Swap:
         result = self._swap(key, old, data, ttl)
         if result is not None and result.ntuples and result.get_value(0, 0) == b"\x01":
-            self._purge_now_and_then()
+            self._expired.note_written()
             return DONE
         current = None
         if result is not None and result.ntuples:
             current = Stored(_data(result, 1))
         if (current and current.data) == (old and old.data):
-            # It changed while the statement ran, which therefore shows what was there before.
+            # It changed while the statement ran, which shows the data from before that.
             current = self.raw_load(key)
         return Swap(data is None and old is None and current is None, current)
 
@@ -202,7 +198,7 @@ class PostgresqlKVS(KVS):
         result = self._run("load_with", params, repeatable=True)
         found = {
             by_stored[stored]: Stored(decode_data(data, is_text))  # type: ignore[arg-type, index]
-            for stored, data, is_text in libpq.rows(result)
+            for stored, data, is_text in rows(result)
         }
         return found.pop(key, None), found
 
@@ -212,8 +208,8 @@ class PostgresqlKVS(KVS):
         types = (BYTEA, BYTEA, BYTEA, BYTEA, BOOL, FLOAT8)
         params = [array(oid, column) for oid, column in zip(types, columns, strict=True)]
         result = self._run("swap_many", params)
-        self._purge_now_and_then()
-        found = {key: rest for key, *rest in libpq.rows(result)}
+        self._expired.note_written()
+        found = {key: rest for key, *rest in rows(result)}
         return [self._swapped(swap, found.get(self._stored_key(swap.key))) for swap in swaps]
 
     def _swap_row(
@@ -233,68 +229,37 @@ class PostgresqlKVS(KVS):
     # -- all keys -------------------------------------------------------------------------
 
     def get_keys(self, pattern: str = "*") -> list[str]:
-        matches = regex(pattern).fullmatch
+        matches = key_pattern(pattern).fullmatch
         start = len(self.key_prefix)
-        texts = (decode_key(full_key[start:]) for full_key in self._scan("scan", pattern))
-        return [text for text in texts if matches(text)]
+        keys = (decode_key(full_key[start:]) for full_key in self._scan("scan", pattern))
+        return [key for key in keys if matches(key)]
 
     def flush(self) -> None:
         for _ in self._scan("flush", "*"):
             pass
 
     def _scan(self, name: str, pattern: str) -> Iterator[bytes]:
-        """Go through the keys that begin as the pattern does, some thousand a round trip."""
-        rows = SCAN_ROWS if name == "scan" else FLUSH_ROWS
+        """Go through the keys that begin like the pattern, some thousand in each round trip."""
+        count = SCAN_ROWS if name == "scan" else FLUSH_ROWS
         head = self._get_key(re.split(r"[*?]", pattern)[0])[:LONGEST_KEY]
         condition = like(self.key_prefix, pattern)
         low: bytes | None = head
         while low is not None:
-            params = (low, successor(head), condition, int8(rows))
+            params = (low, successor(head), condition, int8(count))
             result = self._run(name, params, repeatable=True)
             low = None
-            for full_key, last in libpq.rows(result):
+            for full_key, last in rows(result):
                 if full_key is not None:
                     yield full_key
                 elif last is not None:
                     low = last + b"\x00"
 
-    # -- expired rows ---------------------------------------------------------------------
-
     def purge(self) -> int:
         """Remove all expired rows of the table; return how many there were.
 
-        It goes in steps of one statement each, and leaves out rows that somebody has locked.
+        It runs in steps of one statement each, and skips rows that another transaction locked.
         """
-        total = page = 0
-        pages = 1
-        while page < pages:
-            result = self._run("purge", _purge_params(page, PURGE_PAGES), repeatable=True)
-            removed, pages = _purged(result)
-            total += removed
-            if removed < PURGE_PAGES * PURGE_ROWS_OF_PAGE:
-                page += PURGE_PAGES
-        return total
-
-    def _purge_now_and_then(self, rows: int = 1) -> None:
-        """Count rows that were written; after some of them, remove a few expired ones."""
-        self._rows_written += rows
-        if self._rows_written < PURGE_EVERY:
-            return
-        pages = min(self._rows_written, PURGE_PAGES)
-        self._rows_written = 0
-        try:
-            self._purge_some(pages)
-        except KVSError as error:
-            log.debug("expired rows were not removed: %s", error)
-
-    def _purge_some(self, pages: int) -> None:
-        page = self._page or 0
-        purge = self._statements["purge"]
-        removed, size = _purged(self._client.run_aside(purge, _purge_params(page, pages)))
-        if self._page is None:  # so that short-lived processes do not all begin with the same
-            self._page = random.randrange(max(1, size))
-        elif removed < pages * PURGE_ROWS_OF_PAGE:
-            self._page = page + pages if page + pages < size else 0
+        return self._expired.remove_all()
 
     # -- the store ------------------------------------------------------------------------
 
@@ -302,28 +267,8 @@ class PostgresqlKVS(KVS):
         self._client.close()
 
     def initialize_schema(self, dry_run: bool = False) -> None:
-        """Create the tables, unless they are there, for which no right to create is needed."""
-        table = self._client.table
-        if self._found_version() == VERSION:
-            log.info("table %s is there, of version %s: nothing to do", table, VERSION)
-            return
-        sql = schema(table, self._unlogged)
-        log.info("%s:\n%s", "this would run" if dry_run else "running", sql)
-        if not dry_run:
-            self._client.run_script(PROLOGUE + sql, patience=60)
-
-    def _found_version(self) -> int | None:
-        result = self._run("find_tables", repeatable=True)
-        if result.get_value(0, 0) != b"\x01" or result.get_value(0, 1) != b"\x01":
-            return None
-        found = self._run("version", repeatable=True).get_value(0, 0)
-        version = None if found is None else libpq.from_int8(found)
-        if version is not None and version > VERSION:
-            raise KVSError(
-                f"table {self._client.table!r} is of version {version}; this release of "
-                f"pyramid_kvs knows {VERSION}: install a newer one"
-            )
-        return version
+        """Create the tables, unless they exist. Then no permission to create tables is needed."""
+        create_tables(self._client, self._statements, self._unlogged, dry_run)
 
     # -- helpers --------------------------------------------------------------------------
 
@@ -339,28 +284,10 @@ class PostgresqlKVS(KVS):
         return *stored_key(self._get_key(key)), *encode_data(data), seconds(ttl)
 
 
-#: Two processes that start at once do it one after the other. "table or index already exists"
-#: is what IF NOT EXISTS gives without the lock.
-PROLOGUE = """SET LOCAL statement_timeout = '50s';
-SELECT pg_advisory_xact_lock(7740114503);
-"""
-
-
 def _renewal(ttl: float) -> tuple[bytes, bytes]:
     """Return a new ttl, and how much of it must be left for the row to stay as it is."""
     ttl = min(ttl, LONGEST_TTL)
     return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
-
-
-def _purge_params(first: int, pages: int) -> tuple[bytes, bytes, bytes]:
-    rows = pages * PURGE_ROWS_OF_PAGE
-    return b"(%d,0)" % first, b"(%d,0)" % (first + pages), int8(rows)
-
-
-def _purged(result: PGresult) -> tuple[int, int]:
-    """Return how many rows were removed, and how many pages the table has."""
-    removed, size = (libpq.from_int8(result.get_value(0, column) or b"") for column in (0, 1))
-    return removed, size
 
 
 def _data(result: PGresult, column: int = 0) -> Data:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
-from .libpq import Statement, statement
+from psycopg.pq import Format
+
+#: A parameter in binary form.
+Param = bytes | None
+
+
+class Statement(NamedTuple):
+    """A statement whose parameters and results are in binary form."""
+
+    sql: bytes
+    #: Made from the SQL, so that behind a pooler the name cannot mean another statement.
+    name: bytes
+    formats: list[int]
+
+
+def statement(sql: str) -> Statement:
+    """Return a statement with parameters ``$1``, ``$2``..., each of which has a cast."""
+    text = " ".join(sql.split()).encode()
+    name = b"kvs_" + hashlib.sha256(text).hexdigest()[:32].encode()
+    count = sum(f"${number}::".encode() in text for number in range(1, 10))
+    return Statement(text, name, [Format.BINARY] * count)
+
 
 LIVE = "(t.expires IS NULL OR t.expires > now())"
 COLUMNS = "(expires, is_text, key, long_key, data)"
 ROW = "(now() + $5::float8 * interval '1 second', $4::boolean, $1::bytea, $2::bytea, $3::bytea)"
 REPLACE = "data = excluded.data, is_text = excluded.is_text, expires = excluded.expires"
-#: What a compare-and-set gives: whether it is done, or else what stands there. Its second arm
-#: sees the table as it was when the statement began.
+#: The result of a compare-and-set: whether it was done, or else the data at the key. Its second
+#: arm sees the table as it was when the statement began.
 OUTCOME = """
     SELECT true, NULL::bytea, NULL::boolean FROM done
     UNION ALL
@@ -195,7 +218,7 @@ def statements(table: str) -> dict[str, Statement]:
 
 
 def schema(table: str = "kvs", unlogged: bool = False) -> str:
-    """Return the SQL that creates the tables, if they are not there."""
+    """Return the SQL that creates the tables, if they do not exist."""
     sql = files(__package__).joinpath("schema.sql").read_text("utf-8")
     names = {"kvs": quoted(table), "kvs_version": quoted(f"{table}_version")}
     sql = re.sub(r"\bkvs(_version)?\b", lambda match: names[match[0]], sql)

@@ -1,0 +1,100 @@
+"""What a pool knows of its connections and of those who wait for one, process by process."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from os import getpid
+from typing import Any, Generic, TypeVar
+from weakref import ref
+
+
+class Pooled:
+    """A connection with the pool's notes on it. The drivers' connections inherit from it.
+
+    Times are those of ``time.monotonic()``.
+    """
+
+    __slots__ = ("__weakref__", "home", "taken_at", "usable_until", "used_at")
+
+    #: The process that opened the connection.
+    home: Process[Any]
+    #: When the call that has it stopped waiting. The deadline of the call counts from here.
+    taken_at: float
+    #: When it was given back. Infinity for a new connection.
+    used_at: float
+    #: When the pool closes it instead of keeping it.
+    usable_until: float
+
+    def __init__(self) -> None:
+        self.used_at = self.usable_until = math.inf
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was opened by the call that has it."""
+        return self.used_at == math.inf
+
+    def close(self) -> None:
+        """Close without waiting for the server."""
+
+
+class Opening(Pooled):
+    """The right to open a connection. It is counted like the connection."""
+
+
+C = TypeVar("C", bound=Pooled)
+
+
+class Waiter(Generic[C]):
+    """A caller in the line, and what it was given."""
+
+    __slots__ = ("gate", "granted")
+
+    def __init__(self) -> None:
+        self.granted: C | Opening | None = None
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+
+class Process(Generic[C]):
+    """The connections and the line of one process."""
+
+    def __init__(self) -> None:
+        self.pid = getpid()
+        # Reentrant, because a signal handler may use the pool.
+        self.lock = threading.RLock()
+        self.idle: deque[C] = deque()
+        self.line: deque[Waiter[C]] = deque()
+        # Not a WeakSet: reading one while another thread changes it raises RuntimeError, and an
+        # exception of a signal handler can keep it from noting that a connection is lost.
+        self._existing: set[ref[Pooled]] = set()
+        self._children: dict[int, Process[C]] = {}
+        self._parent: Process[C] | None = None
+        self._abandoned: list[Pooled] = []
+
+    def count(self, connection: Pooled) -> None:
+        connection.home = self
+        self._existing.add(ref(connection, self._existing.discard))
+
+    def forget(self, connection: Pooled) -> None:
+        self._existing.discard(ref(connection))
+
+    def existing(self) -> list[Pooled]:
+        """Return the connections that are idle, in use or being opened."""
+        found = [known() for known in self._existing.copy()]
+        return [connection for connection in found if connection is not None]
+
+    def total(self) -> int:
+        return len(self._existing)
+
+    def child(self) -> Process[C]:
+        """Return the part of the pool for this process, which was forked from that one.
+
+        Without a lock, because a thread of the parent may have held it at the fork. All threads
+        get the same object, because ``setdefault`` is atomic. It keeps the parent's connections,
+        even those in use, so that no destructor closes them.
+        """
+        child = self._children.setdefault(getpid(), Process())
+        child._parent, child._abandoned = self, self.existing()
+        return child

@@ -1,0 +1,54 @@
+"""Look up host names, so that a resolver that hangs delays one caller at a time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from os import getpid
+
+#: How long a caller waits while another one asks the resolver, in seconds. A lookup takes some
+#: milliseconds, unless the resolver hangs.
+PATIENCE = 0.25
+
+
+class Resolver:
+    """The addresses of hosts. Python cannot interrupt a lookup, which may take 30 seconds.
+
+    So one caller at a time looks up names. The others use the addresses that were found last.
+    """
+
+    def __init__(self) -> None:
+        # For each process, because another thread may have held the lock at the fork.
+        self._locks: dict[int, threading.Lock] = {}
+        self._found: dict[tuple[str, str], list[str]] = {}
+
+    def addresses(self, host: str, port: str) -> list[str]:
+        """Return all IP addresses of a host name, in the order of the system.
+
+        :raises OSError: the name is unknown, or the resolver does not answer another caller.
+        """
+        lock = self._locks.setdefault(getpid(), threading.Lock())
+        known = self._found.get((host, port))
+        if not lock.acquire(timeout=0 if known else PATIENCE):
+            if known:
+                return known
+            raise OSError(f"the lookup of the host name {host!r} takes too long")
+        try:
+            found = self._found[host, port] = _look_up(host, port)
+        finally:
+            lock.release()
+        return found
+
+
+def _look_up(host: str, port: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty or a long label
+        raise OSError(f"{host!r} is not a host name") from error
+    except OSError as error:
+        raise OSError(f"the host name {host!r} was not found: {error.strerror}") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+#: One for all drivers, because they share the system's resolver.
+resolver = Resolver()

@@ -1,0 +1,149 @@
+"""The postgresql driver behind pgbouncer and other poolers."""
+
+from __future__ import annotations
+
+import logging
+import pwd
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.drivers.postgresql.helpers import Make, PostgresqlKVS, count_at_once, psycopg
+from tests.servers import LOOPBACK, PostgresServer, Server, find, free_port, missing
+
+
+class PgBouncer(Server):
+    """A pgbouncer in transaction mode in front of a server's database."""
+
+    program = "pgbouncer"
+
+    def __init__(self, server: PostgresServer, size: int) -> None:
+        if find("pgbouncer") is None:
+            missing("pgbouncer is not installed: apt-get install pgbouncer")
+        super().__init__()
+        self.port = free_port()
+        (self.directory / "users").write_text('"postgres" ""\n')
+        (self.directory / "ini").write_text(
+            f"[databases]\nkvs = host={server.host} port={server.port} dbname=kvs\n"
+            f"[pgbouncer]\nlisten_addr = {self.host}\nlisten_port = {self.port}\n"
+            f"unix_socket_dir =\nauth_type = trust\nauth_file = {self.directory}/users\n"
+            f"pool_mode = transaction\ndefault_pool_size = {size}\n"
+            "server_round_robin = 1\n"
+        )
+        for path in (self.directory, *self.directory.iterdir()):
+            path.chmod(0o755)
+
+    def account(self) -> str:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        return "postgres" if "postgres" in names else "nobody"
+
+    def arguments(self) -> list[str]:
+        return [str(self.directory / "ini")]
+
+    def is_ready(self) -> bool:
+        with psycopg.connect(self.url, connect_timeout=2):
+            return True
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@{self.host}:{self.port}/kvs"
+
+
+@pytest.mark.parametrize("prepare", ["auto", False])
+def test_pgbouncer_in_transaction_mode(
+    prepare: Any,
+    store: PostgresqlKVS,
+    make: Make,
+    postgres_server: PostgresServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Prepared statements are off after the first error."""
+    caplog.set_level(logging.INFO, "pyramid_kvs")
+    with PgBouncer(postgres_server, size=3) as bouncer:
+        driver = make(postgres_server, url=bouncer.url, prepare=prepare)
+        driver.initialize_schema()
+        count_at_once(driver)
+        assert ("prepared statements are off" in caplog.text) == (prepare == "auto")
+        caplog.clear()
+        driver.set_many({"a": 1, "b": 2})
+        assert driver.get_many(["a", "b", "c"]) == {"a": 1, "b": 2}
+        assert driver.update("a", lambda value: value + 1) == 2
+        assert driver.purge() == 0
+        driver.flush()
+        assert driver.get_keys() == []
+        assert "prepared statements" not in caplog.text
+
+
+@pytest.mark.parametrize("prepare", ["auto", True])
+def test_statements_that_the_server_lost_are_prepared_again(
+    prepare: Any, store: PostgresqlKVS, make: Make, postgres_server: PostgresServer
+) -> None:
+    """As after the DISCARD ALL of a pooler."""
+    driver = make(postgres_server, pool_size=1, prepare=prepare)
+    for count in range(1, 4):
+        assert driver.incr("n") == count
+        driver._client.run_script("DEALLOCATE ALL", 5)
+
+
+class RefusingPooler:
+    """Passes connections on to a server, unless they have start-up options."""
+
+    def __init__(self, server: PostgresServer, message: str) -> None:
+        self.server, self.message = server, message
+        self.refused = self.passed = 0
+        self.listener = socket.create_server((LOOPBACK, 0))
+        self.url = f"postgresql://postgres@{LOOPBACK}:{self.listener.getsockname()[1]}/kvs"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            start = client.recv(65536)
+            if b"options\0" in start:
+                self.refused += 1
+                fields = f"SFATAL\0C0A000\0M{self.message}\0\0".encode()
+                client.sendall(b"E" + struct.pack("!i", len(fields) + 4) + fields)
+                return
+            self.passed += 1
+            with socket.create_connection((LOOPBACK, self.server.port)) as server:
+                server.sendall(start)
+                threading.Thread(target=self.copy, args=(server, client), daemon=True).start()
+                self.copy(client, server)
+
+    def copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unsupported startup parameter: options",
+        "Feature not supported: RDS Proxy currently doesn't support command-line options.",
+    ],
+)
+def test_a_pooler_that_refuses_options(
+    message: str, store: PostgresqlKVS, make: Make, postgres_server: PostgresServer
+) -> None:
+    """It is noticed once."""
+    pooler = RefusingPooler(postgres_server, message)
+    with pooler.listener:
+        url = f"{pooler.url}?sslmode=disable&gssencmode=disable"
+        driver = make(postgres_server, url=url, pool_recycle=0.001)
+        for number in range(3):
+            driver.set("key", number)
+            time.sleep(0.002)
+        assert (pooler.refused, pooler.passed) == (1, 3)
+        assert store.get("key") == 2
+        driver.close()
