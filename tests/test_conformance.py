@@ -22,6 +22,14 @@ class TestRedis(SharedConformance):
         return "redis", {"host": redis_server.host, "port": redis_server.port}
 
 
+class TestOtherVersionsOfRedis(SharedConformance):
+    """redis 6.2, the oldest that is supported, redis 8.2 and Valkey."""
+
+    @pytest.fixture
+    def store(self, other_redis_server: RedisServer) -> tuple[str, dict[str, Any]]:
+        return "redis", {"host": other_redis_server.host, "port": other_redis_server.port}
+
+
 class TestMemcache(SharedConformance):
     lists_keys = False
 

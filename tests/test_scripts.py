@@ -65,6 +65,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "tests" / "kinto").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "run", tmp_path / "tests" / "run")
     write_script(tmp_path / ".ci" / "venv", "exit 0")
+    write_script(tmp_path / ".ci" / "servers", "exit 0")
     write_script(tmp_path / ".venv-test" / "bin" / "python", 'echo "$@"; exit 5')
     write_script(tmp_path / "tests" / "kinto" / "run", "echo Kinto")
     write_script(tmp_path / "bin" / "id", "echo 1000")  # not root: it may not install anything

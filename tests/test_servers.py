@@ -43,6 +43,23 @@ def test_close_leaves_nothing(kind: type[Server]) -> None:
     assert all(is_gone(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("name", servers.REDIS_VERSIONS)
+def test_other_version_of_redis(name: str) -> None:
+    with RedisServer(version=name) as server:
+        info = server.command("INFO", "server")
+        found = info.get("valkey_version", info["redis_version"])
+        assert found.startswith(name.removeprefix("valkey-") + ".")
+        assert servers.versions()[f"redis {name}"] == found
+
+
+def test_missing_version_of_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(servers, "OTHER_SERVERS", tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(servers.Missing, match=r"\.ci/servers"):
+        RedisServer(version="6.2")
+    assert servers.versions()["redis 6.2"] == "missing"
+
+
 @every_kind
 def test_restart_keeps_the_address(kind: type[Server]) -> None:
     with kind() as server:
@@ -232,7 +249,8 @@ def run_without(program: str, folder: Path, **environment: str) -> subprocess.Co
         "find = servers.find\n"
         f"servers.find = lambda program: None if program == {program!r} else find(program)\n"
     )
-    chosen = ["tests/test_demo.py", "tests/test_servers.py", "-k", "redis and not (run or killed)"]
+    names = "redis and not (run or killed or version)"
+    chosen = ["tests/test_demo.py", "tests/test_servers.py", "-k", names]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "without", *chosen],
         cwd=ROOT,
