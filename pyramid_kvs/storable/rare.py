@@ -42,7 +42,6 @@ from .format import (
     SX_WEAKOVERLOAD,
     SX_WEAKREF,
     StorableError,
-    decode_class,
     decode_text,
 )
 from .hooks import LARGE, continue_hook, open_hook
@@ -191,7 +190,7 @@ def _finish_lead(state: State, lead: tuple[int, ...], first: int, value: Any) ->
 def _wrap(state: State, number: int, value: Any) -> Any:
     """Let the callback replace an object whose class has this number."""
     name = state.classes[state.hook_class if number == CLASS_OF_HOOK else number]
-    return state.call_blessed(decode_class(name), value)
+    return state.call_blessed(name, value)
 
 
 # -- values

@@ -17,6 +17,7 @@ from .format import (
     SX_HASH,
     Blessed,
     StorableError,
+    decode_class,
     decode_text,
     make_key,
 )
@@ -77,10 +78,12 @@ class State:
         self.read_u64 = struct.Struct(header.order + "Q").unpack_from
         self.read_integer, self.read_double = choose_numbers(header)
         self.tags: list[Any] = []
-        self.classes: list[bytes] = []
+        self.classes: list[str] = []
         self.stack: list[tuple[int, Any, int]] = []
         self.hook_class = NO_CLASS
         self.repairs = Repairs()
+        self.unique_keys: dict[str | bytes, str | bytes] = {}
+        self.record_keys: dict[int, tuple[str | bytes, Any]] = {}
         self.in_callback = False
 
     def read(self) -> Any:
@@ -137,7 +140,10 @@ class State:
         """Read the length and the bytes of a hash key."""
         (length,) = self.read_u32(self.data, start)
         self.pos = start + 4 + length
-        raw = self.data[start + 4 : self.pos]
+        key = self._decode_key(self.data[start + 4 : self.pos], flags)
+        return key if length < SMALL_KEY else self.unique_keys.setdefault(key, key)
+
+    def _decode_key(self, raw: bytes, flags: int) -> str | bytes:
         if flags & KEY_UTF8:
             return decode_text(raw, "utf-8")
         if flags & KEY_WASUTF8:
@@ -145,7 +151,16 @@ class State:
         return decode_text(raw, self.codec)
 
     def make_key(self, value: Any, offset: int) -> str | bytes:
-        return make_key(value, offset)
+        """Convert the value of a key that is stored as a record to a hash key.
+
+        Equal long keys are one object in the whole image. Otherwise a dict could have to compare
+        two equal long strings for each of its keys, because records of a few bytes can name them.
+        """
+        known = self.record_keys.get(id(value))
+        if known is None:
+            key = make_key(value, offset)
+            known = self.record_keys[id(value)] = (self.unique_keys.setdefault(key, key), value)
+        return known[0]
 
     # -- containers
 
@@ -184,8 +199,11 @@ class State:
         return target if mode in CONTAINER_MODES else None
 
     def add_class(self, name: bytes) -> int:
-        """Add a name to the class list and return its number."""
-        self.classes.append(name)
+        """Add a name to the class list and return its number.
+
+        It is decoded only here: many short records can refer to a long name.
+        """
+        self.classes.append(decode_class(name))
         return len(self.classes) - 1
 
     def check_class(self, number: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyramid_kvs.storable import StorableError, thaw
-from tests.storable.images import NETWORK, L, R, byte, native, ref, same, text
+from tests.storable.images import BIG, LITTLE, NETWORK, byte, native, ref, same, text
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST = 1500
@@ -33,21 +33,21 @@ OPTIONS: list[dict[str, Any]] = [
 def seeds() -> list[bytes]:
     """The short images of the corpus, and some by hand of what perl does not write today."""
     images = [path.read_bytes() for path in sorted(CORPUS.glob("*.storable"))]
-    old = R.array(ref(R.array(byte(1) + b"X") + b"X") + b"X", ref(same(2)) + b"X") + b"b\x01AX"
+    old = BIG.array(ref(BIG.array(byte(1) + b"X") + b"X") + b"X", ref(same(2)) + b"X") + b"b\x01AX"
     oldest = b"\0\0\0\x01\x02\0\0\0\x02i\0\0\0\x02\x08\x81b\x01AXi\0\0\0\x01\x00X"
-    rare = R.array(
-        b"\x15" + ref(R.hash(a=byte(1))) + text(b"k"),
-        b"\x16" + ref(R.array()) + R.u32(1),
-        b"\x21\x02" + R.u64(1) + byte(1),
-        b"\x21\x13\x42" + ref(same(0)) + b"\x82\x01A" + R.u64(1) + b"h\x01\0\0\0\x00",
+    rare = BIG.array(
+        b"\x15" + ref(BIG.hash(a=byte(1))) + text(b"k"),
+        b"\x16" + ref(BIG.array()) + BIG.u32(1),
+        b"\x21\x02" + BIG.u64(1) + byte(1),
+        b"\x21\x13\x42" + ref(same(0)) + b"\x82\x01A" + BIG.u64(1) + b"h\x01\0\0\0\x00",
         b"\x13\x43\x04" + byte(1) + b"\x83\x01A\x01t\x01\0\0\0\x02" + byte(1),
-        R.flag_hash(byte(1) + b"\x08" + ref(text(b"k")), b"\x0e\x11" + R.key(b"gone")),
+        BIG.flag_hash(byte(1) + b"\x08" + ref(text(b"k")), b"\x0e\x11" + BIG.key(b"gone")),
         b"\x1a" + text(b"{}"),
-        b"\x1e" + R.u32(2) + b"v1" + text(b"\x01"),
+        b"\x1e" + BIG.u32(2) + b"v1" + text(b"\x01"),
     )
-    doubles = L.array(b"\x07" + b"\x80" * 16, b"\x06" + b"\xff" * 8)
+    doubles = LITTLE.array(b"\x07" + b"\x80" * 16, b"\x06" + b"\xff" * 8)
     images += [NETWORK + rare, b"\x03" + old, b"\x01" + oldest, b"perl-store\x01" + oldest]
-    images += [native(nv_size=16) + doubles, native(b"4321", 16) + R.array(b"\x06\0\0\0\1")]
+    images += [native(nv_size=16) + doubles, native(b"4321", 16) + BIG.array(b"\x06\0\0\0\1")]
     return [image for image in images if len(image) <= LONGEST]
 
 

@@ -1,4 +1,4 @@
-"""Puts images together record by record, for what no perl of today writes."""
+"""Builds images record by record, also those that no current perl writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIZES = b"\x04\x08\x08"
 
 
 def native(order: bytes = b"12345678", nv_size: int = 8, sizes: bytes = SIZES) -> bytes:
-    """The header of a native image of major version 2."""
+    """Return the header of a native image of major version 2."""
     return b"\x04\x0b" + bytes([len(order)]) + order + sizes + bytes([nv_size])
 
 
@@ -42,8 +42,9 @@ class Records:
         return bytes([kind]) + self.u32(len(text)) + text
 
 
-R = Records()
-L = Records("<")
+BIG = Records()
+LITTLE = Records("<")
+u32 = BIG.u32
 UNDEF = b"\x05"
 YES, NO = b"\x0f", b"\x10"
 
@@ -61,7 +62,7 @@ def ref(record: bytes, kind: int = 4) -> bytes:
 
 
 def same(tag: int) -> bytes:
-    """SX_OBJECT: the object of this tag again."""
+    """Return an SX_OBJECT record, which names the object with this tag again."""
     return b"\x00" + struct.pack(">I", tag)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyramid_kvs.storable import StorableError, thaw
-from tests.storable.images import NETWORK, R, bless, bless_again, byte, ref, same, text
+from tests.storable.images import BIG, NETWORK, bless, bless_again, byte, ref, same, text
 
 
 class Object:
@@ -30,8 +30,8 @@ def test_called_when_complete() -> None:
         seen.append((name, repr(value)))
         return name
 
-    inner = R.hash(n=byte(1), s=text(b"x"))
-    data = R.array(byte(0), ref(bless(b"Out", R.array(ref(bless(b"In", inner)), byte(2)))))
+    inner = BIG.hash(n=byte(1), s=text(b"x"))
+    data = BIG.array(byte(0), ref(bless(b"Out", BIG.array(ref(bless(b"In", inner)), byte(2)))))
     assert thaw(NETWORK + data, blessed=note) == [0, "Out"]
     assert seen == [("In", "{'n': 1, 's': 'x'}"), ("Out", "['In', 2]")]
 
@@ -44,9 +44,9 @@ def test_called_when_complete() -> None:
         (b"\x20\x00\x01a\x00", "(?^:a)"),
         (b"\x1a" + text(b"{}"), "{}"),
         (b"\x1d\x02v1" + text(b"\x01"), "\x01"),
-        (b"\x0c" + R.hash(), {}),
-        (b"\x21\x02" + R.u64(1) + byte(1), [1]),
-        (R.flag_hash(byte(1) + b"\x01" + R.key("é".encode())), {"é": 1}),
+        (b"\x0c" + BIG.hash(), {}),
+        (b"\x21\x02" + BIG.u64(1) + byte(1), [1]),
+        (BIG.flag_hash(byte(1) + b"\x01" + BIG.key("é".encode())), {"é": 1}),
         (b"\x15" + byte(1) + byte(2), None),
         (ref(byte(1)), 1),
     ],
@@ -56,7 +56,7 @@ def test_kinds(record: bytes, value: Any) -> None:
     """Wrapped wherever it stands, also where a tag names it again."""
     root = wrap(bless(b"A", record))
     assert (root.name, root.value) == ("A", value)
-    first, again = wrap(R.array(ref(bless(b"A", record)), ref(same(2))))
+    first, again = wrap(BIG.array(ref(bless(b"A", record)), ref(same(2))))
     assert (first.name, first.value) == ("A", value)
     assert again is first
 
@@ -64,7 +64,7 @@ def test_kinds(record: bytes, value: Any) -> None:
 def test_hooks() -> None:
     """The class that the hook names counts, not one before it."""
     first, tail, again = wrap(
-        R.array(
+        BIG.array(
             bless(b"No", b"\x13\x42" + byte(1) + b"\x82\x04Hook\x01h\x01\0\0\0\x02"),
             ref(b"\x13\x03\x04\x04Tail\x01t" + b"\x13\x00\x05Inner\x00"),
             ref(same(1)),
@@ -78,15 +78,15 @@ def test_hooks() -> None:
 def test_class_without_effect() -> None:
     """Before another class or an object that is there already a class says nothing."""
     assert wrap(bless(b"No", bless(b"A", byte(1)))).name == "A"
-    assert wrap(R.array(ref(R.array()), ref(bless(b"No", same(2)))))[1] == []
-    assert wrap(R.array(ref(R.array()), ref(bless(b"No", b"\x21\0" + R.u64(2)))))[1] == []
+    assert wrap(BIG.array(ref(BIG.array()), ref(bless(b"No", same(2)))))[1] == []
+    assert wrap(BIG.array(ref(BIG.array()), ref(bless(b"No", b"\x21\0" + BIG.u64(2)))))[1] == []
 
 
 def test_blessed_references() -> None:
     """Each level has its own class, and tags know which level they name."""
     outer, whole, middle, inner = wrap(
-        R.array(
-            ref(bless(b"Out", ref(bless(b"In", R.array(byte(1)))))),
+        BIG.array(
+            ref(bless(b"Out", ref(bless(b"In", BIG.array(byte(1)))))),
             ref(same(1)),
             ref(same(2)),
             ref(same(3)),
@@ -100,8 +100,8 @@ def test_blessed_references() -> None:
 
 def test_cycles() -> None:
     """Inside an object the places that point back at it hold what the callback returned."""
-    parts = R.array(ref(same(1)), byte(1))
-    root = wrap(R.array(ref(bless(b"A", R.hash(self=ref(same(2)), parts=ref(parts))))))
+    parts = BIG.array(ref(same(1)), byte(1))
+    root = wrap(BIG.array(ref(bless(b"A", BIG.hash(self=ref(same(2)), parts=ref(parts))))))
     (node,) = root
     assert node.value["self"] is node
     assert node.value["parts"] == [node, 1]
@@ -109,8 +109,9 @@ def test_cycles() -> None:
 
 def test_cycle_through_a_hook() -> None:
     (node, again) = wrap(
-        R.array(
-            ref(b"\x13\x42" + R.array(same(2)) + b"\x82\x01A\x01h\x02\0\0\0\x03\0\0\0\x02"), same(2)
+        BIG.array(
+            ref(b"\x13\x42" + BIG.array(same(2)) + b"\x82\x01A\x01h\x02\0\0\0\x03\0\0\0\x02"),
+            same(2),
         )
     )
     assert again is node
@@ -121,8 +122,8 @@ def test_cycle_through_a_hook() -> None:
 def test_class_names() -> None:
     """UTF-8, or Latin-1 where it is not valid; long and numbered ones."""
     records = [bless("Café".encode(), byte(1)), bless(b"Caf\xe9", byte(2)), bless_again(1, byte(3))]
-    records.append(b"\x11\x80" + R.u32(200) + b"L" * 200 + byte(4))
-    names = [item.name for item in wrap(R.array(*records))]
+    records.append(b"\x11\x80" + BIG.u32(200) + b"L" * 200 + byte(4))
+    names = [item.name for item in wrap(BIG.array(*records))]
     assert names == ["Café", "Café", "Café", "L" * 200]
 
 
@@ -132,9 +133,9 @@ def test_errors_of_the_callback_go_up(error: type[Exception]) -> None:
         raise error("mine")
 
     with pytest.raises(error, match=r"^mine$|^'mine'$"):
-        thaw(NETWORK + R.array(bless(b"A", byte(1))), blessed=fail)
+        thaw(NETWORK + BIG.array(bless(b"A", byte(1))), blessed=fail)
 
 
 def test_broken_image_after_a_callback() -> None:
     with pytest.raises(StorableError):
-        wrap(R.array(bless(b"A", byte(1)), byte(1))[:-1])
+        wrap(BIG.array(bless(b"A", byte(1)), byte(1))[:-1])

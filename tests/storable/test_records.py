@@ -13,13 +13,13 @@ from pyramid_kvs.exceptions import CodecError
 from pyramid_kvs.storable import StorableError, retrieve, thaw
 from tests.storable.compare import differ
 from tests.storable.images import (
+    BIG,
+    LITTLE,
     NETWORK,
     NO,
     SIZES,
     UNDEF,
     YES,
-    L,
-    R,
     Records,
     bless,
     bless_again,
@@ -28,10 +28,10 @@ from tests.storable.images import (
     ref,
     same,
     text,
+    u32,
 )
 
-LITTLE = native()
-U = struct.Struct(">I").pack
+NATIVE = native()
 
 
 def net(record: bytes) -> Any:
@@ -187,12 +187,12 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 HOOK_LOOP: list[Any] = [b"h"]
 HOOK_LOOP.append(HOOK_LOOP)
-LAST = ref(R.array(text(b"s")))  # takes two tags for itself
+LAST = ref(BIG.array(text(b"s")))  # takes two tags for itself
 
 
 def tagged(record: bytes, last: int) -> tuple[bytes, list[Any]]:
     """An array of a record and a list twice, the second time by tag number ``last``."""
-    return R.array(record, LAST, ref(same(last))), [SHARED, SHARED]
+    return BIG.array(record, LAST, ref(same(last))), [SHARED, SHARED]
 
 
 SCALARS = [
@@ -214,10 +214,10 @@ SCALARS = [
     (text("é".encode(), 23), "é"),
     (text(b"\xed\xa0\x80", 23), b"\xed\xa0\x80"),
     (text(b"\xf4\x90\x80\x80", 23), b"\xf4\x90\x80\x80"),
-    (R.long_text(b"x" * 70000), "x" * 70000),
-    (R.long_text(b"\xff" * 300), b"\xff" * 300),
-    (R.long_text("é".encode() * 300, 24), "é" * 300),
-    (R.long_text(b"\xed\xa0\x80", 24), b"\xed\xa0\x80"),
+    (BIG.long_text(b"x" * 70000), "x" * 70000),
+    (BIG.long_text(b"\xff" * 300), b"\xff" * 300),
+    (BIG.long_text("é".encode() * 300, 24), "é" * 300),
+    (BIG.long_text(b"\xed\xa0\x80", 24), b"\xed\xa0\x80"),
 ]
 
 
@@ -227,8 +227,8 @@ def test_scalars(record: bytes, value: Any) -> None:
     assert_value(NETWORK + record, value)
     for kind in (4, 20, 27, 28, 11, 12, 13):
         assert_value(NETWORK + ref(record, kind), value)
-        assert_value(NETWORK + R.array(ref(ref(record, kind)), same(1)), [value, value])
-    assert_value(NETWORK + R.hash(k=record), {"k": value})
+        assert_value(NETWORK + BIG.array(ref(ref(record, kind)), same(1)), [value, value])
+    assert_value(NETWORK + BIG.hash(k=record), {"k": value})
     assert_value(NETWORK + bless(b"A", ref(bless(b"B", record))), value)
     array, rest = tagged(record, 3)
     assert_value(NETWORK + array, [value, *rest])
@@ -238,70 +238,70 @@ HOOK = b"\x13\x00\x01A\x01h"
 RARE = [
     (ref(byte(1)), 1, 2),
     (ref(ref(ref(byte(1)))), 1, 4),
-    (b"\x0b" + ref(bless(b"T", R.array(byte(1)))), [1], 4),
-    (b"\x0c" + R.hash(a=byte(1)), {"a": 1}, 3),
+    (b"\x0b" + ref(bless(b"T", BIG.array(byte(1)))), [1], 4),
+    (b"\x0c" + BIG.hash(a=byte(1)), {"a": 1}, 3),
     (b"\x0d" + byte(5), 5, 2),
-    (b"\x15" + ref(R.hash()) + text(b"key"), None, 4),
-    (b"\x15" + R.array(byte(1), byte(2)) + R.hash(a=byte(3)), None, 6),
-    (b"\x16" + ref(R.array()) + U(3), None, 3),
+    (b"\x15" + ref(BIG.hash()) + text(b"key"), None, 4),
+    (b"\x15" + BIG.array(byte(1), byte(2)) + BIG.hash(a=byte(3)), None, 6),
+    (b"\x16" + ref(BIG.array()) + u32(3), None, 3),
     (ref(b"\x15" + UNDEF + UNDEF), None, 4),
-    (ref(ref(b"\x16" + UNDEF + U(0))), None, 4),
+    (ref(ref(b"\x16" + UNDEF + u32(0))), None, 4),
     (bless(b"A", byte(1)), 1, 1),
-    (b"\x11\x80" + U(3) + b"Abc" + byte(1), 1, 1),
-    (b"\x11\xff" + U(200) + b"A" * 200 + byte(1), 1, 1),
+    (b"\x11\x80" + u32(3) + b"Abc" + byte(1), 1, 1),
+    (b"\x11\xff" + u32(200) + b"A" * 200 + byte(1), 1, 1),
     (bless(b"A", bless_again(0, byte(1))), 1, 1),
-    (bless(b"A", b"\x12\x80" + U(0) + R.array()), [], 1),
-    (bless(b"A", bless(b"B", R.hash())), {}, 1),
+    (bless(b"A", b"\x12\x80" + u32(0) + BIG.array()), [], 1),
+    (bless(b"A", bless(b"B", BIG.hash())), {}, 1),
     (b"\x1d\x04v1.2" + text(b"\x01\x02"), "\x01\x02", 1),
-    (b"\x1d\x02v1" + b"\x1d\x02v2" + R.array(byte(1)), [1], 2),
-    (b"\x1e" + U(4) + b"v1.2" + text(b"\x01", 23), "\x01", 1),
+    (b"\x1d\x02v1" + b"\x1d\x02v2" + BIG.array(byte(1)), [1], 2),
+    (b"\x1e" + u32(4) + b"v1.2" + text(b"\x01", 23), "\x01", 1),
     (b"\x1a" + text(b"{ 1 }"), "{ 1 }", 2),
     (b"\x1a" + text(b"{ 1 }\0\xff\xfe"), "{ 1 }", 2),
-    (b"\x1a" + R.long_text(b"\xff{ 1 }"), b"\xff{ 1 }", 2),
+    (b"\x1a" + BIG.long_text(b"\xff{ 1 }"), b"\xff{ 1 }", 2),
     (b"\x1a" + text("{ é }".encode(), 23), "{ é }", 2),
-    (b"\x1a" + R.long_text("{ é }".encode(), 24), "{ é }", 2),
+    (b"\x1a" + BIG.long_text("{ é }".encode(), 24), "{ é }", 2),
     (ref(bless(b"C", b"\x1a" + text(b"{}"))), "{}", 3),
     (bless(b"Regexp", b"\x20\x00\x02ab\x02ix"), "(?^ix:ab)", 1),
-    (b"\x20\x01" + U(300) + b"a" * 300 + b"\x00", "(?^:" + "a" * 300 + ")", 1),
+    (b"\x20\x01" + u32(300) + b"a" * 300 + b"\x00", "(?^:" + "a" * 300 + ")", 1),
     (b"\x20\x00\x01\xff\x00", b"(?^:\xff)", 1),
     (ref(b"\x20\x00\x00\x00"), "(?^:)", 2),
-    (b"\x21\x01" + R.u64(2) + b"ab", "ab", 1),
-    (b"\x21\x18" + R.u64(2) + "é".encode(), "é", 1),
-    (b"\x21\x02" + R.u64(2) + byte(1) + byte(2), [1, 2], 3),
-    (b"\x21\x02" + R.u64(0), [], 1),
-    (b"\x21\x03" + R.u64(1) + byte(1) + R.key(b"k"), {"k": 1}, 2),
-    (b"\x21\x19\x00" + R.u64(1) + byte(1) + b"\x02" + R.key(b"\xe9"), {"é": 1}, 2),
-    (b"\x21\x13\x00\x01A" + R.u64(2) + b"hh", [b"hh"], 1),
-    (b"\x21\x13\x08\x01A" + R.u64(2) + b"hh", [b"hh"], 1),
-    (R.flag_hash(byte(1) + b"\x00" + R.key(b"a"), flags=1), {"a": 1}, 2),
-    (R.flag_hash(byte(1) + b"\x05" + R.key("é".encode())), {"é": 1}, 2),
-    (R.flag_hash(byte(1) + b"\x01" + R.key(b"\xff")), {b"\xff": 1}, 2),
-    (R.flag_hash(byte(1) + b"\x06" + R.key(b"\xe9")), {"é": 1}, 2),
-    (R.flag_hash(byte(1) + b"\x03" + R.key("é".encode())), {"é": 1}, 2),
-    (R.flag_hash(byte(1) + b"\xe0" + R.key(b"a")), {"a": 1}, 2),
-    (R.flag_hash(b"\x0e\x10" + R.key(b"gone"), byte(1) + b"\x00" + R.key(b"a")), {"a": 1}, 3),
-    (R.flag_hash(b"\x0e\x11" + R.key("é".encode()), b"\x0e\x12" + R.key(b"\xe9")), {}, 3),
-    (R.flag_hash(byte(1) + b"\x08" + text(b"rec")), {"rec": 1}, 3),
-    (R.flag_hash(byte(1) + b"\x18" + text(b"rec")), {"rec": 1}, 3),
-    (R.flag_hash(byte(1) + b"\x08" + byte(-5), byte(2) + b"\x08" + UNDEF), {"-5": 1, "": 2}, 5),
-    (R.flag_hash(byte(1) + b"\x08" + ref(text(b"\xff"))), {b"\xff": 1}, 4),
-    (R.flag_hash(R.array() + b"\x08" + bless(b"A", text(b"k"))), {"k": []}, 3),
-    (b"\x03" + U(2) + byte(1) + R.key(b"a") + byte(2) + R.key(b"a"), {"a": 2}, 3),
+    (b"\x21\x01" + BIG.u64(2) + b"ab", "ab", 1),
+    (b"\x21\x18" + BIG.u64(2) + "é".encode(), "é", 1),
+    (b"\x21\x02" + BIG.u64(2) + byte(1) + byte(2), [1, 2], 3),
+    (b"\x21\x02" + BIG.u64(0), [], 1),
+    (b"\x21\x03" + BIG.u64(1) + byte(1) + BIG.key(b"k"), {"k": 1}, 2),
+    (b"\x21\x19\x00" + BIG.u64(1) + byte(1) + b"\x02" + BIG.key(b"\xe9"), {"é": 1}, 2),
+    (b"\x21\x13\x00\x01A" + BIG.u64(2) + b"hh", [b"hh"], 1),
+    (b"\x21\x13\x08\x01A" + BIG.u64(2) + b"hh", [b"hh"], 1),
+    (BIG.flag_hash(byte(1) + b"\x00" + BIG.key(b"a"), flags=1), {"a": 1}, 2),
+    (BIG.flag_hash(byte(1) + b"\x05" + BIG.key("é".encode())), {"é": 1}, 2),
+    (BIG.flag_hash(byte(1) + b"\x01" + BIG.key(b"\xff")), {b"\xff": 1}, 2),
+    (BIG.flag_hash(byte(1) + b"\x06" + BIG.key(b"\xe9")), {"é": 1}, 2),
+    (BIG.flag_hash(byte(1) + b"\x03" + BIG.key("é".encode())), {"é": 1}, 2),
+    (BIG.flag_hash(byte(1) + b"\xe0" + BIG.key(b"a")), {"a": 1}, 2),
+    (BIG.flag_hash(b"\x0e\x10" + BIG.key(b"gone"), byte(1) + b"\x00" + BIG.key(b"a")), {"a": 1}, 3),
+    (BIG.flag_hash(b"\x0e\x11" + BIG.key("é".encode()), b"\x0e\x12" + BIG.key(b"\xe9")), {}, 3),
+    (BIG.flag_hash(byte(1) + b"\x08" + text(b"rec")), {"rec": 1}, 3),
+    (BIG.flag_hash(byte(1) + b"\x18" + text(b"rec")), {"rec": 1}, 3),
+    (BIG.flag_hash(byte(1) + b"\x08" + byte(-5), byte(2) + b"\x08" + UNDEF), {"-5": 1, "": 2}, 5),
+    (BIG.flag_hash(byte(1) + b"\x08" + ref(text(b"\xff"))), {b"\xff": 1}, 4),
+    (BIG.flag_hash(BIG.array() + b"\x08" + bless(b"A", text(b"k"))), {"k": []}, 3),
+    (b"\x03" + u32(2) + byte(1) + BIG.key(b"a") + byte(2) + BIG.key(b"a"), {"a": 2}, 3),
     (HOOK, [b"h"], 1),
     (ref(HOOK), [b"h"], 2),
     (bless(b"Outer", HOOK), [b"h"], 1),
-    (b"\x13\x0c" + U(1) + b"A" + U(2) + b"\xff\xfe", [b"\xff\xfe"], 1),
-    (b"\x13\x42" + R.array(byte(5)) + b"\x82\x01A\x01h\x01" + U(1), [b"h", [5]], 3),
+    (b"\x13\x0c" + u32(1) + b"A" + u32(2) + b"\xff\xfe", [b"\xff\xfe"], 1),
+    (b"\x13\x42" + BIG.array(byte(5)) + b"\x82\x01A\x01h\x01" + u32(1), [b"h", [5]], 3),
     (
-        b"\x13\x42" + UNDEF + b"\x42" + byte(7) + b"\x82\x01A\x00\x02" + U(2) + U(1),
+        b"\x13\x42" + UNDEF + b"\x42" + byte(7) + b"\x82\x01A\x00\x02" + u32(2) + u32(1),
         [b"", 7, None],
         3,
     ),
-    (b"\x13\x41" + HOOK + b"\x91\x01B\x00" + U(2) + U(1) + U(1), [b"", *[[b"h"]] * 2], 2),
-    (b"\x13\x90\x01A\x00" + struct.pack(">i", -1) + R.u64(0), None, 1),
+    (b"\x13\x41" + HOOK + b"\x91\x01B\x00" + u32(2) + u32(1) + u32(1), [b"", *[[b"h"]] * 2], 2),
+    (b"\x13\x90\x01A\x00" + struct.pack(">i", -1) + BIG.u64(0), None, 1),
     (b"\x13\x03\x04\x01A\x01t" + ref(byte(1)), [b"t"], 3),
-    (b"\x13\x03\x05\x01A\x01t" + bless_again(0, R.array(byte(1))), [b"t"], 3),
-    (b"\x13\x43\x06" + byte(1) + b"\x83\x01A\x01t\x01" + U(1) + HOOK, [b"t", 1], 3),
+    (b"\x13\x03\x05\x01A\x01t" + bless_again(0, BIG.array(byte(1))), [b"t"], 3),
+    (b"\x13\x43\x06" + byte(1) + b"\x83\x01A\x01t\x01" + u32(1) + HOOK, [b"t", 1], 3),
     (b"\x13\x00\x00\x00", [b""], 1),
 ]
 
@@ -334,34 +334,34 @@ def test_worked_hook_example() -> None:
 def test_hook_classes_are_numbered_after_their_parts() -> None:
     """A class inside a hook has the smaller number; indexes of both sizes find them."""
     seen: list[str] = []
-    inner = bless(b"In", R.array())
+    inner = bless(b"In", BIG.array())
     hook = b"\x13\x41" + inner + b"\x01\x03Out\x00"
-    again = [bless_again(0, R.hash()), bless_again(1, R.hash())]
-    again += [b"\x13\x20\x01\x00", b"\x13\x24" + U(0) + b"\x00"]
-    thaw(NETWORK + R.array(hook, *again), blessed=lambda name, value: seen.append(name))
+    again = [bless_again(0, BIG.hash()), bless_again(1, BIG.hash())]
+    again += [b"\x13\x20\x01\x00", b"\x13\x24" + u32(0) + b"\x00"]
+    thaw(NETWORK + BIG.array(hook, *again), blessed=lambda name, value: seen.append(name))
     assert seen == ["In", "Out", "In", "Out", "Out", "In"]
 
 
 def test_long_class_numbers() -> None:
     """A number of four bytes that begin like a hash or an array, which it is not."""
     classes = [bless(b"C%d" % number, UNDEF) for number in range(1000)]
-    objects = [b"\x12\x80" + L.u32(low + 512) + L.array(byte(1)) for low in (2, 3, 25)]
-    value = thaw(LITTLE + L.array(*classes, *(ref(record) for record in objects)))
+    objects = [b"\x12\x80" + LITTLE.u32(low + 512) + LITTLE.array(byte(1)) for low in (2, 3, 25)]
+    value = thaw(NATIVE + LITTLE.array(*classes, *(ref(record) for record in objects)))
     assert value[1000:] == [[1]] * 3
 
 
 @pytest.mark.parametrize("kind", [4, 20, 27, 28, 11, 12, 13])
 def test_cycles(kind: int) -> None:
-    assert_value(NETWORK + R.array(ref(same(0), kind)), LOOP)
-    assert_value(NETWORK + ref(R.array(same(0)), kind), LOOP)
-    assert_value(NETWORK + ref(ref(bless(b"A", R.array(same(1)))), kind), LOOP)
+    assert_value(NETWORK + BIG.array(ref(same(0), kind)), LOOP)
+    assert_value(NETWORK + ref(BIG.array(same(0)), kind), LOOP)
+    assert_value(NETWORK + ref(ref(bless(b"A", BIG.array(same(1)))), kind), LOOP)
     assert_value(
-        NETWORK + b"\x13\x41" + ref(same(0), kind) + b"\x81\x01A\x01h\x01" + U(1), HOOK_LOOP
+        NETWORK + b"\x13\x41" + ref(same(0), kind) + b"\x81\x01A\x01h\x01" + u32(1), HOOK_LOOP
     )
     loop: dict[str, Any] = {}
     loop["k"] = loop
-    assert_value(NETWORK + ref(R.flag_hash(same(0) + b"\x00" + R.key(b"k")), kind), loop)
-    assert_value(NETWORK + ref(b"\x21\x03" + R.u64(1) + same(0) + R.key(b"k"), kind), loop)
+    assert_value(NETWORK + ref(BIG.flag_hash(same(0) + b"\x00" + BIG.key(b"k")), kind), loop)
+    assert_value(NETWORK + ref(b"\x21\x03" + BIG.u64(1) + same(0) + BIG.key(b"k"), kind), loop)
 
 
 @pytest.mark.parametrize("callback", [None, lambda name, value: value])
@@ -370,23 +370,23 @@ def test_hook_names_a_reference_to_itself(kind: int, callback: Any) -> None:
     """As perl writes it where a freeze method returns a reference to what refers to the object."""
     looped: list[Any] = [b"x"]
     looped += [looped, looped]
-    for tags in (U(0) + U(1), U(1) + U(2)):
+    for tags in (u32(0) + u32(1), u32(1) + u32(2)):
         hook = b"\x13\x82\x01H\x01x\x02" + tags
         assert_value(NETWORK + ref(ref(hook), kind), looped, blessed=callback)
 
 
 def test_sharing_is_identity() -> None:
     """Shared lists are one object, equal ones are not, also when they are empty."""
-    first, again, other = net(R.array(ref(R.array()), ref(same(2)), ref(R.array())))
+    first, again, other = net(BIG.array(ref(BIG.array()), ref(same(2)), ref(BIG.array())))
     assert first is again
     assert first is not other
-    assert thaw(NETWORK + R.array(R.array(), b"\x21\x00" + R.u64(1)))[1] == []
+    assert thaw(NETWORK + BIG.array(BIG.array(), b"\x21\x00" + BIG.u64(1)))[1] == []
 
 
 def test_large_object_in_native_order() -> None:
-    value = thaw(LITTLE + L.array(ref(L.array()), b"\x21\x00" + L.u64(2)))
+    value = thaw(NATIVE + LITTLE.array(ref(LITTLE.array()), b"\x21\x00" + LITTLE.u64(2)))
     assert value[0] is value[1]
-    assert thaw(LITTLE + b"\x21\x01" + L.u64(1) + b"a") == "a"
+    assert thaw(NATIVE + b"\x21\x01" + LITTLE.u64(1) + b"a") == "a"
 
 
 # -- encoding ----------------------------------------------------------------------------------
@@ -394,12 +394,12 @@ def test_large_object_in_native_order() -> None:
 
 def test_encoding_none_keeps_bytes() -> None:
     """Strings, hash keys, patterns and code without the flag stay bytes; flagged ones are text."""
-    data = R.array(
+    data = BIG.array(
         text(b"a"),
-        R.long_text(b"b"),
+        BIG.long_text(b"b"),
         text(b"c", 23),
-        R.hash(k=byte(1)),
-        R.flag_hash(byte(1) + b"\x00" + R.key(b"k"), byte(2) + b"\x01" + R.key(b"k")),
+        BIG.hash(k=byte(1)),
+        BIG.flag_hash(byte(1) + b"\x00" + BIG.key(b"k"), byte(2) + b"\x01" + BIG.key(b"k")),
         b"\x20\x00\x01p\x00",
         b"\x1a" + text(b"{}"),
     )
@@ -408,12 +408,14 @@ def test_encoding_none_keeps_bytes() -> None:
 
 
 def test_encoding_latin1() -> None:
-    data = R.array(text(b"\xe9"), text("é".encode(), 23), R.hash(k=R.long_text(b"\xe9" * 300)))
+    data = BIG.array(
+        text(b"\xe9"), text("é".encode(), 23), BIG.hash(k=BIG.long_text(b"\xe9" * 300))
+    )
     assert_value(NETWORK + data, ["é", "é", {"k": "é" * 300}], encoding="latin-1")
 
 
 def test_encoding_that_fails_leaves_bytes() -> None:
-    data = NETWORK + R.array(text(b"\xff"), text(b"a"))
+    data = NETWORK + BIG.array(text(b"\xff"), text(b"a"))
     assert_value(data, [b"\xff", "a"], encoding="ascii")
     assert_value(data, [b"\xff", b"a"], encoding="utf-16")
     assert_value(data, [b"\xff", "a"], encoding="UTF8")
@@ -429,8 +431,8 @@ def test_unknown_encoding(encoding: str) -> None:
 
 # -- what is refused ---------------------------------------------------------------------------
 
-BIG = U(0x7FFFFFFF)
-HUGE = U(0xFFFFFFFF)
+LONG = u32(0x7FFFFFFF)
+HUGE = u32(0xFFFFFFFF)
 COUNTED = (b"\x02", b"\x03", b"\x01", b"\x18", b"\x19\0")
 LARGE = (0, 1, 2, 3, 19, 24, 25)
 REFUSED = [
@@ -443,36 +445,36 @@ REFUSED = [
     ref(ref(same(1))),
     ref(b"\x0c" + bless(b"A", same(1))),
     ref(b"\x1d\x01v" + same(0)),
-    R.array(same(1)),
-    R.array(same(0xFFFFFFFF)),
-    R.array(ref(same(2))),
-    b"\x21\x00" + R.u64(1 << 63),
-    *(kind + count for kind in COUNTED for count in (BIG, HUGE)),
-    *(b"\x21" + kind + R.u64(n) for kind in COUNTED for n in (9, 1 << 63, (1 << 64) - 1)),
-    b"\x02" + U(2) + UNDEF,
-    b"\x03" + U(1) + UNDEF + U(5) + b"abcd",
-    b"\x03" + U(1) + UNDEF + HUGE + b"abcd",
+    BIG.array(same(1)),
+    BIG.array(same(0xFFFFFFFF)),
+    BIG.array(ref(same(2))),
+    b"\x21\x00" + BIG.u64(1 << 63),
+    *(kind + count for kind in COUNTED for count in (LONG, HUGE)),
+    *(b"\x21" + kind + BIG.u64(n) for kind in COUNTED for n in (9, 1 << 63, (1 << 64) - 1)),
+    b"\x02" + u32(2) + UNDEF,
+    b"\x03" + u32(1) + UNDEF + u32(5) + b"abcd",
+    b"\x03" + u32(1) + UNDEF + HUGE + b"abcd",
     b"\x12\x00" + UNDEF,
     bless(b"A", bless_again(1, UNDEF)),
     bless(b"A", b"\x12\x80" + HUGE + UNDEF),
-    b"\x11\x80" + BIG + b"A",
+    b"\x11\x80" + LONG + b"A",
     *(b"\x21" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in LARGE),
     *(b"\x1a" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in (1, 10, 23, 24)),
     *(b"\x13\x03" + bytes([kind]) + b"\0" * 12 for kind in range(256) if kind not in (4, 5, 6)),
     b"\x13\x20\x00\x00",
     b"\x13\x24" + HUGE + b"\x00",
-    b"\x13\x04" + BIG + b"A\0",
-    b"\x13\x08\x01A" + BIG,
-    b"\x13\x80\x01A\x00\x01" + U(1),
-    b"\x13\x90\x01A\x00" + BIG + U(0),
-    b"\x13\x90\x01A\x00" + U(0x80000000) + R.u64(0),
-    b"\x13\x90\x01A\x00" + HUGE + R.u64(1 << 40),
-    b"\x1e" + BIG + b"v" + UNDEF,
-    b"\x20\x01" + BIG + b"a\0",
-    R.flag_hash(UNDEF + b"\x08" + R.array()),
-    R.flag_hash(UNDEF + b"\x08" + ref(R.hash())),
-    R.flag_hash(UNDEF + b"\x08" + HOOK),
-    R.flag_hash(UNDEF + b"\x08" + YES),
+    b"\x13\x04" + LONG + b"A\0",
+    b"\x13\x08\x01A" + LONG,
+    b"\x13\x80\x01A\x00\x01" + u32(1),
+    b"\x13\x90\x01A\x00" + LONG + u32(0),
+    b"\x13\x90\x01A\x00" + u32(0x80000000) + BIG.u64(0),
+    b"\x13\x90\x01A\x00" + HUGE + BIG.u64(1 << 40),
+    b"\x1e" + LONG + b"v" + UNDEF,
+    b"\x20\x01" + LONG + b"a\0",
+    BIG.flag_hash(UNDEF + b"\x08" + BIG.array()),
+    BIG.flag_hash(UNDEF + b"\x08" + ref(BIG.hash())),
+    BIG.flag_hash(UNDEF + b"\x08" + HOOK),
+    BIG.flag_hash(UNDEF + b"\x08" + YES),
 ]  # fmt: skip
 
 
@@ -486,7 +488,7 @@ def test_refused(callback: Any) -> None:
 
 def test_error_is_a_codec_error_with_its_place() -> None:
     with pytest.raises(CodecError, match=r"unknown record type 36 at byte 7$") as error:
-        net(R.array(b"\x24"))
+        net(BIG.array(b"\x24"))
     assert isinstance(error.value, StorableError)
     assert isinstance(error.value, ValueError)
     assert error.value.offset == 7
@@ -514,21 +516,21 @@ def test_missing_file(tmp_path: Any) -> None:
 
 
 DEEP = {
-    "arrays": (b"\x02" + U(1), b"\x05", b""),
+    "arrays": (b"\x02" + u32(1), b"\x05", b""),
     "references": (b"\x04", b"\x05", b""),
-    "array references": (b"\x04\x02" + U(1), b"\x05", b""),
-    "hashes": (b"\x04\x03" + U(1), b"\x05", U(1) + b"k"),
-    "flag hashes": (b"\x19\0" + U(1), b"\x05", b"\1" + U(1) + b"k"),
-    "blessed": (b"\x04\x11\x01A\x02" + U(1), b"\x05", b""),
+    "array references": (b"\x04\x02" + u32(1), b"\x05", b""),
+    "hashes": (b"\x04\x03" + u32(1), b"\x05", u32(1) + b"k"),
+    "flag hashes": (b"\x19\0" + u32(1), b"\x05", b"\1" + u32(1) + b"k"),
+    "blessed": (b"\x04\x11\x01A\x02" + u32(1), b"\x05", b""),
     "ties": (b"\x0c\x1b", b"\x05", b""),
     "version strings": (b"\x1d\0", b"\x05", b""),
     "blessings": (b"\x11\x01A", b"\x05", b""),
     "hooks": (b"\x13\x42", b"\x05", b"\x02\x01A\x01h"),
     "hook tails": (b"\x13\x03\x04\x01A\x01h", b"\x05", b""),
     "tied keys": (b"\x15", b"\x05", b"\x05"),
-    "tied elements": (b"\x04\x16", b"\x05", U(0)),
-    "key records": (b"\x19\0" + U(1) + b"\x05\x08", b"\x0a\x01k", b""),
-    "large arrays": (b"\x21\x02" + R.u64(1), b"\x05", b""),
+    "tied elements": (b"\x04\x16", b"\x05", u32(0)),
+    "key records": (b"\x19\0" + u32(1) + b"\x05\x08", b"\x0a\x01k", b""),
+    "large arrays": (b"\x21\x02" + BIG.u64(1), b"\x05", b""),
 }
 
 
