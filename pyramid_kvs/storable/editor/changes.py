@@ -45,9 +45,9 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
     asked = changes.values.keys()
     changes = replace(changes, values=dict(changes.values), mutated=set(changes.mutated))
     dropped = _dropped(image, changes, current)
-    for key, value in changes.values.items():
-        if _contains_object(value, changes.objects):
-            raise _unwritable(key, "an object of a Perl class") if key in asked else _linked(key)
+    key = _find_object(changes)
+    if key is not None:
+        raise _unwritable(key, "an object of a Perl class") if key in asked else _linked(key)
     kept = [pair for place, pair in enumerate(image.pairs) if place not in dropped]
     return Assembly(image, kept, _wire_keys(image, changes), _new_values(changes)).image_bytes()
 
@@ -127,17 +127,22 @@ def _linked(key: Key) -> StorableError:
     )
 
 
-def _contains_object(value: Any, objects: Mapping[int, Any]) -> bool:
-    """Return whether a value contains an object of a Perl class, which would lose its class."""
-    todo, seen = [value], set()
-    while todo:
-        item = todo.pop()
-        if isinstance(item, (dict, list)) and id(item) not in seen:
-            if id(item) in objects:
-                return True
-            seen.add(id(item))
-            todo.extend(item.values() if isinstance(item, dict) else item)
-    return False
+def _find_object(changes: Changes) -> Key | None:
+    """Return the first key whose value contains an object of a Perl class.
+
+    The object would lose its class. Data that several values share is visited once.
+    """
+    seen: set[int] = set()
+    for key, value in changes.values.items():
+        todo = [value]
+        while todo:
+            item = todo.pop()
+            if isinstance(item, (dict, list)) and id(item) not in seen:
+                if id(item) in changes.objects:
+                    return key
+                seen.add(id(item))
+                todo.extend(item.values() if isinstance(item, dict) else item)
+    return None
 
 
 def _wire_keys(image: HashImage, changes: Changes) -> dict[Key, WireKey]:

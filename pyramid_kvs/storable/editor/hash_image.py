@@ -137,7 +137,8 @@ def _is_next_key(scanner: Scanner, member: bytes, is_flagged: bool) -> bool:
     ahead.begin()
     ahead.run(ahead.element)
     ahead.skip(is_flagged)
-    del scanner.classes[known:]  # the two scanners share the list
+    # The two scanners share these lists.
+    del scanner.classes[known:], scanner.class_obstacles[known:]
     return ahead.take(ahead.number()) == member
 
 

@@ -68,6 +68,7 @@ class Walk:
         self.tag = 0
         self.root_tag = -1
         self.classes: list[bytes] = []
+        self.class_obstacles: list[str] = []
         self.containers: set[int] = set()
         self.piece = Piece(0, 0)
         self.work: list[Step] = []
@@ -150,9 +151,17 @@ class Walk:
         :param value: the class number if the class is indexed, else the length of the name.
         """
         if not is_indexed:
-            self.classes.append(self.take(value))
-            value = len(self.classes) - 1
+            value = self._add_class(self.take(value))
         elif value >= len(self.classes):
             raise StorableError(f"unknown class {value}, there are {len(self.classes)}", self.pos)
-        self.note(f"an object of class {decode_class(self.classes[value])}")
+        self.note(self.class_obstacles[value])
         self.piece.class_uses.append(ClassUse(start, self.pos, value, hook_flags))
+
+    def _add_class(self, name: bytes) -> int:
+        """Add a name to the class list and return its number.
+
+        It is decoded only here: many short records can refer to a long name.
+        """
+        self.classes.append(name)
+        self.class_obstacles.append(f"an object of class {decode_class(name)}")
+        return len(self.classes) - 1
