@@ -140,15 +140,11 @@ class State:
         """Read the length and the bytes of a hash key."""
         (length,) = self.read_u32(self.data, start)
         self.pos = start + 4 + length
-        key = self._decode_key(self.data[start + 4 : self.pos], flags)
+        codec = self.codec
+        if flags & (KEY_UTF8 | KEY_WASUTF8):
+            codec = "utf-8" if flags & KEY_UTF8 else "latin-1"
+        key = decode_text(self.data[start + 4 : self.pos], codec)
         return key if length < SMALL_KEY else self.unique_keys.setdefault(key, key)
-
-    def _decode_key(self, raw: bytes, flags: int) -> str | bytes:
-        if flags & KEY_UTF8:
-            return decode_text(raw, "utf-8")
-        if flags & KEY_WASUTF8:
-            return raw.decode("latin-1")
-        return decode_text(raw, self.codec)
 
     def make_key(self, value: Any, offset: int) -> str | bytes:
         """Convert the value of a key that is stored as a record to a hash key.

@@ -73,7 +73,7 @@ class Site:
     """
 
     def __init__(
-        self, setting: Any, configure: Callable[[Configurator], Any] | None = None
+        self, setting: dict[str, Any], configure: Callable[[Configurator], Any] | None = None
     ) -> None:
         self.view: View = lambda request: None
         config = Configurator(settings={"kvs.perlsess": setting})
@@ -84,7 +84,7 @@ class Site:
         config.commit()
         self.registry = config.registry
         self.app = TestApp(config.make_wsgi_app())
-        self.cookie_name = perlsess_of(self.registry)._cookie_name
+        self.cookie_name = setting.get("cookie_name", "session_id")
 
     def _answer(self, request: Request) -> Response:
         return Response(json=self.view(request), request=request)

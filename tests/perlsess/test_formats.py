@@ -65,9 +65,9 @@ def test_every_wrapping(name: str, image: bytes) -> None:
     """It comes off, by name and by itself, and the data are the same with it on again."""
     data, flags, format_name = wrappings(image)[name]
     for chosen in ("auto", format_name):
-        found, form = unwrap(data, flags, chosen)
+        found, wrapping = unwrap(data, flags, chosen)
         assert found == image
-        wrapped, flags_again = wrap(found, form)
+        wrapped, flags_again = wrap(found, wrapping)
         assert flags_again == flags
         if b"\x1f\x8b" not in data:
             assert wrapped == data
@@ -87,9 +87,9 @@ def test_what_perl_writes() -> None:
     ):
         data = run_perl(perl, "-e", script + packing)
         for chosen in ("auto", name):
-            found, form = unwrap(data, 0, chosen)
+            found, wrapping = unwrap(data, 0, chosen)
             assert found.startswith(b"\x05\x0b\x03")
-            assert wrap(found, form) == (data, 0)
+            assert wrap(found, wrapping) == (data, 0)
 
 
 def test_a_wrapping_that_is_not_there() -> None:
@@ -159,14 +159,14 @@ def test_more_behind_gzip() -> None:
 
 
 def test_expiry_of_chi() -> None:
-    _, form = unwrap(chi(NETWORK, expires=CREATED + 60), 0)
-    assert form.expires == CREATED + 60
-    assert unwrap(chi(NETWORK), 0).form.expires is None
-    renewed = form.renewed(CREATED + 10, 300)
+    _, wrapping = unwrap(chi(NETWORK, expires=CREATED + 60), 0)
+    assert wrapping.expires == CREATED + 60
+    assert unwrap(chi(NETWORK), 0).wrapping.expires is None
+    renewed = wrapping.renewed(CREATED + 10, 300)
     assert renewed.expires == CREATED + 310
-    assert form.renewed(CREATED, None).expires is None
+    assert wrapping.renewed(CREATED, None).expires is None
     data, flags = wrap(NETWORK, renewed)
-    assert (unwrap(data, flags).form, flags) == (renewed, 0)
+    assert (unwrap(data, flags).wrapping, flags) == (renewed, 0)
 
 
 RECORDS = {name: StorableRecords("utf-8", name, MAX_BYTES, "characters") for name in FORMATS}
@@ -205,5 +205,5 @@ def test_hostile_data(seed: int, flags: int, name: str, data: bytes | None) -> N
 def test_image_of_a_file() -> None:
     """``pst0`` images, as Plack's file store writes them, keep their magic."""
     image = perl_image(need_perl(), "{user => 'ann'}")
-    found, form = unwrap(b"pst0" + image, 0)
-    assert wrap(found, form)[0] == b"pst0" + image
+    found, wrapping = unwrap(b"pst0" + image, 0)
+    assert wrap(found, wrapping)[0] == b"pst0" + image

@@ -185,7 +185,9 @@ def test_hostile_ids_do_not_reach_the_store(
     environ = {"HTTP_COOKIE": f'session_id="{value}"'}
     assert site.app.get("/", extra_environ=environ).json == {}
     assert redis_server.calls() == {}
-    assert messages(caplog) == ["perlsess: the value of the cookie is no session id (id_pattern)"]
+    assert messages(caplog) == [
+        "perlsess: the value of the cookie is not a session id (id_pattern)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_expired_entry_of_chi(site: Site, caplog: pytest.LogCaptureFixture) -> N
     assert site.read("kept") == SESSION
     assert messages(caplog) == []
     assert site.read("old") == {}
-    assert "is expired" in messages(caplog)[0]
+    assert "it has expired" in messages(caplog)[0]
 
 
 def test_expired_keys_of_cgi_session(site: Site) -> None:
@@ -334,7 +336,7 @@ def test_max_bytes(memcached_server: MemcachedServer) -> None:
         ({"max_bytes": 0}, "max_bytes"),
         ({"cookie": "x"}, "did you mean 'cookie_name'"),
         ({"codec": "storble"}, "did you mean 'storable'"),
-        ({"writable": True, "fallback_codec": "json"}, "do not go together"),
+        ({"writable": True, "fallback_codec": "json"}, "cannot be combined"),
     ],
 )
 def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
