@@ -28,7 +28,7 @@ Data: TypeAlias = "str | bytes"
 
 @runtime_checkable
 class Codec(Protocol):
-    """What turns a value into stored data and back."""
+    """Turns a value into stored data, and back."""
 
     def dumps(self, value: Any) -> Data: ...
 
@@ -43,8 +43,8 @@ def as_bytes(data: Data) -> bytes:
 class JSONCodec:
     """JSON as ``json.dumps`` writes it by default: ASCII-escaped, ``", "`` and ``": "``.
 
-    The standard library reads it too: the faster parsers turn integers above 64 bits into
-    floats and refuse NaN, both of which ``json.dumps`` writes.
+    The standard library reads it as well. Faster parsers turn integers above 64 bits into floats
+    and refuse NaN, both of which ``json.dumps`` writes.
     """
 
     _encode = staticmethod(json.JSONEncoder().encode)
@@ -61,9 +61,9 @@ class JSONCodec:
 
 
 class PickleCodec:
-    """Pickles, signed with HMAC-SHA-256 where there are secrets.
+    """Pickles, signed with HMAC-SHA-256 if there are secrets.
 
-    :param secrets: newest first; the first signs, every one verifies.
+    :param secrets: newest first. The first one signs, and every one verifies.
     :param unsigned: whether unsigned pickles load although there are secrets.
     """
 
@@ -77,7 +77,7 @@ class PickleCodec:
         try:
             payload: bytes = pickle.dumps(value)
         except (pickle.PicklingError, AttributeError) as error:
-            raise TypeError(f"no pickle of it can be made: {error}") from error
+            raise TypeError(f"the value cannot be pickled: {error}") from error
         if not self._secrets:
             return payload
         return self._MAGIC + self._sign(self._secrets[0], payload) + payload
@@ -86,9 +86,9 @@ class PickleCodec:
         try:
             payload = self._verified(data.encode("latin-1") if isinstance(data, str) else data)
         except UnicodeEncodeError as error:
-            raise CodecError("stored data is text, no pickle") from error
+            raise CodecError("stored data is a string, not a pickle") from error
         try:
-            return pickle.loads(payload)  # noqa: S301 (configured, never a fallback of our own)
+            return pickle.loads(payload)  # noqa: S301 (only if configured)
         except Exception as error:  # a pickle can raise whatever its classes raise
             raise CodecError(f"stored data does not unpickle: {type(error).__name__}") from error
 
@@ -106,7 +106,7 @@ class PickleCodec:
         for secret in self._secrets:
             if hmac.compare_digest(signature, self._sign(secret, payload)):
                 return payload
-        raise CodecError("stored pickle carries a signature that no configured secret made")
+        raise CodecError("stored pickle has a signature that no configured secret made")
 
 
 class StorableCodec:
@@ -159,7 +159,7 @@ class FallbackCodec:
 
 
 class CheckedCodec:
-    """A codec of somebody else's, whose every failure to read becomes a ``CodecError``."""
+    """An application's codec; whatever it raises for data becomes a ``CodecError``."""
 
     def __init__(self, codec: Codec) -> None:
         self.dumps = codec.dumps
@@ -192,7 +192,7 @@ def register(name: str, codec: Codec) -> None:
 
 
 def checked(codec: object) -> Codec:
-    """Return a codec whose ``loads`` raises nothing but ``CodecError``.
+    """Return a codec whose ``loads`` raises only ``CodecError``.
 
     :raises TypeError: the object has no ``dumps`` and ``loads``.
     """
@@ -211,8 +211,8 @@ def names(extra: Mapping[str, Codec] | None = None) -> list[str]:
 def serializer(name: str, extra: Mapping[str, Codec] | None = None) -> Codec:
     """Return the codec of that name.
 
-    :param extra: codecs that count before the process's own, by name.
-    :raises LookupError: no codec has the name; the message lists those that there are.
+    :param extra: codecs that take precedence over those of the process, by name.
+    :raises LookupError: no codec has the name; the message lists the known ones.
     """
     for known in (extra or {}, _registered, _BUILT_IN):
         if name in known:
@@ -228,10 +228,10 @@ def build(
     encoding: str | None = "utf-8",
     extra: Mapping[str, Codec] | None = None,
 ) -> Codec:
-    """Return a codec with its options: the one that the settings of a feature describe.
+    """Return the codec that the options of a setting describe.
 
-    :param fallback: name of a codec for what the first one cannot read.
-    :param secrets: sign pickles, newest first.
+    :param fallback: the name of a codec for data that the first one cannot read.
+    :param secrets: sign pickles; newest first.
     :param encoding: of Perl's unflagged strings.
     """
     codec = _with_options(name, secrets, False, encoding, extra)

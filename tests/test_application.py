@@ -25,7 +25,7 @@ def app_with_driver(name: str, *drivers: tuple[str, Any]) -> TestApp:
     return TestApp(config.make_wsgi_app())
 
 
-def test_the_directive_counts_after_the_include() -> None:
+def test_a_driver_may_be_added_after_the_include() -> None:
     app = app_with_driver("mine", ("mine", ClientOnly))
     assert "ClientOnly 'mine' prefix=b'cache::'" in app.get("/").text
     app = app_with_driver("dotted", ("dotted", "pyramid_kvs.drivers.memory:MemoryKVS"))
@@ -58,7 +58,7 @@ def test_a_driver_that_cannot_be_made_names_the_setting(driver: Any, message: st
     assert "hunter2" not in str(info.value)
 
 
-def test_the_directive_belongs_to_its_application() -> None:
+def test_a_driver_belongs_to_its_application() -> None:
     app_with_driver("mine", ("mine", ClientOnly))
     with pytest.raises(ConfigurationError, match="unknown driver 'mine'"):
         app_with_driver("mine")

@@ -1,4 +1,4 @@
-"""Codecs, and that nothing stored runs code unless the application said pickle."""
+"""Codecs. Stored data runs code only if the application configured pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bomb:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists))
-def test_json_is_json_dumps(value: Any) -> None:
+def test_json_is_what_json_dumps_writes(value: Any) -> None:
     data = serializer("json").dumps(value)
     assert data == json.dumps(value)
     assert serializer("json").loads(data) == value
@@ -38,7 +38,7 @@ def test_json_is_json_dumps(value: Any) -> None:
 
 
 @pytest.mark.parametrize("data", ["", "{", b"\xff", b"\x80\x04K\x01.", "[" * 100_000, "1" * 5000])
-def test_what_is_not_json_is_a_codec_error(data: Any) -> None:
+def test_data_that_is_not_json_is_a_codec_error(data: Any) -> None:
     with pytest.raises(CodecError) as info:
         serializer("json").loads(data)
     assert isinstance(info.value, KVSError)
@@ -101,12 +101,12 @@ def test_unsigned_and_forged_pickles_do_not_load(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-def test_text_is_no_pickle() -> None:
-    with pytest.raises(CodecError, match="no pickle"):
+def test_a_string_is_not_a_pickle() -> None:
+    with pytest.raises(CodecError, match="not a pickle"):
         serializer("pickle").loads("Ω")
 
 
-def test_a_forged_pickle_is_no_fallback_either(tmp_path: Path) -> None:
+def test_a_fallback_does_not_read_a_forged_pickle(tmp_path: Path) -> None:
     signed = bytes(build("pickle", secrets=["secret"]).dumps("value"))  # type: ignore[arg-type]
     forged = signed[: -len(pickle.dumps("value"))] + pickle.dumps(Bomb(tmp_path / "boom"))
     with pytest.raises(CodecError):
@@ -114,7 +114,7 @@ def test_a_forged_pickle_is_no_fallback_either(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-def test_unsigned_pickles_load_where_the_fallback_says_so(
+def test_unsigned_pickles_load_if_pickle_is_the_fallback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     codec = build("pickle", fallback="pickle", secrets=["secret"])
@@ -125,7 +125,7 @@ def test_unsigned_pickles_load_where_the_fallback_says_so(
     assert caplog.text.count("fallback codec 'pickle'") == 1
 
 
-def test_fallback_reads_what_json_cannot(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_fallback_reads_what_json_cannot_read(caplog: pytest.LogCaptureFixture) -> None:
     codec = build("json", fallback="pickle")
     assert codec.loads('{"a": 1}') == {"a": 1}
     assert caplog.text == ""
@@ -136,7 +136,7 @@ def test_fallback_reads_what_json_cannot(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("codec", ["json", "storable"])
-def test_a_pickle_in_the_store_is_a_miss(
+def test_a_pickle_in_the_store_is_not_loaded_by_another_codec(
     codec: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kvs = KVS("memory", codec=codec)
@@ -152,6 +152,6 @@ def test_a_pickle_in_the_store_is_a_miss(
 @pytest.mark.parametrize(
     ("codec", "value"), [("json", b"x"), ("storable", {1, 2}), ("pickle", lambda: 1)]
 )
-def test_what_a_codec_cannot_write_is_a_type_error(codec: str, value: Any) -> None:
+def test_a_value_that_a_codec_cannot_write_is_a_type_error(codec: str, value: Any) -> None:
     with pytest.raises(TypeError):
         KVS("memory", codec=codec).set("key", value)

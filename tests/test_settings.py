@@ -36,7 +36,7 @@ def refusal(**features: Any) -> str:
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "null", " null\n", None])
-def test_an_empty_setting_is_as_if_absent(empty: str | None) -> None:
+def test_an_empty_setting_counts_as_absent(empty: str | None) -> None:
     config = configure(cache=empty, session=empty, ratelimit=empty, perlsess=empty)
     application = Application.of(config.registry)
     assert (application.features, application.stores) == ({}, [])
@@ -63,7 +63,7 @@ def test_type_is_an_alias_of_kvs() -> None:
     assert "kvs.cache: 'kvs' is 'memory' and 'type' is 'redis'" in message
 
 
-def test_the_callers_object_is_left_alone() -> None:
+def test_the_object_of_the_caller_is_not_changed() -> None:
     options: dict[str, Any] = {"type": "memory", "kvs_kwargs": {"max_bytes": 1000}}
     configure(cache=options)
     assert options == {"type": "memory", "kvs_kwargs": {"max_bytes": 1000}}

@@ -38,7 +38,7 @@ class ApplicationCache:
     A value that does not decode counts as missing, with one warning that names its key.
 
     ``on_error`` says what happens while the store is unavailable. With ``"miss"``, reads find
-    nothing, and writes and deletes are dropped, which is logged once a minute; ``add``, ``incr``
+    nothing, and writes and deletes are dropped, which is logged once a minute. ``add``, ``incr``
     and ``decr`` raise, because their callers rely on the answer. With ``"raise"``, every method
     raises ``KVSUnavailable``.
     """
@@ -93,11 +93,7 @@ class ApplicationCache:
 
     def list_keys(self, pattern: str = "*") -> list[str]:
         """Return the keys that match; only ``*`` and ``?`` are special."""
-        try:
-            return self.client.get_keys(pattern)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return []
+        return self._try([], self.client.get_keys, pattern)
 
     # -- the other operations -------------------------------------------------------------
 
@@ -112,27 +108,19 @@ class ApplicationCache:
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of several keys, without the missing ones, in one round trip."""
         wanted = list(keys)
-        try:
-            found = self.client.raw_get_many(wanted) if wanted else {}
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return {}
+        found: dict[str, Data] = {}
+        if wanted:
+            found = self._try(found, self.client.raw_get_many, wanted)
         values = ((key, self._decoded(key, data, _MISSING)) for key, data in found.items())
         return {key: value for key, value in values if value is not _MISSING}
 
     def set_many(self, mapping: Mapping[str, Any], ttl: float | None = None) -> None:
         """Store several values, in one round trip."""
-        try:
-            self.client.set_many(mapping, ttl)
-        except KVSUnavailable as error:
-            self._dropped(error)
+        self._try(None, self.client.set_many, mapping, ttl)
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """Remove several keys, in one round trip."""
-        try:
-            self.client.delete_many(keys)
-        except KVSUnavailable as error:
-            self._dropped(error)
+        self._try(None, self.client.delete_many, keys)
 
     def incr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
         """Add to a counter; see :meth:`pyramid_kvs.kvs.KVS.incr`."""
@@ -144,26 +132,15 @@ class ApplicationCache:
 
     def ttl(self, key: str) -> float:
         """Return the seconds left; negative if the key is missing or never expires."""
-        try:
-            return self.client.ttl_of(key)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return -1.0
+        return self._try(-1.0, self.client.ttl_of, key)
 
     def expire(self, key: str, ttl: float | None) -> bool:
         """Give a key a new ttl; 0 or less removes it; return whether the key was there."""
-        try:
-            return self.client.expire(key, ttl)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return False
+        return self._try(False, self.client.expire, key, ttl)
 
     def flush(self) -> None:
         """Remove all keys of this cache, and no others."""
-        try:
-            self.client.flush()
-        except KVSUnavailable as error:
-            self._dropped(error)
+        self._try(None, self.client.flush)
 
     def get_or_create(self, key: str, creator: Callable[[], T], ttl: float | None = None) -> T:
         """Return the value; if it is missing, compute, store and return it.
@@ -206,6 +183,13 @@ class ApplicationCache:
                     del self._creating[running]
 
     # -- failures -------------------------------------------------------------------------
+
+    def _try(self, default: T, operation: Callable[..., T], *args: Any) -> T:
+        try:
+            return operation(*args)
+        except KVSUnavailable as error:
+            self._dropped(error)
+            return default
 
     def _read(self, key: str, default: Any) -> Any:
         try:

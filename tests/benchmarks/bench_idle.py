@@ -1,7 +1,7 @@
-"""What an application pays for features that a request does not use.
+"""The cost of features that a request does not use: ``python -m tests.benchmarks.bench_idle``.
 
-Prints the ratio of requests with cache, session and Perl session configured, and none of them
-used, to those of a bare Pyramid application: python -m tests.benchmarks.bench_idle
+It compares an application with a cache, a session and a Perl session, of which the request uses
+none, with a bare Pyramid application.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Measure the drivers against what their client libraries take, in pairs.
+"""Compare the drivers with their client libraries, in pairs.
 
 ::
 
     python -m tests.benchmarks.bench_kvs               all groups
     python -m tests.benchmarks.bench_kvs redis --rounds 60
 
-It starts its own servers. In each round both sides of a row run one after the other, so that what
-else the machine does meets both; the table has the medians in microseconds, the median of the
-rounds' ratios with its quartiles, and the ratio that the row is designed for.
+It starts its own servers. In each round both sides of a row run one after the other, so that a
+busy machine slows both. The table has the medians in microseconds, the median of the ratios of the
+rounds with its quartiles, and the ratio that the row is designed for.
 
-A group is a function that yields rows and stands in ``GROUPS``. Servers and drivers that it opens
-with ``stack.enter_context`` are closed after its rows.
+A group is a function in ``GROUPS`` that yields rows. Servers and drivers that it opens with
+``stack.enter_context`` are closed after its rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TEXT = json.dumps(VALUE)
 
 
 class Row(NamedTuple):
-    """Ours against a reference; ``budget`` is the ratio to stay below, if there is one."""
+    """An operation of a driver and its reference; ``budget`` is the highest ratio, if any."""
 
     name: str
     ours: Operation
@@ -129,7 +129,7 @@ GETEX = b"*4\r\n$5\r\nGETEX\r\n$3\r\nkey\r\n$2\r\nPX\r\n$6\r\n300000\r\n"
 
 
 class PlainSocket:
-    """The least that a round trip takes: a blocking socket, and no look at the reply."""
+    """The minimum of a round trip: a blocking socket, and a reply that is not parsed."""
 
     def __init__(self, server: RedisServer) -> None:
         self._socket = socket.create_connection((server.host, server.port))
@@ -155,7 +155,7 @@ GROUPS: dict[str, Callable[[ExitStack], Iterator[Row]]] = {
 
 
 def measure(row: Row, rounds: int) -> Result:
-    """Run both sides in turn, the first one changing from round to round."""
+    """Run both sides in turn; each round begins with the other side."""
     ours: list[float] = []
     reference: list[float] = []
     sides = [(row.ours, ours), (row.reference, reference)]

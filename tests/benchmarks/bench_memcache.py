@@ -1,11 +1,11 @@
-"""Compare the memcache driver with a plain socket that does the least, in turns.
+"""Compare the memcache driver with a plain socket, which is the minimum, in turns.
 
 ::
 
     python -m tests.benchmarks.bench_memcache [rounds]
 
-Each line is the median, over the rounds, of the time of one call, and the median of the ratios
-of neighbouring rounds, which a change of the machine's load disturbs less than the times.
+Each line has the median of the time of one call in all rounds, and the median of the ratios of
+neighbouring rounds. A change of the machine's load disturbs the ratios less than the times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEY = FULL_KEY[len(b"session::") :].decode()
 
 
 class Plain:
-    """The least: one ``sendall`` and one ``recv`` for a command, and the data cut out."""
+    """The minimum: one ``sendall`` and one ``recv`` for a command, and a slice for the data."""
 
     def __init__(self, server: MemcachedServer) -> None:
         self.socket = socket.create_connection((server.host, server.port))

@@ -1,6 +1,7 @@
-"""Time the postgresql driver on a server of its own: python -m tests.benchmarks.bench_postgresql.
+"""The time of calls on PostgreSQL: ``python -m tests.benchmarks.bench_postgresql``.
 
-It prints microseconds, medians of interleaved rounds, and the server's own counts.
+It starts a server, and prints the medians of interleaved rounds in microseconds, and the counters
+of the server.
 """
 
 from __future__ import annotations
