@@ -24,32 +24,23 @@ __all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_rate
 
 
 def includeme(config: Configurator) -> None:
-    """Add what the settings of the application ask for.
+    """Add the directives, the view for an unavailable store, and the features that are set."""
+    from pyramid.events import ApplicationCreated
 
-    ================= =========================================================================
-    always            ``config.add_kvs_driver``, ``config.add_kvs_codec``, the option
-                      ``ratelimit`` of views, and a 503 while a store is unavailable
-    ``kvs.cache``     ``request.cache``
-    ``kvs.session``   ``request.session``
-    ``kvs.ratelimit`` ``request.ratelimit``, and a tween that counts and refuses requests
-    ``kvs.perlsess``  ``request.perlsess``
-    a setting missing an ``AttributeError`` that names it, where its attribute is used
-    ================= =========================================================================
-    """
     from .application import add_kvs_codec, add_kvs_driver
     from .settings import check_names, is_set
-    from .web.attribute import explain_missing
+    from .stores import check_stores
 
     settings = config.registry.settings
     check_names(settings, FEATURES)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
+    config.add_subscriber(check_stores, ApplicationCreated)
     config.include(".web.failures")
     config.include(".ratelimit.views")
-    present = [setting for setting in FEATURES if is_set(settings, setting)]
-    for setting in present:
-        config.include(FEATURES[setting])
-    explain_missing(config, FEATURES.keys() - present)
+    for setting, feature in FEATURES.items():
+        if is_set(settings, setting):
+            config.include(feature)
 
 
 def subscribe_cache(event: Any) -> None:

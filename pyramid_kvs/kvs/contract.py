@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import operator
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..exceptions import CodecError, KVSConflict, KVSNotSupported
+from ..exceptions import CodecError, KVSConflict, KVSError, KVSNotSupported
 from ..forks import ProcessLock
 from ..messages import quoted
-from ..serializer import Codec, checked, serializer
+from ..serializer import Codec, as_bytes, checked, serializer
 from . import names, old_hooks
 from .hooks import Hooks
 from .stored import encode_key, pause
 
 T = TypeVar("T")
+
+#: The keys of :meth:`KVS.check` begin with it, and live for so many seconds.
+CHECK_KEY = "__kvs_check-"
+CHECK_TTL = 10
 
 
 class KVS(Hooks):
@@ -199,12 +204,39 @@ class KVS(Hooks):
         """
 
     def ping(self) -> bool:
-        """Return whether the store answers; never raises."""
+        """Return whether the store can serve this application; never raises. See :meth:`check`."""
         try:
-            self.raw_get("__kvs_ping")
-        except Exception:  # noqa: BLE001 (a client may raise anything; it means "no answer")
+            self.check()
+        except Exception:  # noqa: BLE001 (a client may raise anything)
             return False
         return True
+
+    def check(self) -> None:
+        """Raise the reason if the store cannot serve this application.
+
+        Does what cache, sessions and limits need, with keys that exist for a few seconds: write,
+        read, renew, compare and set, count, remove. So a store that is full, read-only or without
+        its table does not pass, and neither does a user without permission for one of these.
+
+        :raises KVSError: the reason.
+        """
+        for key in self._check_keys():
+            self._check_key(key)
+
+    def _check_keys(self) -> Iterable[str]:
+        """Return unused keys for :meth:`check`, on each server one."""
+        return [CHECK_KEY + secrets.token_hex(8)]
+
+    def _check_key(self, key: str) -> None:
+        self.raw_set(key, "1", CHECK_TTL)
+        stored = self.raw_load(key, CHECK_TTL)
+        if stored is None or as_bytes(stored.data) != b"1":
+            raise KVSError("a value that was just stored is not there")
+        if not self.raw_swap(key, stored, "2", CHECK_TTL).done:
+            raise KVSError("a value that was just stored has changed")
+        if self.raw_incr(key, 1, CHECK_TTL) != 3:
+            raise KVSError("a counter that was just stored has another count")
+        self.raw_delete(key)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

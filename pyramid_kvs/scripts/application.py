@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,8 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
     if "://" not in path and not os.path.isfile(path):
         raise Failed(f"{path}: no such file")
     try:
-        started = bootstrap(args.ini, options=_parse_vars(args.vars))
+        with _without_start_check():
+            started = bootstrap(args.ini, options=_parse_vars(args.vars))
     except (ConfigurationError, PlasterError) as error:
         raise Failed(f"{path}: {reason(_cause(error))}") from error
     except configparser.Error as error:
@@ -69,6 +71,17 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
         raise Failed(f"{path}: {type(error).__name__}: {reason(error)}") from error
     with started:
         yield started["registry"]
+
+
+@contextlib.contextmanager
+def _without_start_check() -> Iterator[None]:
+    """Keep the start check out of the output: a command says itself what it finds."""
+    log = logging.getLogger("pyramid_kvs.stores")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def _cause(error: Exception) -> Exception:

@@ -27,7 +27,7 @@ class OwnKVS(MemoryKVS):
     pass
 
 class BrokenKVS(KVS):
-    def raw_get(self, key, default=None):
+    def raw_set(self, key, value, ttl):
         raise RuntimeError("no reply from redis://u:s3cret@host")
 
 def main(global_config, **settings):

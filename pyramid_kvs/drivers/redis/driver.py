@@ -319,13 +319,6 @@ class RedisKVS(RunsScripts):
             if cursor == b"0":
                 return
 
-    def ping(self) -> bool:
-        try:
-            self.call(pack(b"PING"), again=True)
-        except KVSError:
-            return False
-        return True
-
     def close(self) -> None:
         self._pool.close()
         self._client.connection_pool.disconnect(inuse_connections=False)
