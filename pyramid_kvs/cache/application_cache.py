@@ -20,6 +20,7 @@ T = TypeVar("T")
 log = logging.getLogger("pyramid_kvs.cache")
 
 _MISSING = object()
+_UNREADABLE = object()
 
 
 class _Creation:
@@ -147,19 +148,27 @@ class ApplicationCache:
 
         :param creator: takes no argument. In one process it runs once at a time for a key.
             Other threads that ask for the key wait and get its result. If it raised, the next
-            thread tries. ``None`` is stored like any other value.
+            thread tries. ``None`` is stored like any other value. If the store was unavailable
+            for the read, nothing is written.
         """
-        value = self._read(key, _MISSING)
-        if value is _MISSING:
-            with self._creation(key) as creation:
-                if creation.data is not None:
-                    return self.client.decode(creation.data)  # type: ignore[no-any-return]
-                value = self._read(key, _MISSING) if creation.waited else _MISSING
-                if value is _MISSING:
-                    value = creator()
-                    creation.data = self.client.encode(value)
-                    self.set(key, value, ttl)
+        value = self._read(key, _MISSING, _UNREADABLE)
+        if value is _MISSING or value is _UNREADABLE:
+            return self._create(key, creator, ttl, value)
         return value  # type: ignore[no-any-return]
+
+    def _create(self, key: str, creator: Callable[[], T], ttl: float | None, found: Any) -> T:
+        with self._creation(key) as creation:
+            if creation.data is not None:
+                return self.client.decode(creation.data)  # type: ignore[no-any-return]
+            if creation.waited and found is _MISSING:
+                found = self._read(key, _MISSING, _UNREADABLE)
+            if not (found is _MISSING or found is _UNREADABLE):
+                return found  # type: ignore[no-any-return]
+            value = creator()
+            creation.data = self.client.encode(value)
+            if found is _MISSING:  # a store that could not be read would only cost a timeout
+                self.set(key, value, ttl)
+            return value
 
     @contextmanager
     def _creation(self, key: str) -> Iterator[_Creation]:
@@ -191,12 +200,17 @@ class ApplicationCache:
             self._dropped(error)
             return default
 
-    def _read(self, key: str, default: Any) -> Any:
+    def _read(self, key: str, default: Any, unreadable: Any = None) -> Any:
+        """Return the value at a key.
+
+        :param default: if there is none.
+        :param unreadable: if the store is unavailable; ``None`` means ``default``.
+        """
         try:
             data = self.client.raw_get(key)
         except KVSUnavailable as error:
             self._dropped(error)
-            return default
+            return default if unreadable is None else unreadable
         return default if data is None else self._decoded(key, data, default)
 
     def _decoded(self, key: str, data: Any, default: Any) -> Any:

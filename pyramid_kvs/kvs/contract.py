@@ -13,7 +13,7 @@ from ..messages import quoted
 from ..serializer import Codec, as_bytes, checked, serializer
 from . import names, old_hooks
 from .hooks import Hooks
-from .stored import encode_key, pause
+from .stored import checked_ttl, encode_key, pause
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class KVS(Hooks):
         :raises ValueTooLarge: the store cannot take it.
         """
         data = self._dumps(value)
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             self.raw_delete(key)
         else:
@@ -94,7 +94,7 @@ class KVS(Hooks):
     def add(self, key: str, value: Any, ttl: float | None = None) -> bool:
         """Store a value if the key is absent, in one atomic step; return whether it was."""
         data = self._dumps(value)
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             return self.raw_load(key) is None
         return self.raw_add(key, data, ttl)
@@ -119,7 +119,7 @@ class KVS(Hooks):
     def set_many(self, mapping: Mapping[str, Any], ttl: float | None = None) -> None:
         """Store several values; all are encoded before the first one is sent."""
         dumped = {key: self._dumps(value) for key, value in mapping.items()}
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             self.raw_delete_many(list(dumped))
         elif dumped:
@@ -142,7 +142,7 @@ class KVS(Hooks):
         :raises KVSError: the value at this key is not an integer.
         :raises KVSUnavailable: the store did not answer; the count may or may not have changed.
         """
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             raise ValueError(f"ttl: found {ttl!r}, expected more than 0 seconds for a counter")
         return self.raw_incr(key, int(operator.index(delta)), ttl)
@@ -160,7 +160,7 @@ class KVS(Hooks):
 
         :param ttl: ``None`` means the driver's ttl.
         """
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             return self.raw_delete(key) is not None
         return self.raw_expire(key, ttl)
@@ -172,7 +172,7 @@ class KVS(Hooks):
             key. It runs again after each conflict, so it must have no other effect.
         :raises KVSConflict: other writers changed the key ``update_attempts`` times.
         """
-        ttl = self.ttl if ttl is None else ttl
+        ttl = self.ttl if ttl is None else checked_ttl(ttl)
         removes = ttl is not None and ttl <= 0
         stored = self.raw_load(key)
         for attempt in range(self.update_attempts):

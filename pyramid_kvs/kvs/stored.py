@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 import re
 import time
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ..serializer import Data
 
 #: The stored form of a counter.
 COUNT = re.compile(r"-?[0-9]{1,40}")
+
+
+#: 30,000 years, in seconds. The largest time of PostgreSQL is not far behind.
+LONGEST_TTL = 1e12
 
 
 class Stored(NamedTuple):
@@ -38,6 +43,19 @@ class SwapRequest(NamedTuple):
     old: Stored | None
     data: Data
     ttl: float | None
+
+
+def checked_ttl(ttl: Any) -> float:
+    """Return a ttl in seconds that every store can take: a number, at most :data:`LONGEST_TTL`.
+
+    :raises TypeError: it is not a number.
+    :raises ValueError: it is NaN.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, Real):
+        raise TypeError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
+    if ttl != ttl:
+        raise ValueError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
+    return ttl if ttl < LONGEST_TTL else LONGEST_TTL  # type: ignore[return-value]
 
 
 def encode_key(key: str) -> bytes:

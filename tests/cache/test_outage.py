@@ -12,6 +12,7 @@ from webtest import TestApp
 
 from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.exceptions import KVSUnavailable
+from pyramid_kvs.testing import MockCache
 from tests.cache.apps import build, cache_of
 from tests.servers import RedisServer
 
@@ -36,6 +37,28 @@ def use_everything(cache: ApplicationCache) -> None:
     for needs_an_answer in (cache.incr, cache.decr, lambda key: cache.add(key, 1)):
         with pytest.raises(KVSUnavailable):
             needs_an_answer("key")
+
+
+class Counting(MockCache):
+    """A store that cannot be read, and that counts the attempts to write."""
+
+    writes = 0
+
+    def raw_get(self, key: str, default: Any = None) -> Any:
+        raise KVSUnavailable("no answer")
+
+    def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
+        self.writes += 1
+
+
+def test_nothing_is_written_to_a_store_that_could_not_be_read() -> None:
+    """A write to a hung store would cost another timeout."""
+    driver = Counting("mock")
+    cache = ApplicationCache(driver)
+    assert cache.get_or_create("key", lambda: "computed") == "computed"
+    assert driver.writes == 0
+    cache.set("key", "value")
+    assert driver.writes == 1
 
 
 def test_a_dead_store_is_a_miss(

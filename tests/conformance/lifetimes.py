@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,33 @@ class Lifetimes(Base):
         kvs.add("added", 1)
         assert all(kvs.ttl_of(k) < 0 for k in ("key", "many", "counter", "updated", "added"))
         assert len(kvs.get_many(["key", "many", "counter", "updated", "added"])) == 5
+
+    @pytest.mark.parametrize("ttl", [10**12, 10**400, 1e300, float("inf")])
+    def test_a_ttl_may_be_absurdly_long(self, kvs: KVS, ttl: float) -> None:
+        kvs.set("key", 1, ttl)
+        kvs.set_many({"many": 1}, ttl)
+        kvs.add("added", 1, ttl)
+        kvs.incr("counter", 1, ttl)
+        assert kvs.expire("key", ttl) is True
+        assert kvs.get_many(["key", "many", "added", "counter"]) == {
+            "key": 1, "many": 1, "added": 1, "counter": 1,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("ttl", "error"), [(float("nan"), ValueError), ("60", TypeError), (True, TypeError)]
+    )
+    def test_a_ttl_is_a_number(self, kvs: KVS, ttl: Any, error: type[Exception]) -> None:
+        for call in (
+            lambda: kvs.set("key", 1, ttl),
+            lambda: kvs.set_many({"key": 1}, ttl),
+            lambda: kvs.add("key", 1, ttl),
+            lambda: kvs.incr("key", 1, ttl),
+            lambda: kvs.expire("key", ttl),
+            lambda: kvs.update("key", lambda old: 1, ttl),
+        ):
+            with pytest.raises(error, match=r"ttl: found .*, expected a number of seconds"):
+                call()
+        assert kvs.get("key") is None
 
     @pytest.mark.parametrize("ttl", [29 * DAY, 30 * DAY, 30 * DAY + 1, 40 * DAY, 400 * DAY])
     def test_a_ttl_may_be_any_number_of_days(self, kvs: KVS, ttl: int) -> None:
