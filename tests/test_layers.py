@@ -26,6 +26,7 @@ LAYERS = [
     ["kvs"],
     ["drivers.pooled", "drivers.resolver"],
     ["drivers.pool", "drivers.waiting_pool"],
+    ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["stores"],
     ["cache", "perlsess", "ratelimit", "session"],

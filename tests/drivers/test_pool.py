@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from pyramid_kvs.drivers import pool as pool_module
 from pyramid_kvs.drivers import pooled as pooled_module
 from pyramid_kvs.drivers.pool import Counts, Pool, Pooled
 from pyramid_kvs.exceptions import KVSUnavailable
+from pyramid_kvs.kvs import KVS
 from tests.children import FORKS, is_true_in_child
 from tests.servers import wait_until
 
@@ -520,31 +521,43 @@ def test_an_interrupted_connect_makes_room() -> None:
             pool.take()
 
 
-def test_exceptions_at_any_instruction_make_no_pool_smaller() -> None:
-    """A signal handler can raise anywhere in the pool."""
+def interrupt() -> None:
+    raise Interrupted
 
-    def interrupt() -> None:
-        raise Interrupted
+
+def is_interrupted_at(number: int, idle: int) -> bool:
+    """Raise an exception at an instruction of the pool; return whether there is one."""
+    pool = pool_of(1)
+    opened(pool, idle)
 
     def use() -> None:
         connection = pool.take()
         try:
-            pool.drop(pool.replace(connection) if connection.used_at < math.inf else connection)
+            pool.drop(connection if connection.is_new else pool.replace(connection))
         except BaseException:
             pool.drop(connection)
             raise
 
-    number, preempted = 0, True
-    while preempted:
-        number += 1
-        pool = pool_of(1)
-        opened(pool, number % 2)
-        with Preemption(number // 2, interrupt) as preemption, suppress(Interrupted):
-            use()
-        preempted = preemption.left <= 0
-        assert pool.counts().waiting == 0
-        assert pool.take().is_open
-    assert number > 100
+    with Preemption(number, interrupt) as preemption, suppress(Interrupted):
+        use()
+    assert pool.counts().waiting == 0
+    assert pool.take().is_open
+    return preemption.left <= 0
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_exceptions_at_any_instruction_make_no_pool_smaller(idle: int) -> None:
+    """A signal handler can raise anywhere in the pool."""
+
+    def count() -> int:
+        number = 1
+        while is_interrupted_at(number, idle):
+            number += 1
+        return number
+
+    # In another thread: an exception of a trace function can spoil the thread's sys.exc_info().
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(count).result() > 50
 
 
 # -- closing ---------------------------------------------------------------------------------
@@ -711,3 +724,49 @@ def test_threads_of_a_child_share_the_pool(in_child: InChild) -> None:
         return pool.counts() == Counts(idle=0, in_use=4, waiting=0)
 
     assert all(in_child(test) for _ in range(10))
+
+
+# -- kvs_kwargs ------------------------------------------------------------------------------
+
+
+STORES = {"redis": {"port": 1}, "memcache": {"servers": ["127.0.0.1:1"]}}
+
+
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("pool_timeout", 0, "pool_timeout: found 0, expected a positive number of seconds"),
+        ("pool_timeout", "1", "pool_timeout: found '1', expected a positive number of seconds"),
+        ("max_backlog", -2, "max_backlog: found -2, expected 0, a positive integer, or -1"),
+    ],
+)
+def test_a_refused_option(name: str, option: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        KVS(name, {**STORES[name], option: value})
+
+
+@pytest.mark.parametrize("name", ["redis", "memcache"])
+def test_options_of_the_pool(name: str, request: pytest.FixtureRequest) -> None:
+    """A call waits as long as it is allowed to, and only as many calls wait."""
+    server = request.getfixturevalue({"redis": "own_redis", "memcache": "own_memcached"}[name])()
+    address = {"port": server.port} if name == "redis" else {"servers": [server.url]}
+    options = {"max_connections": 1, "socket_timeout": 10, "pool_timeout": 0.2, "max_backlog": 1}
+    driver = KVS(name, {**address, **options})
+    driver.set("key", 1)
+    errors: list[str] = []
+
+    def call() -> None:
+        try:
+            assert driver.get("key") == 1
+        except KVSUnavailable as error:
+            errors.append(str(error))
+
+    server.pause()
+    with running(*[call] * 3):
+        wait_until(lambda: len(errors) == 2, "two refusals", 5)
+        server.resume()
+    assert sorted(errors) == [
+        "all 1 connections are in use, and 1 callers wait for one",
+        "all 1 connections are in use; none came free in 0.2 s",
+    ]

@@ -24,6 +24,7 @@ from ...exceptions import (
 )
 from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, named_parameters, pause
 from ...serializer import as_bytes
+from ..options import PoolOptions, take_pool_options
 from . import items
 from .items import MAGIC, TEXT, Item
 from .protocol import LARGEST_ITEM, NotConnected, Reply, Server
@@ -55,11 +56,14 @@ class MemcacheKVS(KVS):
         Seconds for which a server that failed is not asked again; none, or 2 with ``rehash``.
     ``max_connections``
         To each server from each process, 100.
+    ``pool_timeout``, ``max_backlog``
+        Seconds that a call waits for a connection, 0.5, and how many calls can wait.
     """
 
     @classmethod
     def client_arguments(cls) -> frozenset[str]:
-        return super().client_arguments() | named_parameters(memcache.Client)
+        found = super().client_arguments() | named_parameters(memcache.Client)
+        return found | set(PoolOptions._fields)
 
     def _create_client(
         self,
@@ -77,13 +81,14 @@ class MemcacheKVS(KVS):
         if retry is not None:
             timeouts["dead_retry"] = retry
         _check_options(timeouts, {"max_connections": max_connections}, rehash)
+        waiting = take_pool_options(kwargs)
         client = memcache.Client(_servers(servers), socket_timeout=socket_timeout, **kwargs)
         _check_client(client, **kwargs)
         self._encoder: Callable[[bytes], bytes] | None = kwargs.get("key_encoder")
         self._largest = kwargs.get("server_max_value_length") or LARGEST_ITEM
         self._rehash = rehash
         self._servers = [
-            Server(host, connect, socket_timeout, max_connections, retry or 0)
+            Server(host, connect, socket_timeout, max_connections, retry or 0, waiting)
             for host in client.servers
         ]
         by_host: dict[Any, Server] = dict(zip(client.servers, self._servers, strict=True))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ...exceptions import KVSError, KVSUnavailable, ValueTooLarge
+from ..options import PoolOptions
 from ..pool import Pool, Pooled
 
 A = TypeVar("A")
@@ -172,6 +173,7 @@ class Server:
         timeout: float,
         max_connections: int,
         dead_retry: float,
+        waiting: PoolOptions,
     ) -> None:
         self._family = host.family
         self._address = host.address
@@ -179,7 +181,12 @@ class Server:
         self._timeout = timeout
         self._dead_retry = dead_retry
         self._down_until = 0.0
-        self._pool: Pool[Connection] = Pool(self._connect, max_connections)
+        self._pool: Pool[Connection] = Pool(
+            self._connect,
+            max_connections,
+            timeout=waiting.pool_timeout,
+            backlog=waiting.max_backlog,
+        )
 
     def __str__(self) -> str:
         if isinstance(self._address, tuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...messages import unknown_name
+from ..options import COUNT_OR_ANY, POSITIVE, SECONDS, Check
 
 
 class Options(NamedTuple):
@@ -40,14 +41,6 @@ def read_options(kwargs: Mapping[str, Any]) -> Options:
     return Options(**kwargs)
 
 
-def _is_integer(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
-
-
-def _is_seconds(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= 86400
-
-
 def _is_seconds_or_never(value: Any) -> bool:
     return value == -1 or (type(value) in (int, float) and 0 < value < float("inf"))
 
@@ -59,19 +52,17 @@ def _is_table(value: Any) -> bool:
     )
 
 
-SECONDS = "a positive number of seconds, at most 86400"
-COUNT_OR_ANY = "0, a positive integer, or -1 for no limit"
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+CHECKS: dict[str, Check] = {
     "url": (
         lambda value: isinstance(value, str),
         "a string, for example 'postgresql://localhost:5432/dbname'",
     ),
-    "pool_size": (_is_integer(1), "a positive integer"),
-    "max_overflow": (_is_integer(-1), COUNT_OR_ANY),
-    "max_backlog": (_is_integer(-1), COUNT_OR_ANY),
-    "pool_timeout": (_is_seconds, SECONDS),
+    "pool_size": POSITIVE,
+    "max_overflow": COUNT_OR_ANY,
+    "max_backlog": COUNT_OR_ANY,
+    "pool_timeout": SECONDS,
     "pool_recycle": (_is_seconds_or_never, "a positive number of seconds, or -1 for never"),
-    "statement_timeout": (_is_seconds, SECONDS),
+    "statement_timeout": SECONDS,
     "table": (
         _is_table,
         "a name such as 'kvs' or 'myschema.kvs': letters, digits and underscores, "

@@ -31,6 +31,7 @@ from ...kvs import (
     pack_words,
     ttl_word,
 )
+from ..options import PoolOptions, take_pool_options
 from ..pool import Pool
 from .client import RETRY_OPTIONS, RedisConnection, new_client, new_connection, server_name
 from .commands import (
@@ -65,13 +66,19 @@ class RedisKVS(RunsScripts):
 
     @classmethod
     def client_arguments(cls) -> frozenset[str]:
-        return named_parameters(redis.Redis) | {"url"}
+        return named_parameters(redis.Redis) | {"url", *PoolOptions._fields}
 
     def _create_client(self, **kwargs: Any) -> redis.Redis:
+        waiting = take_pool_options(kwargs)
         client = new_client(**kwargs)
         pool = client.connection_pool
         self._where = server_name(pool)
-        self._pool = Pool(lambda _: RedisConnection(new_connection(pool)), pool.max_connections)
+        self._pool = Pool(
+            lambda _: RedisConnection(new_connection(pool)),
+            pool.max_connections,
+            timeout=waiting.pool_timeout,
+            backlog=waiting.max_backlog,
+        )
         self._retry: Any = None
         if RETRY_OPTIONS & kwargs.keys():
             self._retry = new_connection(pool).retry
