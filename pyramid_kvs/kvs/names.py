@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..messages import unknown_name
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 ENTRY_POINTS = "pyramid_kvs.drivers"
 
@@ -45,8 +47,7 @@ def register(name: str, driver_class: type | str) -> None:
 
 def driver_names(extra: Mapping[str, object] | None = None) -> list[str]:
     """Return the names of all known drivers, sorted, without aliases."""
-    plugins = {point.name for point in entry_points(group=ENTRY_POINTS)}
-    return sorted({*_BUILT_IN, *_registered, *plugins, *(extra or ())})
+    return sorted({*_BUILT_IN, *_registered, *_entry_points().names, *(extra or ())})
 
 
 def canonical_name(name: str) -> str:
@@ -69,10 +70,16 @@ def _find(name: str, extra: Mapping[str, type | str]) -> type | str:
     for known, wanted in ((extra, name), (_registered, name), (_BUILT_IN, canonical_name(name))):
         if wanted in known:
             return known[wanted]
-    for point in entry_points(group=ENTRY_POINTS, name=name):
+    for point in _entry_points().select(name=name):
         return point.value
     hint = "; 'mock' comes with pyramid.includes = pyramid_kvs.testing" if name == "mock" else ""
     raise UnknownDriver(unknown_name("driver", name, driver_names(extra), hint))
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # takes 2 ms, and few applications need it
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 def _import(name: str, dotted: str) -> Any:
