@@ -24,12 +24,25 @@ __all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_rate
 
 
 def includeme(config: Configurator) -> None:
-    """Add the directives, the view for an unavailable store, and the features that are set."""
+    """Add what the settings of the application ask for.
+
+    ================= =========================================================================
+    always            ``config.add_kvs_driver``, ``config.add_kvs_codec``, the option
+                      ``ratelimit`` of views, a 503 while a store is unavailable, and an ERROR
+                      line at the start for a store that cannot serve
+    ``kvs.cache``     ``request.cache``
+    ``kvs.session``   ``request.session``
+    ``kvs.ratelimit`` ``request.ratelimit``, and a tween that counts and refuses requests
+    ``kvs.perlsess``  ``request.perlsess``
+    a setting missing an ``AttributeError`` that names it, where its attribute is used
+    ================= =========================================================================
+    """
     from pyramid.events import ApplicationCreated
 
     from .application import add_kvs_codec, add_kvs_driver
     from .settings import check_names, is_set
     from .stores import check_stores
+    from .web.attribute import explain_missing
 
     settings = config.registry.settings
     check_names(settings, FEATURES)
@@ -38,9 +51,10 @@ def includeme(config: Configurator) -> None:
     config.add_subscriber(check_stores, ApplicationCreated)
     config.include(".web.failures")
     config.include(".ratelimit.views")
-    for setting, feature in FEATURES.items():
-        if is_set(settings, setting):
-            config.include(feature)
+    present = [setting for setting in FEATURES if is_set(settings, setting)]
+    for setting in present:
+        config.include(FEATURES[setting])
+    explain_missing(config, FEATURES.keys() - present)
 
 
 def subscribe_cache(event: Any) -> None:
