@@ -37,18 +37,16 @@ def includeme(config: Configurator) -> None:
     a setting missing an ``AttributeError`` that names it, where its attribute is used
     ================= =========================================================================
     """
-    from pyramid.events import ApplicationCreated
-
     from .application import add_kvs_codec, add_kvs_driver
+    from .health import check_at_start
     from .settings import check_names, is_set
-    from .stores import check_stores
     from .web.attribute import explain_missing
 
     settings = config.registry.settings
     check_names(settings, FEATURES)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
-    config.add_subscriber(check_stores, ApplicationCreated)
+    check_at_start(config)
     config.include(".web.failures")
     config.include(".ratelimit.views")
     present = [setting for setting in FEATURES if is_set(settings, setting)]

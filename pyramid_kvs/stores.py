@@ -26,7 +26,6 @@ from .settings import (
 )
 
 log = logging.getLogger("pyramid_kvs.settings")
-start_log = logging.getLogger("pyramid_kvs.stores")
 
 #: A client with more arguments than this has too many for a message.
 _LISTED = 20
@@ -155,30 +154,6 @@ def warn_of_unsigned_pickle(place: str, options: Mapping[str, Any]) -> None:
             "this process; add a secret, or use another codec",
             place,
         )
-
-
-def check_stores(event: Any) -> None:
-    """Check each store once, when the application has been created; log those that cannot serve.
-
-    The application starts all the same. The connections are closed, because a server such as uWSGI
-    may fork afterwards.
-    """
-    for store in Application.of(event.app.registry).stores:
-        failure = failure_of(store.driver)
-        if failure is not None:
-            start_log.error(
-                "%s: the store at %s cannot serve: %s", store.place, store.server, failure
-            )
-        store.driver.close()
-
-
-def failure_of(driver: KVS) -> str | None:
-    """Return why a store cannot serve its application, or ``None`` if it can."""
-    try:
-        driver.check()
-    except Exception as error:  # noqa: BLE001 (a driver of the application may raise anything)
-        return reason(error) or type(error).__name__
-    return None
 
 
 def server_of(kwargs: Mapping[str, Any]) -> str:

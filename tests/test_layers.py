@@ -28,7 +28,7 @@ LAYERS = [
     ["drivers.pool", "drivers.waiting_pool"],
     ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
-    ["stores"],
+    ["health", "stores"],
     ["cache", "perlsess", "ratelimit", "session"],
     [""],
     ["kinto", "scripts", "testing"],

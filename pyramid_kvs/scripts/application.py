@@ -75,7 +75,7 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
 
 @contextlib.contextmanager
 def _without_start_check() -> Iterator[None]:
-    """Keep the start check out of the output: a command says itself what it finds."""
+    """Keep the lines of the start check out of the output: each command reports by itself."""
     log = logging.getLogger("pyramid_kvs.stores")
     log.disabled = True
     try:

@@ -14,9 +14,9 @@ from pyramid.registry import Registry
 from .. import FEATURES
 from ..application import Application, Store
 from ..exceptions import KVSError
+from ..health import failure_of
 from ..kvs import KVS
 from ..messages import reason
-from ..stores import failure_of
 from .application import Command, Failed, add_ini, application, print_error, print_line
 
 
@@ -93,16 +93,14 @@ def ping(args: argparse.Namespace) -> int:
     with application(args) as registry:
         for store in stores_of(registry):
             failure = failure_of(store.driver)
-            found = (
-                f"failed: {failure}" if failure else f"{latency(store.driver) * 1000:.2f} ms  ok"
-            )
+            found = f"failed: {failure}" if failure else f"{milliseconds(store.driver):.2f} ms  ok"
             print_line(f"{store.place}  {store.driver.kvs}  {store.server}  {found}")
             status = 1 if failure else status
     return status
 
 
-def latency(driver: KVS) -> float:
-    """Return the milliseconds that a read takes on an open connection."""
+def milliseconds(driver: KVS) -> float:
+    """Return the time that a read takes on an open connection."""
     started = time.perf_counter()
     driver.raw_get("__kvs_ping")
     return (time.perf_counter() - started) * 1000

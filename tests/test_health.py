@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated, NewRequest
+from webtest import TestApp
 
 from pyramid_kvs.application import Application
 from pyramid_kvs.kvs import KVS
@@ -94,3 +96,20 @@ def test_the_check_leaves_nothing_behind(memcached_server: MemcachedServer) -> N
     driver = KVS("memcache", {"servers": [f"{memcached_server.host}:{memcached_server.port}"]})
     driver.check()
     assert memcached_server.stats()["curr_items"] == "0"
+
+
+def test_a_request_does_not_pay_for_the_check() -> None:
+    """Pyramid notifies nobody of the events of a request if there is no subscriber."""
+    config = Configurator(settings={"pyramid.includes": "pyramid_kvs"})
+    config.make_wsgi_app()
+    assert not config.registry.has_listeners
+
+
+def test_the_subscribers_of_the_application_stay() -> None:
+    config = Configurator(settings={"pyramid.includes": "pyramid_kvs"})
+    seen: list[object] = []
+    config.add_subscriber(seen.append, ApplicationCreated)
+    config.add_subscriber(seen.append, NewRequest)
+    app = config.make_wsgi_app()
+    TestApp(app).get("/", status=404)
+    assert [type(event) for event in seen] == [ApplicationCreated, NewRequest]
