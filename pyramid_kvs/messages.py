@@ -71,6 +71,11 @@ def quoted(name: object) -> str:
     return _short(repr(_redacted(name)) if isinstance(name, str) else str(_redacted(name)))
 
 
+def masked(value: str) -> str:
+    """Return a value without its secrets; also without the user of ``user:password@host``."""
+    return str(_redacted(value))
+
+
 def without_credentials(message: str) -> str:
     """Return a string in which the user and the passwords of a URL are masked."""
     for pattern, shown in _CREDENTIALS:

@@ -13,7 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from . import serializer, settings
 from .application import Application, Store
 from .kvs import KVS, DriverNotInstalled, UnknownDriver, canonical_name, driver_class, driver_names
-from .messages import closest, quoted, reason, show, unknown_name, without_credentials
+from .messages import closest, masked, quoted, reason, show, unknown_name, without_credentials
 from .serializer import Codec
 from .settings import (
     Option,
@@ -161,9 +161,9 @@ def server_of(kwargs: Mapping[str, Any]) -> str:
     for key in ("url", "unix_socket_path", "servers"):
         if kwargs.get(key):
             found = kwargs[key] if isinstance(kwargs[key], list) else [kwargs[key]]
-            return ",".join(without_credentials(str(item)) for item in found)
+            return ",".join(masked(str(item)) for item in found)
     if "host" in kwargs or "port" in kwargs:
-        return ":".join(str(kwargs[key]) for key in ("host", "port") if key in kwargs)
+        return ":".join(masked(str(kwargs[key])) for key in ("host", "port") if key in kwargs)
     return "default"
 
 

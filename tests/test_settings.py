@@ -178,6 +178,20 @@ def test_an_argument_of_the_client_beside_kvs_is_shown_its_place(key: str, place
     assert "hunter2" not in message
 
 
+@pytest.mark.parametrize(
+    "by", ["redis://u:hunter2@h", "redis://u:hunter2@h.x", "header:redis://u:hunter2@h"]
+)
+def test_a_url_as_an_identity_shows_no_secret(by: str) -> None:
+    message = refusal(session={"kvs": "memory"}, ratelimit={"by": by})
+    assert "kvs.ratelimit: by: " in message
+    assert "hunter2" not in message
+
+
+def test_a_bare_name_as_a_limit_is_shown_an_example() -> None:
+    message = refusal(session={"kvs": "memory"}, ratelimit="on")
+    assert 'write an object, for example {"limit": 100, "window": 60}' in message
+
+
 def test_memcached_has_servers() -> None:
     message = refusal(cache={"kvs": "memcache", "kvs_kwargs": {"server": "127.0.0.1:11211"}})
     assert "did you mean 'servers'?" in message

@@ -6,6 +6,8 @@ import socket
 import threading
 from os import getpid
 
+from ..messages import quoted
+
 #: How long a caller waits while another one asks the resolver, in seconds. A lookup takes some
 #: milliseconds, unless the resolver hangs.
 PATIENCE = 0.25
@@ -32,7 +34,7 @@ class Resolver:
         if not lock.acquire(timeout=0 if known else PATIENCE):
             if known:
                 return known
-            raise OSError(f"the lookup of the host name {host!r} takes too long")
+            raise OSError(f"the lookup of the host name {quoted(host)} takes too long")
         try:
             found = self._found[host, port] = _look_up(host, port)
         finally:
@@ -44,9 +46,9 @@ def _look_up(host: str, port: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # an empty or a long label
-        raise OSError(f"{host!r} is not a host name") from error
+        raise OSError(f"{quoted(host)} is not a host name") from error
     except OSError as error:
-        raise OSError(f"the host name {host!r} was not found: {error.strerror}") from error
+        raise OSError(f"the host name {quoted(host)} was not found: {error.strerror}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -18,6 +18,7 @@ from pyramid.request import Request
 
 from ..kvs import KVS, Stored
 from ..logs import ThrottledLog
+from ..messages import quoted
 
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
 
@@ -154,7 +155,7 @@ def _user(request: Request) -> str | None:
 
 def _header(name: str) -> Callable[[Request], str | None]:
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ValueError(f"{name!r} is not the name of a header")
+        raise ValueError(f"{quoted(name)} is not the name of a header")
     variable = "HTTP_" + name.upper().replace("-", "_")
 
     def find(request: Request) -> str | None:
@@ -167,7 +168,7 @@ def _header(name: str) -> Callable[[Request], str | None]:
 def _callable(by: str, resolve: Callable[[str], Any]) -> Identify:
     found = resolve(by)
     if not callable(found):
-        raise ValueError(f"{by} is {found!r}, which cannot be called")
+        raise ValueError(f"{by} is {quoted(found)}, which cannot be called")
 
     def identify(request: Request, session_key: str | None) -> Identity:
         identity = found(request)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
+from ..messages import reason
 from .counting import LimitCheck, LimitResult, Rule
 from .identity import Identify, identify_by
 from .settings import Options
@@ -155,7 +156,7 @@ def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Id
     try:
         return identify_by(options["by"], options["unknown"], resolve)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{place}: by: {error}") from error
+        raise ConfigurationError(f"{place}: by: {reason(error)}") from error
 
 
 def _methods(names: list[str] | None) -> frozenset[str] | None:

@@ -32,6 +32,8 @@ Options = Mapping[str, Any]
 
 _IDENTITIES = ("session", "address", "user")
 _OTHER_IDENTITIES = ("header:NAME", "dotted.name.of.a.callable")
+_DOTTED_NAME = re.compile(r"[\w.]*[.:][\w.]+")
+_EXAMPLE = '{"limit": 100, "window": 60}'
 
 _METHODS = (
     *("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"),
@@ -123,7 +125,7 @@ def read_setting(value: Any) -> list[Options]:
 
     :raises ConfigurationError: see :mod:`pyramid_kvs.settings`.
     """
-    return _read(SETTING, parse(SETTING, value), OPTIONS)
+    return _read(SETTING, parse(SETTING, value, _EXAMPLE), OPTIONS)
 
 
 def read_view_option(option: ViewOption) -> list[Options]:
@@ -148,8 +150,7 @@ def _read(place: str, parsed: Any, table: Mapping[str, Option]) -> list[Options]
 def _checked(place: str, value: Any, table: Mapping[str, Option]) -> Options:
     if not isinstance(value, Mapping):
         raise ConfigurationError(
-            f"{place}: found {show(value)}, expected an object, for example "
-            '{"limit": 100, "window": 60}'
+            f"{place}: found {show(value)}, expected an object, for example {_EXAMPLE}"
         )
     options = read_options(place, value, table)
     _check_burst(place, options)
@@ -173,7 +174,7 @@ def _check_burst(place: str, options: Options) -> None:
 
 
 def _check_by(place: str, by: str) -> None:
-    if by in _IDENTITIES or by.startswith("header:") or re.search(r"[.:]", by):
+    if by in _IDENTITIES or by.startswith("header:") or _DOTTED_NAME.fullmatch(by):
         return
     known = [*_IDENTITIES, *_OTHER_IDENTITIES]
     raise ConfigurationError(f"{place}: by: {unknown_name('identity', by, known)}")

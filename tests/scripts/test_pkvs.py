@@ -208,6 +208,8 @@ def test_ping_says_that_a_table_is_missing(
         ({"host": "db", "password": "s3cret"}, "db"),
         ({"unix_socket_path": "/run/redis"}, "/run/redis"),
         ({"servers": ["a:1", "b:2"]}, "a:1,b:2"),
+        ({"servers": ["u:s3cret@a:1", "b:2"]}, "***@a:1,b:2"),
+        ({"host": "u:s3cret@db", "port": 1}, "***@db:1"),
         ({"url": "redis://:s3cret@db/0"}, "redis://***@db/0"),
         (
             {"url": "postgresql://db/x?user=u&password=s3cret"},
