@@ -25,7 +25,7 @@ LAYERS = [
     ["serializer"],
     ["kvs"],
     ["drivers.pooled", "drivers.resolver"],
-    ["drivers.pool", "drivers.waiting_pool"],
+    ["drivers.pool"],
     ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["health", "stores"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from kinto.core.cache import CacheBase
@@ -14,7 +13,6 @@ from kinto.core.storage.exceptions import BackendError
 from ..exceptions import CodecError, KVSError
 from ..kvs import KVS, decode_key
 from ..logs import ThrottledLog
-from .turns import Turns
 
 MISSING = object()
 T = TypeVar("T")
@@ -29,13 +27,12 @@ class Cache(CacheBase):
         :class:`~pyramid_kvs.exceptions.KVSError`.
     """
 
-    def __init__(self, driver: KVS, turns: Turns | None = None) -> None:
+    def __init__(self, driver: KVS) -> None:
         super().__init__(cache_prefix=decode_key(driver.key_prefix))
         self._driver = driver
-        self._turn = nullcontext if turns is None else turns.one
 
     def initialize_schema(self, dry_run: bool = False) -> None:
-        """Create what the store needs; ``kinto migrate`` calls it."""
+        """Create the tables on PostgreSQL; ``kinto migrate`` calls it."""
         self._ask(self._driver.initialize_schema, dry_run)
 
     def flush(self) -> None:
@@ -47,18 +44,18 @@ class Cache(CacheBase):
         return self._ask(self._driver.ttl_of, key)
 
     def expire(self, key: str, ttl: float) -> None:
-        """Give a key a new ttl; 0 or less removes it; a missing key stays missing."""
+        """Set a new ttl. 0 or less removes the key. A missing key stays missing."""
         self._ask(self._driver.expire, key, checked_ttl(ttl))
 
     def set(self, key: str, value: Any, ttl: float) -> None:
-        """Store a value; with a ttl of 0 or less it is gone at once.
+        """Store a value; a ttl of 0 or less removes the key.
 
-        :raises TypeError: the value cannot be written as JSON, or the ttl is no number.
+        :raises TypeError: the value cannot be written as JSON, or the ttl is not a number.
         """
         self._ask(self._driver.set, key, self._to_store(value, checked_ttl(ttl)), ttl)
 
     def get(self, key: str) -> Any:
-        """Return the value, or ``None``; what is stored and no JSON is missing."""
+        """Return the value, or ``None`` if the key is missing or its data are not JSON."""
         stored = self._ask(self._load, key)
         if stored is MISSING:
             self.metrics_backend.count_miss()
@@ -79,12 +76,11 @@ class Cache(CacheBase):
 
     def _ask(self, call: Callable[..., T], *args: Any) -> T:
         try:
-            with self._turn():
-                return call(*args)
+            return call(*args)
         except KVSError as error:
             raise BackendError(original=error) from error
 
-    # -- what a store keeps instead of the value ------------------------------------------
+    # -- the form in which a store keeps a value ------------------------------------------
 
     def _to_store(self, value: Any, ttl: float) -> Any:
         return value
@@ -96,8 +92,8 @@ class Cache(CacheBase):
 def checked_ttl(ttl: Any) -> float:
     """Return a ttl that is a finite number.
 
-    :raises TypeError: it is ``None``, a truth value, a text...
-    :raises ValueError: it is infinite, or no number.
+    :raises TypeError: it is ``None``, a boolean, a string...
+    :raises ValueError: it is infinite or NaN.
     """
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
         raise TypeError(f"ttl: found {ttl!r}, expected a number of seconds")

@@ -9,15 +9,14 @@ from typing import Any
 from pyramid.config import Configurator
 
 from .backend import Cache
-from .options import build, read_required
-from .turns import read_turns
+from .options import build, read_pool, read_required
 
 
 class MemcachedCache(Cache):
-    """Entries as Kinto's own memcached backend writes them: both can serve one cache.
+    """A cache that Kinto's own memcached backend can share.
 
-    They are ``{"value": value, "ttl": time of its end}``. Only Kinto's own backend asks for the
-    time; here memcached itself knows it.
+    The entries are ``{"value": value, "ttl": time of expiry}``. Only Kinto's own backend reads the
+    time. Here memcached itself knows it.
     """
 
     def _to_store(self, value: Any, ttl: float) -> Any:
@@ -34,6 +33,5 @@ def load_from_config(config: Configurator) -> MemcachedCache:
     :raises ConfigurationError: ``cache_hosts`` is missing, or a setting is not valid.
     """
     servers = read_required(config, "cache_hosts", "127.0.0.1:11211")
-    turns = read_turns(config)
-    driver = build(config, "memcache", "cache_hosts", servers=servers, max_connections=turns.size)
-    return MemcachedCache(driver, turns)
+    driver = build(config, "memcache", "cache_hosts", servers=servers, **read_pool(config))
+    return MemcachedCache(driver)

@@ -7,14 +7,14 @@ from pyramid.config import Configurator
 from .backend import Cache
 from .options import build, read
 
-#: What Kinto documents.
+#: The default that Kinto documents.
 MAX_BYTES = 524288
 
 
 def load_from_config(config: Configurator) -> Cache:
     """Return the backend that Kinto's settings describe.
 
-    All of them in a process share one store, whose size is the first one's.
+    All backends of a process share one store, which has the size of the first backend.
 
     :raises ConfigurationError: a setting is not valid.
     """

@@ -7,17 +7,10 @@ import re
 from pyramid.config import Configurator
 
 from .backend import Cache
-from .options import build, read, read_required
+from .options import POOL, build, read, read_required
 
-#: Kinto's alone: without a prefix, ``flush`` removes all of it.
+#: No other program's table: without a prefix, ``flush`` removes all of it.
 TABLE = "kinto_cache"
-POOL = (
-    "cache_pool_size",
-    "cache_max_overflow",
-    "cache_max_backlog",
-    "cache_pool_timeout",
-    "cache_pool_recycle",
-)
 
 
 def load_from_config(config: Configurator) -> Cache:
@@ -26,7 +19,7 @@ def load_from_config(config: Configurator) -> Cache:
     :raises ConfigurationError: ``cache_url`` is missing, or a setting is not valid.
     """
     url = read_required(config, "cache_url", "postgresql://user:password@localhost:5432/kinto")
-    pool = read(config, *POOL)
+    pool = read(config, *POOL, "cache_pool_recycle")
     driver = build(config, "postgresql", "cache_url", url=plain(url), table=TABLE, **pool)
     return Cache(driver)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pyramid.config import Configurator
 
 from .backend import Cache
-from .options import build, read_required
-from .turns import read_turns
+from .options import build, read_pool, read_required
 
 
 def load_from_config(config: Configurator) -> Cache:
@@ -15,6 +14,4 @@ def load_from_config(config: Configurator) -> Cache:
     :raises ConfigurationError: ``cache_url`` is missing, or a setting is not valid.
     """
     url = read_required(config, "cache_url", "redis://localhost:6379/1")
-    turns = read_turns(config)
-    driver = build(config, "redis", "cache_url", url=url, max_connections=turns.size)
-    return Cache(driver, turns)
+    return Cache(build(config, "redis", "cache_url", url=url, **read_pool(config)))

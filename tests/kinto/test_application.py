@@ -1,4 +1,4 @@
-"""A whole Kinto, whose cache is one of this library's: by HTTP, and by its own commands."""
+"""A whole Kinto with a cache of this library, by HTTP and by Kinto's commands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def settings_for(store: Store, prefix: str = "stack1_") -> dict[str, str]:
-    """Return settings as Kinto's ini file has them: text, with the project's name before each."""
+    """Return settings as in Kinto's ini file: strings, with the project's name before each."""
     cache = {f"kinto.{name}": value for name, value in store.settings.items()}
     backend = f"pyramid_kvs.kinto.{store.name}"
     return {**SETTINGS, **cache, "kinto.cache_backend": backend, "kinto.cache_prefix": prefix}
@@ -49,7 +49,7 @@ def log_in(app: TestApp) -> None:
 
 
 def heartbeat(app: TestApp) -> dict[str, bool]:
-    """Return which parts are alive, having checked the status and the time."""
+    """Check the status and the time, and return which parts are alive."""
     started = time.monotonic()
     response = app.get("/v1/__heartbeat__", status="*")
     assert time.monotonic() - started < HEARTBEAT_TIMEOUT

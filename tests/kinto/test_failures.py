@@ -1,4 +1,4 @@
-"""A store that is away: one kind of error, soon, and none any more when it is back."""
+"""An unavailable store: one kind of error, soon, and no errors when the store is back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.parametrize("own_store", SERVED, indirect=True)
 
-#: A call takes 1 s at most, on PostgreSQL 3; the rest is for a busy machine.
+#: A call takes at most 1 s, or 3 s on PostgreSQL. The rest is for a busy machine.
 BOUND = {"redis": 3, "memcached": 3, "postgresql": 8}
 
 
@@ -22,7 +22,7 @@ def calls(cache: Any) -> dict[str, Callable[[], object]]:
     return {
         "get": lambda: cache.get("key"),
         "set": lambda: cache.set("key", 1, 60),
-        "set away": lambda: cache.set("key", 1, 0),
+        "set with ttl 0": lambda: cache.set("key", 1, 0),
         "ttl": lambda: cache.ttl("key"),
         "expire": lambda: cache.expire("key", 60),
         "delete": lambda: cache.delete("key"),

@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def cache(new: Make) -> Any:
-    """A backend under a prefix that no other test has: memory is shared by the whole process."""
+    """A backend with a prefix that no other test has, because the process shares its memory."""
     return new(cache_prefix=f"app{next(_numbers)}_")
 
 
@@ -112,7 +112,7 @@ def test_ttl_of_a_missing_key_is_negative(cache: Any) -> None:
 
 
 @pytest.mark.parametrize("ttl", [0, -5])
-def test_no_life_removes(cache: Any, ttl: float) -> None:
+def test_a_ttl_of_0_or_less_removes(cache: Any, ttl: float) -> None:
     cache.set("set", 1, 60)
     cache.set("set", 2, ttl)
     cache.set("expire", 1, 60)
@@ -163,7 +163,7 @@ def test_one_of_many_deletes_gets_the_value(cache: Any) -> None:
 @pytest.mark.parametrize(
     "key", ["", "two words", "line\r\nflush_all\r\n", "nul\0", "Ключ-鍵", "k" * 1500, "*?[a]%_\\"]
 )
-def test_a_key_is_any_text(cache: Any, key: str) -> None:
+def test_a_key_is_any_string(cache: Any, key: str) -> None:
     cache.set(key, "value", 60)
     assert cache.get(key) == "value"
     assert cache.get(key + "x") is None

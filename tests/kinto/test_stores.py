@@ -1,16 +1,16 @@
-"""What is peculiar to one store: its entries, its settings, and what other programs left there."""
+"""The entries and settings of each store, and entries that other programs stored there."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import re
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import pytest
 from pyramid.config import Configurator
 
 from pyramid_kvs.exceptions import KVSUnavailable, ValueTooLarge
-from pyramid_kvs.kinto.turns import Turns
-from tests.kinto.stores import BackendError, kintos_memcached, load
+from tests.children import FORKS, is_true_in_child
+from tests.kinto.stores import BackendError, Store, kintos_memcached, load
 from tests.servers import MemcachedServer, PostgresServer, RedisServer, free_port, need
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_redis_holds_prefix_key_and_json(redis_server: RedisServer) -> None:
-    """As kinto-redis leaves them, so that each finds the other's entries."""
+    """As kinto-redis stores them, so that each backend finds the other's entries."""
     cache = load("redis", cache_url=redis_server.url, cache_prefix="stack1_")
     cache.set("é", {"ü": 1}, 60)
     assert redis_server.command("KEYS", "*") == ["stack1_é".encode()]
@@ -78,7 +78,7 @@ def test_redis_over_tls(own_redis: Callable[..., RedisServer], tmp_path: Path) -
 
 
 def test_redis_gets_no_more_connections_than_the_pool(redis_server: RedisServer) -> None:
-    """More threads than connections wait for their turn."""
+    """If there are more threads than connections, threads wait."""
     cache = load(
         "redis",
         cache_url=redis_server.url,
@@ -94,49 +94,53 @@ def test_redis_gets_no_more_connections_than_the_pool(redis_server: RedisServer)
     assert cache.get("key299") == 299
 
 
-def test_turns_are_bounded() -> None:
-    with Turns(1, backlog=0).one():
-        pass
-    turns = Turns(1, backlog=0)
-    with turns.one(), pytest.raises(KVSUnavailable, match="connections are in use"), turns.one():
-        pass
-    patient = Turns(1, timeout=0.05)
-    with patient.one(), pytest.raises(KVSUnavailable, match=r"none came free in 0\.05 s"):
-        patient.one().__enter__()
-    with patient.one():
-        pass
-
-
-def test_a_turn_comes_back_after_an_error() -> None:
-    turns = Turns(1, timeout=0.05)
-    with contextlib.suppress(ZeroDivisionError), turns.one():
-        raise ZeroDivisionError
-    with turns.one():
-        pass
-
-
-def test_a_full_pool_is_a_backend_error(redis_server: RedisServer) -> None:
-    cache = load("redis", cache_url=redis_server.url, cache_pool_size=1, cache_pool_timeout="0.05")
-    with cache._turn(), pytest.raises(BackendError, match="all 1 connections are in use"):
-        cache.get("key")
-    assert cache.get("key") is None
-
-
-def test_a_child_process_has_turns_of_its_own(redis_server: RedisServer) -> None:
-    """A thread of the parent that holds the only one is not in the child."""
-    cache = load("redis", cache_url=redis_server.url, cache_pool_size=1, cache_pool_timeout="0.05")
+@contextlib.contextmanager
+def busy(cache: Any, server: RedisServer | MemcachedServer) -> Iterator[None]:
+    """Have a call wait for a server that hangs, on the only connection."""
     cache.set("key", 1, 60)
-    with cache._turn():
-        child = multiprocessing.get_context("fork").Process(target=check_key, args=(cache,))
-        child.start()
-    assert [cache.get("key") for _ in range(100)] == [1] * 100
-    child.join(60)
-    assert child.exitcode == 0
+    server.pause()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(cache.get, "key")
+        time.sleep(0.1)
+        try:
+            yield
+        finally:
+            server.resume()
+        assert call.result() == 1
 
 
-def check_key(cache: Any) -> None:
-    for _ in range(100):
-        assert cache.get("key") == 1
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"cache_pool_timeout": "0.05"}, r"all 1 connections .* none came free in 0\.05 s"),
+        ({"cache_max_backlog": "0"}, "all 1 connections .* 0 callers wait"),
+    ],
+)
+@pytest.mark.parametrize("own_store", ["redis", "memcached"], indirect=True)
+def test_a_full_pool_is_a_backend_error(
+    own_store: Store, settings: dict[str, str], expected: str
+) -> None:
+    cache = own_store.load(cache_pool_size="1", **settings)
+    with busy(cache, own_store.server), pytest.raises(BackendError, match=expected):
+        cache.get("key")
+    assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_child_process_has_its_own_pool(
+    redis_server: RedisServer, fork: Callable[[], int]
+) -> None:
+    """The thread of the parent that uses the only connection does not exist in the child."""
+    cache = load("redis", cache_url=redis_server.url, cache_pool_size=1, cache_pool_timeout="5")
+    cache.set("key", 1, 60)
+
+    def get_often() -> bool:
+        return [cache.get("key") for _ in range(100)] == [1] * 100
+
+    with ThreadPoolExecutor(1) as pool:
+        parent = pool.submit(get_often)
+        assert is_true_in_child(get_often, fork)
+        assert parent.result()
 
 
 # -- memcached -------------------------------------------------------------------------------
@@ -198,7 +202,7 @@ def in_a_new_process(program: str) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """The entries that were used last stay; each value of 100 bytes counts with its overhead."""
+    """The most recently used entries stay. Each value of 100 bytes counts with its overhead."""
     in_a_new_process("""
         from tests.kinto.stores import load
 
