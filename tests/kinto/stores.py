@@ -12,7 +12,9 @@ from pyramid.config import Configurator
 from tests.servers import MemcachedServer, PostgresServer, RedisServer, Server
 
 # All test modules import this one. Kinto's dependencies stay out of the other tests' environment.
-kinto = pytest.importorskip("kinto", reason="Kinto has an environment of its own: tests/kinto/run")
+kinto = pytest.importorskip(
+    "kinto", reason="Kinto's tests have a separate environment: tests/kinto/run"
+)
 CacheBase = pytest.importorskip("kinto.core.cache").CacheBase
 BackendError = pytest.importorskip("kinto.core.storage.exceptions").BackendError
 kintos_memcached = pytest.importorskip("kinto.core.cache.memcached")
