@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Generic, NamedTuple
 
 from ..exceptions import KVSUnavailable
-from ..forks import renew_in_child
+from ..forks import renew, renew_in_child, renewed
 from .pooled import C, Opening, Pooled, Process, Waiter
 
 __all__ = ["Counts", "Pool", "Pooled"]
@@ -40,8 +40,8 @@ class Pool(Generic[C]):
     between :meth:`take` and the caller's ``try``, its place becomes free. Nobody is woken then,
     but a waiter looks a last time when its time is over.
 
-    A connection is used in the process that opened it only. ``take`` compares the process id,
-    because hooks do not run if C code forks, as uWSGI does.
+    A connection is used in the process that opened it only. ``take`` looks whether the process is
+    a child of that one, because hooks do not run if C code forks, as uWSGI does.
 
     :param connect: opens a connection for a call that began at a time of ``time.monotonic()``.
         Its errors pass through :meth:`take`.
@@ -76,13 +76,20 @@ class Pool(Generic[C]):
 
         :raises KVSUnavailable: all connections stayed in use, or too many callers wait.
         """
+        if not renewed[0]:
+            renew()
         process = self._process
-        if process.pid != getpid():
-            process = self._renew(process)
         if not process.line:
-            connection = self._pop(process)
-            if connection is not None:
-                return connection
+            # As in _pop, without the call.
+            try:
+                connection = process.idle.pop()
+            except IndexError:
+                pass
+            else:
+                connection.taken_at = now = monotonic()
+                if now <= connection.usable_until:
+                    return connection
+                self._discard(connection)
         granted = self._wait(process)
         if isinstance(granted, Opening):
             return self._open(granted, monotonic())
@@ -146,15 +153,12 @@ class Pool(Generic[C]):
     # -- processes ------------------------------------------------------------------------
 
     def after_fork(self) -> None:
-        self._current()
+        self._process = Process(self._process)
 
     def _current(self) -> Process[C]:
-        process = self._process
-        return process if process.pid == getpid() else self._renew(process)
-
-    def _renew(self, parent: Process[C]) -> Process[C]:
-        self._process = process = parent.child()
-        return process
+        if not renewed[0]:
+            renew()
+        return self._process
 
     # -- connections ----------------------------------------------------------------------
 

@@ -58,9 +58,13 @@ class Waiter(Generic[C]):
 
 
 class Process(Generic[C]):
-    """The connections and the line of one process."""
+    """The connections and the line of one process.
 
-    def __init__(self) -> None:
+    :param parent: the process that forked it. Its connections are kept, even those in use, so that
+        no destructor closes them.
+    """
+
+    def __init__(self, parent: Process[C] | None = None) -> None:
         self.pid = getpid()
         # Reentrant, because a signal handler may use the pool.
         self.lock = threading.RLock()
@@ -69,9 +73,7 @@ class Process(Generic[C]):
         # Not a WeakSet: reading one while another thread changes it raises RuntimeError, and an
         # exception of a signal handler can keep it from noting that a connection is lost.
         self._existing: set[ref[Pooled]] = set()
-        self._children: dict[int, Process[C]] = {}
-        self._parent: Process[C] | None = None
-        self._abandoned: list[Pooled] = []
+        self._abandoned = (parent, parent.existing() if parent else [])
 
     def count(self, connection: Pooled) -> None:
         connection.home = self
@@ -87,14 +89,3 @@ class Process(Generic[C]):
 
     def total(self) -> int:
         return len(self._existing)
-
-    def child(self) -> Process[C]:
-        """Return the part of the pool for this process, which was forked from that one.
-
-        Without a lock, because a thread of the parent may have held it at the fork. All threads
-        get the same object, because ``setdefault`` is atomic. It keeps the parent's connections,
-        even those in use, so that no destructor closes them.
-        """
-        child = self._children.setdefault(getpid(), Process())
-        child._parent, child._abandoned = self, self.existing()
-        return child
