@@ -60,6 +60,10 @@ class JSONCodec:
             raise CodecError(f"stored data is not JSON: {type(error).__name__}") from error
 
 
+class UnsignedData(CodecError):
+    """The data has no signature, so that it may not be read in any other way either."""
+
+
 class PickleCodec:
     """Pickles, signed with HMAC-SHA-256 if there are secrets.
 
@@ -100,7 +104,7 @@ class PickleCodec:
         if not data.startswith(self._MAGIC):
             if self._unsigned:
                 return data
-            raise CodecError("stored pickle is not signed, and a secret is configured")
+            raise UnsignedData("stored pickle is not signed, and a secret is configured")
         start = len(self._MAGIC) + 32
         signature, payload = data[len(self._MAGIC) : start], data[start:]
         for secret in self._secrets:

@@ -101,6 +101,18 @@ def test_unsigned_and_forged_pickles_do_not_load(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
+def test_a_codec_that_signs_reads_no_unsigned_digits() -> None:
+    """Otherwise anyone who can write to the store could forge a number."""
+    driver = KVS("memory", codec=build("pickle", secrets=["secret"]))
+    driver.raw_set("key", "1000000", None)
+    with pytest.raises(CodecError, match="not signed"):
+        driver.get("key")
+    assert driver.incr("key", 0) == 1_000_000
+    unsigned = KVS("memory", codec="pickle")
+    unsigned.incr("key", 7)
+    assert unsigned.get("key") == 7
+
+
 def test_a_string_is_not_a_pickle() -> None:
     with pytest.raises(CodecError, match="not a pickle"):
         serializer("pickle").loads("Ω")

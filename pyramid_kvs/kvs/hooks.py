@@ -8,7 +8,7 @@ from typing import Any
 
 from ..exceptions import CodecError, KVSError, KVSNotSupported
 from ..forks import ProcessLock
-from ..serializer import Codec, Data
+from ..serializer import Codec, Data, UnsignedData
 from .breaker import Breakers
 from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
 
@@ -200,12 +200,16 @@ class Hooks:
     def decode(self, data: Any) -> Any:
         """Return the value of stored data. The digits of a counter are a number in every codec.
 
+        The exception is a codec that signs: nobody signs the digits of a counter.
+
         :raises CodecError: the data does not decode.
         """
         if isinstance(data, int):  # from a client that has numbers
             return data
         try:
             return self._loads(data)
+        except UnsignedData:
+            raise
         except CodecError:
             digits = _latin(data)
             if COUNT.fullmatch(digits):
