@@ -71,9 +71,10 @@ class Pool(Generic[C]):
         self._process: Process[C] = Process()
         renew_in_child(self)
 
-    def take(self) -> C:
+    def take(self, spent: float = 0) -> C:
         """Return a connection for the caller alone, who must ``give`` or ``drop`` it.
 
+        :param spent: the seconds that the call has already taken.
         :raises KVSUnavailable: all connections stayed in use, or too many callers wait.
         """
         if not renewed[0]:
@@ -86,13 +87,15 @@ class Pool(Generic[C]):
             except IndexError:
                 pass
             else:
-                connection.taken_at = now = monotonic()
+                now = monotonic()
+                connection.taken_at = now - spent
                 if now <= connection.usable_until:
                     return connection
                 self._discard(connection)
         granted = self._wait(process)
         if isinstance(granted, Opening):
-            return self._open(granted, monotonic())
+            return self._open(granted, monotonic() - spent)
+        granted.taken_at -= spent
         return granted
 
     def take_idle(self) -> C | None:
