@@ -175,7 +175,9 @@ def _hint(kwargs: Mapping[str, Any], error: Exception, found: type[KVS]) -> str:
     known = sorted(found.client_arguments())
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or not known:
-        return "".join(closest(key, known) for key in kwargs if known and key not in known)
+        # What a driver says about one of its options is enough.
+        keys = [key for key in kwargs if known and not str(error).startswith(f"{key}: ")]
+        return "".join(closest(key, known) for key in keys if key not in known)
     listed = f" (known: {', '.join(known)})" if len(known) <= _LISTED else ""
     return f"{listed}{closest(unknown[1], known)}"
 

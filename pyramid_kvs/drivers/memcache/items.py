@@ -1,4 +1,4 @@
-"""How data, ttl and flags become an item of memcached's, and back."""
+"""How data, ttl and flags become an item of memcached, and back."""
 
 from __future__ import annotations
 
@@ -21,20 +21,28 @@ LARGEST_TTL = 1e10
 COMPRESSED, TEXT = 8, 16
 LARGEST_INFLATED = 64 << 20
 
-#: Begins data with a deadline of its own. No JSON text, pickle or Storable image begins so.
+#: Data with a deadline begin with it. JSON, pickles and Storable images never do.
 MAGIC = b"\x01kvs-until:"
 WRAPPED = re.compile(rb"\x01kvs-until:([0-9]{1,11}\.[0-9]{6})?:")
 
-#: python-memcached's ``decr`` leaves spaces where digits were.
+#: Memcached's ``decr`` of 10 leaves a 9 and a space. Strings from a codec have the flag 16.
 PADDED = re.compile(rb"([0-9]+) +")
 
 
+class Token(NamedTuple):
+    """What a compare-and-set compares: an item's number, and the server that gave it."""
+
+    #: See :attr:`Connection.life`.
+    life: bytes
+    cas: int
+
+
 class Item(NamedTuple):
-    """What memcached holds at a key, be its deadline over or not."""
+    """An item of memcached, which may have a deadline that is over."""
 
     data: bytes
     flags: int
-    cas: int
+    token: Token
     ttl: int
     deadline: float | None
 
@@ -46,14 +54,14 @@ def set_command(full_key: bytes, data: bytes, exptime: int, flags: int, mode: by
     return b"ms %b %d T%d F%d%b\r\n%b\r\n" % (full_key, len(data), exptime, flags, mode, data)
 
 
-def if_still(cas: int) -> bytes:
-    """Return the flag that makes a command fail when the item has changed.
+def if_still(token: Token) -> bytes:
+    """Return the flag that makes a command fail if the item has changed.
 
     :raises KVSNotSupported: the server gives all items the same number.
     """
-    if not cas:
+    if not token.cas:
         raise KVSNotSupported("memcached runs with -C: it has no compare-and-set")
-    return b" C%d" % cas
+    return b" C%d" % token.cas
 
 
 def has_fraction(ttl: float | None) -> bool:
@@ -61,43 +69,44 @@ def has_fraction(ttl: float | None) -> bool:
 
 
 def exptime(ttl: float | None) -> int:
-    """Return what memcached takes for a life in seconds: from 30 days on it wants a date."""
+    """Return the time that memcached needs for a ttl: a date if it is longer than 30 days.
+
+    It is a second longer, because memcached's clock ticks once a second. Its date may be a second
+    ahead of the system's.
+    """
     if ttl is None:
         return 0
-    if ttl <= LONGEST_RELATIVE:
-        return math.ceil(ttl)
-    seconds = math.ceil(min(ttl, LARGEST_TTL))
-    now = int(time.time()) - 1  # the server's clock may be a tick behind
-    if now + seconds <= LATEST_DATE:
-        return now + seconds
+    if ttl <= LONGEST_RELATIVE - 1:
+        return math.ceil(ttl) + 1
+    now = time.time()
+    date = math.ceil(now + min(ttl, LARGEST_TTL)) + 1
+    if date <= LATEST_DATE:
+        return date
     return LATEST_DATE if LATEST_DATE - now > LONGEST_RELATIVE else LONGEST_RELATIVE
 
 
-def lasting(data: bytes, ttl: float | None) -> tuple[bytes, int]:
+def lasting(data: bytes, ttl: float | None, flags: int) -> tuple[bytes, int]:
     """Return data and exptime that together make the ttl: the data as they are if they can."""
     if ttl is not None and has_fraction(ttl):
         return wrapped(data, time.time() + ttl)
-    if data.startswith(MAGIC):
+    if data.startswith(MAGIC) or (data.endswith(b" ") and opened(data, flags)[0] != data):
         data = MAGIC + b":" + data
     return data, exptime(ttl)
 
 
 def wrapped(data: bytes, deadline: float) -> tuple[bytes, int]:
-    """Return data that carry their deadline, and an exptime that is certainly later.
-
-    An item with exptime 1 may be gone at once: memcached's clock ticks once in a second.
-    """
-    left = deadline - time.time()
-    return b"%b%.6f:%b" % (MAGIC, deadline, data), exptime(max(left, 0) + 1)
+    """Return data that carry their deadline, and an exptime that is certainly later."""
+    left = max(deadline - time.time(), 0)
+    return b"%b%.6f:%b" % (MAGIC, deadline, data), exptime(left)
 
 
-def opened(data: bytes) -> tuple[bytes, float | None]:
+def opened(data: bytes, flags: int) -> tuple[bytes, float | None]:
     """Return data without what :func:`lasting` put before them, and their deadline."""
     if data.startswith(MAGIC):
         match = WRAPPED.match(data)
         if match:
             return data[match.end() :], float(match[1]) if match[1] else None
-    elif data.endswith(b" "):
+    elif data.endswith(b" ") and not flags & TEXT:
         padded = PADDED.fullmatch(data)
         if padded:
             return padded[1], None
@@ -105,36 +114,43 @@ def opened(data: bytes) -> tuple[bytes, float | None]:
 
 
 def item(reply: Reply) -> Item:
-    data, deadline = opened(reply.data)
-    return Item(data, reply.number(2), reply.number(3), reply.number(4), deadline)
+    """Return the item of a reply with data, flags, number and ttl."""
+    flags = reply.number(2)
+    data, deadline = opened(reply.data, flags)
+    return Item(data, flags, Token(reply.life, reply.number(3)), reply.number(4), deadline)
 
 
 def stored(reply: Reply) -> Stored | None:
-    data, deadline = opened(reply.data)
+    """Return the stored data of a reply with data, flags and number."""
+    flags = reply.number(2)
+    data, deadline = opened(reply.data, flags)
     if deadline is not None and deadline <= time.time():
         return None
-    flags = reply.number(2)
+    token = Token(reply.life, reply.number(3))
     if is_compressed(flags):
         with contextlib.suppress(CodecError):
-            return Stored(inflated(data), reply.number(3), flags & ~COMPRESSED)
-    return Stored(data, reply.number(3), flags)
+            return Stored(inflated(data), token, flags & ~COMPRESSED)
+    return Stored(data, token, flags)
 
 
 def is_value(reply: Reply) -> bool:
+    """Return whether the reply has data."""
     return reply.words[0] == b"VA"
 
 
 def readable(reply: Reply) -> bytes | None:
-    data, deadline = opened(reply.data)
+    """Return the data of a reply with data and flags, or ``None`` if their deadline is over."""
+    flags = reply.number(2)
+    data, deadline = opened(reply.data, flags)
     if deadline is not None and deadline <= time.time():
         return None
-    return inflated(data) if is_compressed(reply.number(2)) else data
+    return inflated(data) if is_compressed(flags) else data
 
 
 def is_compressed(flags: int) -> bool:
     """Return whether python-memcached compressed the data.
 
-    No other flag of its changes how data are read: for flag 1 it would unpickle them.
+    Its other flags do not change how data are read here. For flag 1 python-memcached unpickles.
     """
     return bool(flags & COMPRESSED) and flags < 32
 
@@ -142,20 +158,28 @@ def is_compressed(flags: int) -> bool:
 def inflated(data: bytes) -> bytes:
     """Return data as they were before python-memcached compressed them.
 
-    :raises CodecError: they are damaged, or too large.
+    :raises CodecError: the data are damaged or too large.
     """
     inflater = zlib.decompressobj()
     try:
         inflated = inflater.decompress(data, LARGEST_INFLATED)
     except zlib.error as error:
-        raise CodecError("stored data are marked as compressed, and are not") from error
+        raise CodecError("the stored data are marked as compressed, but are not") from error
     if not inflater.eof:
-        raise CodecError(f"compressed data are cut, or larger than {LARGEST_INFLATED} bytes")
+        raise CodecError(
+            f"the compressed data are incomplete, or larger than {LARGEST_INFLATED} bytes"
+        )
     return inflated
 
 
 def counts_in_place(item: Item, count: int, ttl: float | None) -> bool:
-    """Return whether memcached's own arithmetic, which keeps the clock, can make the count."""
-    has_its_clock = item.ttl >= 0 or ttl is None
-    is_plain = item.deadline is None and item.data.isdigit() and len(item.data) <= 20
-    return has_its_clock and is_plain and 0 <= count < 2**64
+    """Return whether memcached's own arithmetic, which keeps its clock, can make the count.
+
+    It has 64 bits, and fills up a shorter count with spaces.
+    """
+    if item.deadline is not None or not (item.ttl >= 0 or ttl is None):
+        return False
+    if not (item.data.isdigit() and len(item.data) <= 20):
+        return False
+    pads = len(str(count)) < len(item.data)
+    return 0 <= count < 2**64 and int(item.data) < 2**64 and not (pads and item.flags & TEXT)

@@ -1,70 +1,74 @@
-"""Memcached's meta commands over sockets of our own.
-
-python-memcached's sockets hand the reply of a call that was broken off to the next call, wait
-30 seconds before they try a dead server again, and turn errors into 0 or ``None``.
-"""
+"""Memcached's meta commands on a connection: commands out, replies in, within a deadline."""
 
 from __future__ import annotations
 
 import select
 import socket
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from time import monotonic
+from typing import NamedTuple
 
-from ...exceptions import KVSError, KVSUnavailable, ValueTooLarge
-from ..options import PoolOptions
-from ..pool import Pool, Pooled
-
-A = TypeVar("A")
-R = TypeVar("R")
+from ...exceptions import KVSError
+from ..pool import Pooled
+from .errors import OutOfStep
 
 #: The most that ``memcached -I`` allows for one item.
 LARGEST_ITEM = 1 << 30
 LONGEST_LINE = 4096
 CHUNK = 65536
 
-#: Seconds since its last reply for which a connection is taken to be alive, unasked.
+#: The buffers of an idle connection take so much at once. To send more may need several waits.
+SENT_AT_ONCE = 8192
+
+#: For so many seconds after its last reply a connection is used without a look at it.
 JUST_USED = 0.01
 
 NOT_A_NUMBER = b"CLIENT_ERROR cannot increment or decrement non-numeric value"
+STATS = b"stats\r\n"
 
 
 class Reply(NamedTuple):
-    """The words of a reply's first line, and the data block after it."""
+    """The words of a reply's first line, the data block after it, and the server it came from."""
 
     words: list[bytes]
     data: bytes = b""
+    #: See :attr:`Connection.life`.
+    life: bytes = b""
 
     def number(self, place: int) -> int:
         """Return the number in a word such as ``f16`` or ``t-1``.
 
-        :raises KVSError: there is none.
+        :raises KVSError: the word is missing, or has no number.
         """
         try:
             return int(self.words[place][1:])
         except (IndexError, ValueError):
-            raise KVSError("a reply of memcached's lacks what was asked for") from None
+            raise KVSError("a reply of memcached lacks what was asked for") from None
 
 
-class OutOfStep(Exception):
-    """An error line after which nobody knows where the next reply begins."""
-
-
-class NotConnected(KVSUnavailable):
-    """The server takes no connection, so that nothing was asked of it."""
+#: The reply to a compare-and-set of a changed item.
+CHANGED = Reply([b"EX"])
 
 
 class Connection(Pooled):
-    """A connected socket and what was received of the replies."""
+    """A connected socket, and the part of the replies that was received.
 
-    __slots__ = ("_at", "_buffer", "_socket")
+    A call on it ends ``limit`` seconds after :attr:`taken_at`. Each wait takes ``timeout`` seconds
+    at most, or what is left of the call.
+    """
 
-    def __init__(self, connected: socket.socket) -> None:
+    __slots__ = ("_at", "_buffer", "_is_shortened", "_limit", "_socket", "_timeout", "life")
+
+    def __init__(self, connected: socket.socket, timeout: float, limit: float) -> None:
+        """Use a socket whose timeout is ``timeout``."""
         super().__init__()
         self._socket = connected
+        self._timeout = timeout
+        self._limit = limit
+        self._is_shortened = False
         self._buffer = b""
         self._at = 0
+        #: Identifies the server, from one of its starts to the next. Empty until it is needed.
+        self.life = b""
 
     def close(self) -> None:
         self._socket.close()
@@ -77,50 +81,123 @@ class Connection(Pooled):
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    # -- commands -------------------------------------------------------------------------
+
     def ask(self, command: bytes) -> Reply:
         """Send one command and return its reply.
 
         :raises OutOfStep: the server did not understand it.
         :raises OSError: it does not answer, or closed the connection.
         """
-        self._socket.sendall(command)
+        self._send(command)
         reply = self._reply()
-        self._check_idle()
+        self._finish()
         return reply
 
     def ask_all(self, commands: list[bytes]) -> list[Reply]:
         """Send all commands, then read all replies; errors as in :meth:`ask`."""
-        self._socket.sendall(b"".join(commands))
+        self._send(b"".join(commands))
         replies = [self._reply() for _ in commands]
-        self._check_idle()
+        self._finish()
         return replies
 
-    def _check_idle(self) -> None:
+    def load(self, command: bytes) -> Reply:
+        """Return the reply to one command, with the :attr:`life` of the server."""
+        return self.ask(command) if self.life else self.load_all([command])[0]
+
+    def load_all(self, commands: list[bytes]) -> list[Reply]:
+        """Return the replies to commands, with the :attr:`life` of the server.
+
+        It is asked for after the first commands that need it, in the same round trip.
+        """
+        if self.life:
+            return self.ask_all(commands)
+        self._send(b"".join([*commands, STATS]))
+        replies = [self._reply() for _ in commands]
+        self.life = self._read_life()
+        self._finish()
+        return [reply._replace(life=self.life) for reply in replies]
+
+    def swap(self, compared: tuple[bytes, bytes]) -> Reply:
+        """Send a compare-and-set to the server that gave the number, or else do nothing.
+
+        A server that starts again gives the same numbers to other data.
+
+        :param compared: the :attr:`life` of the server, and the command.
+        """
+        life, command = compared
+        return self.ask(command) if life == self._known_life() else CHANGED
+
+    def swap_all(self, compared: list[tuple[bytes | None, bytes]]) -> list[Reply]:
+        """Run :meth:`swap` of several commands; ``None`` instead of a life compares nothing."""
+        known = self._known_life()
+        commands = [command for life, command in compared if life in (None, known)]
+        replies = iter(self.ask_all(commands) if commands else ())
+        return [next(replies) if life in (None, known) else CHANGED for life, _ in compared]
+
+    def _known_life(self) -> bytes:
+        if not self.life:
+            self.load_all([])
+        return self.life
+
+    # -- waits ----------------------------------------------------------------------------
+
+    def shorten(self) -> None:
+        """Give the next wait no more than what is left of the call.
+
+        :raises TimeoutError: nothing is left.
+        """
+        left = self.taken_at + self._limit - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if left < self._timeout:
+            self._socket.settimeout(left)
+            self._is_shortened = True
+
+    def _send(self, commands: bytes) -> None:
+        """Send commands and receive the beginning of the replies."""
+        self._socket.sendall(commands)
+        if len(commands) > SENT_AT_ONCE:
+            self.shorten()
+        self._buffer = self._receive()
+
+    def _receive_more(self) -> bytes:
+        self.shorten()
+        return self._receive()
+
+    def _receive(self) -> bytes:
+        chunk = self._socket.recv(CHUNK)
+        if not chunk:
+            raise ConnectionResetError("the server closed the connection")
+        return chunk
+
+    def _finish(self) -> None:
         if self._buffer:
             raise OutOfStep("more replies than commands")
+        if self._is_shortened:
+            self._socket.settimeout(self._timeout)
+            self._is_shortened = False
+
+    # -- replies --------------------------------------------------------------------------
 
     def _reply(self) -> Reply:
-        if not self._buffer:
-            self._buffer = self._receive()
-        end = self._buffer.find(b"\r\n", self._at)
-        if end < 0:
-            end = self._line_end()
-        line = self._buffer[self._at : end]
+        line, after = self._line()
         words = line.split(b" ")
         if words[0] == b"VA":
-            return self._with_data(words, end + 2)
-        self._advance(end + 2)
+            return self._with_data(words, after)
+        self._advance(after)
         if line.startswith((b"ERROR", b"CLIENT_ERROR")) and line != NOT_A_NUMBER:
             raise OutOfStep(line.decode("latin-1"))
-        return Reply(words)
+        return Reply(words, b"", self.life)
 
-    def _line_end(self) -> int:
+    def _line(self) -> tuple[bytes, int]:
+        """Return the next line and where the bytes after it begin."""
         while (end := self._buffer.find(b"\r\n", self._at)) < 0:
-            self._buffer = self._buffer[self._at :] + self._receive()
+            self._buffer = self._buffer[self._at :] + self._receive_more()
             self._at = 0
             if len(self._buffer) > CHUNK + LONGEST_LINE:
                 raise OutOfStep("a reply without end of line")
-        return end
+        return self._buffer[self._at : end], end + 2
 
     def _with_data(self, words: list[bytes], start: int) -> Reply:
         if len(words) < 2 or not words[1].isdigit():
@@ -133,7 +210,7 @@ class Connection(Pooled):
         if not buffer.startswith(b"\r\n", end):
             raise OutOfStep("a reply with more data than it said")
         self._advance(end + 2)
-        return Reply(words, buffer[start:end])
+        return Reply(words, buffer[start:end], self.life)
 
     def _receive_data(self, start: int, size: int) -> None:
         """Make the buffer begin where it now has ``start``, and hold at least ``size`` bytes."""
@@ -142,15 +219,9 @@ class Connection(Pooled):
         chunks = [self._buffer[start:]]
         missing = size - len(chunks[0])
         while missing > 0:
-            chunks.append(self._receive())
+            chunks.append(self._receive_more())
             missing -= len(chunks[-1])
         self._buffer = b"".join(chunks)
-
-    def _receive(self) -> bytes:
-        chunk = self._socket.recv(CHUNK)
-        if not chunk:
-            raise ConnectionResetError("the server closed the connection")
-        return chunk
 
     def _advance(self, position: int) -> None:
         if position == len(self._buffer):
@@ -158,146 +229,22 @@ class Connection(Pooled):
             position = 0
         self._at = position
 
+    def _read_life(self) -> bytes:
+        """Read the reply to ``stats``: the process and its start, as far as they are known.
 
-class Server:
-    """One memcached server and the connections to it.
-
-    :param host: python-memcached's ``_Host``, of which the address is used.
-    :param dead_retry: seconds for which a server that failed is not asked again.
-    """
-
-    def __init__(
-        self,
-        host: Any,
-        connect_timeout: float,
-        timeout: float,
-        max_connections: int,
-        dead_retry: float,
-        waiting: PoolOptions,
-    ) -> None:
-        self._family = host.family
-        self._address = host.address
-        self._connect_timeout = connect_timeout
-        self._timeout = timeout
-        self._dead_retry = dead_retry
-        self._down_until = 0.0
-        self._pool: Pool[Connection] = Pool(
-            self._connect,
-            max_connections,
-            timeout=waiting.pool_timeout,
-            backlog=waiting.max_backlog,
-        )
-
-    def __str__(self) -> str:
-        if isinstance(self._address, tuple):
-            return f"memcached {self._address[0]}:{self._address[1]}"
-        return f"memcached {self._address}"
-
-    def is_down(self) -> bool:
-        """Return whether the server failed less than ``dead_retry`` seconds ago."""
-        return time.monotonic() < self._down_until
-
-    def close(self) -> None:
-        self._pool.close()
-
-    def ask(self, command: bytes, repeatable: bool = False) -> Reply:
-        """Send one command and return its reply.
-
-        :param repeatable: it may run twice, and does where the connection died while idle.
-        :raises KVSUnavailable: the server does not answer.
-        :raises KVSError: it refuses the command.
+        A proxy may refuse the command. Then only its address is known.
         """
-        reply = self._exchange(Connection.ask, command, repeatable)
-        if reply.words[0] == b"SERVER_ERROR":
-            raise self.refusal(reply)
-        return reply
-
-    def ask_all(self, commands: list[bytes], repeatable: bool = False) -> list[Reply]:
-        """Send commands all at once, and return their replies in order; see :meth:`ask`.
-
-        The caller keeps one call small: a server whose replies nobody reads stops reading.
-        An error of the server's is a reply too: see :meth:`refusal`.
-        """
-        return self._exchange(Connection.ask_all, commands, repeatable)
-
-    def refusal(self, reply: Reply) -> KVSError:
-        """Return the error that says what the server refused, or sent instead of a reply."""
-        line = b" ".join(reply.words).decode("latin-1")
-        if "too large" in line or "too big" in line:
-            return ValueTooLarge(
-                f"{self}: the value is larger than its limit for an item (memcached -I)"
-            )
-        if "out of memory" in line.lower():
-            return KVSUnavailable(f"{self} is out of memory")
-        return self._refused(line)
-
-    def _refused(self, line: str) -> KVSError:
-        if "unauthenticated" in line or line.startswith("ERROR Too many open connections"):
-            return KVSUnavailable(f"{self} answered {line[:100]!r}")
-        if line == "ERROR":
-            return KVSError(f"{self} knows no meta commands: memcached 1.6 or newer is needed")
-        return KVSError(f"{self} answered {line[:100]!r}")
-
-    # -- connections ----------------------------------------------------------------------
-
-    def _exchange(self, ask: Callable[[Connection, A], R], commands: A, repeatable: bool) -> R:
-        connection = self._take(repeatable)
-        was_idle = not connection.is_new
+        found: dict[bytes, bytes] = {}
+        while True:
+            line, after = self._line()
+            self._advance(after)
+            words = line.split(b" ", 2)
+            if words[0] != b"STAT" or len(words) < 3:
+                break
+            found[words[1]] = words[2]
         try:
-            replies = ask(connection, commands)
-        except BaseException as error:  # noqa: BLE001 - the reply may still be under way
-            self._pool.drop(connection)
-            if not (repeatable and was_idle and isinstance(error, ConnectionError)):
-                self._raise(error)
-        else:
-            self._pool.give(connection)
-            return replies
-        self._pool.close()
-        return self._exchange(ask, commands, repeatable=False)
-
-    def _raise(self, error: BaseException) -> NoReturn:
-        """Raise our error for one of the socket's, and any other as it is."""
-        if isinstance(error, OutOfStep):
-            raise self._refused(str(error)) from error
-        if isinstance(error, OSError):
-            raise self._unavailable(error) from error
-        raise error
-
-    def _take(self, repeatable: bool) -> Connection:
-        if self._dead_retry and self.is_down():
-            raise NotConnected(f"{self} did not answer a moment ago")
-        try:
-            connection = self._pool.take()
-            if not repeatable and connection.is_stale():
-                connection = self._pool.replace(connection)
-        except OSError as error:
-            self._mark_down()
-            raise NotConnected(f"{self} takes no connection: {_reason(error)}") from error
-        return connection
-
-    def _connect(self, _: float) -> Connection:
-        connecting = socket.socket(self._family, socket.SOCK_STREAM)
-        try:
-            if self._family != socket.AF_UNIX:
-                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connecting.settimeout(self._connect_timeout)
-            connecting.connect(self._address)
-            connecting.settimeout(self._timeout)
-        except BaseException:
-            connecting.close()
-            raise
-        return Connection(connecting)
-
-    def _unavailable(self, error: OSError) -> KVSUnavailable:
-        self._mark_down()
-        if isinstance(error, TimeoutError):
-            return KVSUnavailable(f"{self} did not answer within {self._timeout:g} s")
-        return KVSUnavailable(f"{self} does not answer: {_reason(error)}")
-
-    def _mark_down(self) -> None:
-        if self._dead_retry:
-            self._down_until = time.monotonic() + self._dead_retry
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+            started = int(found[b"time"]) - int(found[b"uptime"])
+        except (KeyError, ValueError):
+            started = 0
+        peer = self._socket.getpeername()
+        return b"%b %b %d" % (repr(peer).encode(), found.get(b"pid", b""), started)
