@@ -47,11 +47,13 @@ class ProcessLock:
     """A reentrant lock that is free in a child process, whoever held it in the parent."""
 
     def __init__(self) -> None:
-        self.after_fork()
+        self._lock = threading.RLock()
         renew_in_child(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
+        # The thread that forked may hold it itself, and will release it.
+        if not self._lock._is_owned():  # type: ignore[attr-defined]
+            self._lock = threading.RLock()
 
     def __enter__(self) -> None:
         if not renewed[0]:
