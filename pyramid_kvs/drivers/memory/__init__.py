@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .driver import MemoryKVS, MemoryStore, named_store
+from .driver import MemoryKVS
+from .store import MemoryStore, named_stores
 
-__all__ = ["MemoryKVS", "MemoryStore", "named_store"]
+__all__ = ["MemoryKVS", "MemoryStore", "named_stores"]
