@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 from ..storable.editor import Key
+
+_Pair: TypeAlias = "tuple[int, int]"
+#: A pair, or a key alone.
+_Owner: TypeAlias = "tuple[Any, ...]"
+
+#: Longer strings are compared only once, also if they occur at many places.
+SHORT_STRING = 64
 
 
 def snapshot(value: Any) -> bytes | None:
@@ -22,36 +29,63 @@ def changed_keys(values: Mapping[Key, Any], originals: Mapping[Key, Any]) -> set
 
     Same data have the same types, at any depth and in cycles. As in Perl, the order of a dict's
     keys does not count. NaN is the same as NaN.
+
+    Values can share data, so each pair of lists, dicts or long strings is compared once, and knows
+    its owners: the pairs that contain it, and the keys. What differs then makes its owners differ.
     """
-    return {key for key, value in values.items() if not _is_same(value, originals.get(key))}
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    todo, seen = [(one, other)], set()
+    owners: dict[_Pair, list[_Owner]] = {}
+    different: list[_Owner] = []
+    todo: list[tuple[_Owner, Any, Any]] = [
+        ((key,), value, originals.get(key)) for key, value in values.items()
+    ]
     while todo:
-        left, right = todo.pop()
-        if isinstance(left, (dict, list)) and type(left) is type(right):
-            if (id(left), id(right)) in seen:
-                continue
-            seen.add((id(left), id(right)))
-            if not _has_same_shape(left, right):
-                return False
-            todo.extend(_children(left, right))
-        elif not is_same_scalar(left, right):
-            return False
-    return True
+        owner, left, right = todo.pop()
+        if not _is_large(left):
+            if not is_same_scalar(left, right):
+                different.append(owner)
+            continue
+        pair = (id(left), id(right))
+        if pair not in owners:
+            owners[pair] = []
+            if _has_same_shape(left, right):
+                todo += [(pair, *items) for items in _items(left, right)]
+            else:
+                different.append(pair)
+        owners[pair].append(owner)
+    return _keys_of(different, owners)
+
+
+def _keys_of(different: list[_Owner], owners: Mapping[_Pair, list[_Owner]]) -> set[Key]:
+    """Return the keys among what differs and its owners, at any distance."""
+    seen = set(different)
+    while different:
+        found = different.pop()
+        for owner in owners[found] if len(found) == 2 else ():
+            if owner not in seen:
+                seen.add(owner)
+                different.append(owner)
+    return {owner[0] for owner in seen if len(owner) == 1}
+
+
+def _is_large(value: Any) -> bool:
+    """Return whether a value is worth remembering that it was compared."""
+    return isinstance(value, (dict, list)) or (
+        isinstance(value, (str, bytes)) and len(value) > SHORT_STRING
+    )
 
 
 def _has_same_shape(left: Any, right: Any) -> bool:
-    if isinstance(left, list):
-        return len(left) == len(right)
-    return bool(left.keys() == right.keys())
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return bool(left.keys() == right.keys())
+    return len(left) == len(right) if isinstance(left, list) else bool(left == right)
 
 
-def _children(left: Any, right: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(left, list):
-        return zip(left, right, strict=True)
-    return ((left[key], right[key]) for key in left)
+def _items(left: Any, right: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(left, dict):
+        return ((left[key], right[key]) for key in left)
+    return zip(left, right, strict=True) if isinstance(left, list) else ()
 
 
 def is_same_scalar(one: Any, other: Any) -> bool:

@@ -29,9 +29,9 @@ class IdCookie:
     def find(self, request: Request) -> str | None:
         """Return the id, or ``None`` if there is no cookie, or its value cannot be an id.
 
-        If there are several cookies with the name, the first one wins, as in Perl.
-        The id is the value itself, or else the value with its percent-escapes decoded once, because
-        CGI::Cookie writes them.
+        If there are several cookies with the name, the first one wins, as in Perl. The id is the
+        value itself, or else the value with its percent-escapes decoded once, because CGI::Cookie
+        writes them.
         """
         value = next(iter(cookie_values(request, self._name)), None)
         if not value:

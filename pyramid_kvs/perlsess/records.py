@@ -67,8 +67,11 @@ class Record:
         listed = _member(self.values, "_SESSION_EXPIRE_LIST")
         if used is None or not isinstance(listed, dict):
             return set()
-        lifetimes = {key: _number(lifetime) for key, lifetime in listed.items()}
-        return {key for key, lifetime in lifetimes.items() if lifetime and used + lifetime <= now}
+        # Many keys can have one long string as their lifetime: each value is converted once.
+        values = {id(lifetime): lifetime for lifetime in listed.values()}
+        lifetimes = {place: _number(lifetime) for place, lifetime in values.items()}
+        by_key = {key: lifetimes[id(lifetime)] for key, lifetime in listed.items()}
+        return {key for key, lifetime in by_key.items() if lifetime and used + lifetime <= now}
 
 
 def _member(values: Mapping[Key, Any], name: str) -> Any:

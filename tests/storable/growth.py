@@ -11,7 +11,7 @@ Input = TypeVar("Input")
 
 #: Linear time gives 4, quadratic time 16.
 BOUND = 8
-ROUNDS = 6
+ROUNDS = 4
 
 
 def growth(make: Callable[[int], Input], run: Callable[[Input], object], size: int) -> float:

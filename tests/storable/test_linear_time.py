@@ -10,7 +10,7 @@ from pyramid_kvs.storable import thaw
 from pyramid_kvs.storable.editor import REMOVED, Changes, edit_hash, read_hash
 from tests.storable.growth import BOUND, growth
 from tests.storable.hostile import ALL, Image, try_thaw
-from tests.storable.images import BIG, NETWORK, UNDEF, ref, same, u32
+from tests.storable.images import BIG, NETWORK, UNDEF, bless, ref, same, u32
 
 SIZE = 100_000
 #: Strings are compared so fast that it only shows in large images.
@@ -25,11 +25,11 @@ def test_reading(name: str) -> None:
     assert growth(make, lambda image: try_thaw(image, options), size) < BOUND
 
 
-def pairs(first: bytes, other: bytes, size: int) -> bytes:
-    """A hash of the key ``first`` and of many other keys."""
+def pairs(first: bytes, other: bytes, size: int, key: bytes = b"first") -> bytes:
+    """A hash of one key and many others."""
     number = size // (len(other) + 12)
     others = (other + BIG.key(b"%08x" % place) for place in range(number))
-    return b"\x03" + u32(number + 1) + first + BIG.key(b"first") + b"".join(others)
+    return b"\x03" + u32(number + 1) + first + BIG.key(key) + b"".join(others)
 
 
 def long_class(size: int) -> bytes:
@@ -56,8 +56,8 @@ def linked_lists(size: int) -> bytes:
 
 def many_members(size: int) -> bytes:
     """What Cache::FileCache stores, with many other members in the object."""
-    members = pairs(ref(BIG.hash(n=UNDEF)), b"\x04\x11\x01A" + BIG.array(), size)
-    return NETWORK + BIG.array(UNDEF, ref(b"\x11\x01C" + members))
+    members = pairs(ref(BIG.hash(n=UNDEF)), b"\x04\x11\x01A" + BIG.array(), size, b"_Data")
+    return NETWORK + BIG.array(UNDEF, ref(bless(b"Cache::Object", members)))
 
 
 class Edit(NamedTuple):
@@ -88,7 +88,7 @@ EDITS = {
     "remove the object that names the class": Edit(long_class, removed="first"),
     "change a list that all keys share": Edit(shared_list, appended="first"),
     "change a list that all lists contain": Edit(linked_lists, appended="first"),
-    "add a key to a member of an object": Edit(many_members, member=b"first"),
+    "add a key to a member of an object": Edit(many_members, member=b"_Data"),
 }
 
 
