@@ -88,7 +88,7 @@ class PerlSessionStore:
     def _ttl(self, key: str) -> float | None:
         """Return the ttl that a save sets, in whole seconds, which Perl's clients can read."""
         ttl = self._driver.ttl if self._renews else self._remaining(key)
-        return None if ttl is None else math.ceil(ttl)
+        return None if ttl is None else max(math.ceil(ttl), 1)
 
     def _remaining(self, key: str) -> float | None:
         try:
@@ -97,7 +97,7 @@ class PerlSessionStore:
             raise KVSNotSupported(
                 f"{error}: write a ttl into the setting {SETTING}, which each save then sets"
             ) from error
-        return left if left > 0 else None
+        return left if left >= 0 else None
 
     def _key(self, session_id: str) -> str:
         return self._key_format.replace("{id}", session_id)
