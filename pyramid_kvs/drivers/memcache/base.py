@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 from ...exceptions import KVSConflict, ValueTooLarge
@@ -82,14 +83,21 @@ class ItemsByKey(KVS):
         self, full_key: bytes, data: Data, ttl: float | None, flags: int | None = None
     ) -> bool:
         """Store data if the key is absent; return whether it was."""
+        began = monotonic()
         command = self._set_command(full_key, data, ttl, flags, b" ME")
-        for _ in self._attempts():
-            if self._servers.ask(full_key, command).words[0] == b"HD":
-                return True
-            item = self._item(full_key)
-            if item is not None:
-                return item.is_over() and self._replace(full_key, data, ttl, flags, item.token)
-        raise self._conflict()
+        if self._servers.ask(full_key, command).words[0] == b"HD":
+            return True
+
+        def add_again() -> bool:
+            for _ in self._attempts():
+                item = self._item(full_key)
+                if item is not None:
+                    return item.is_over() and self._replace(full_key, data, ttl, flags, item.token)
+                if self._servers.ask(full_key, command).words[0] == b"HD":
+                    return True
+            raise self._conflict()
+
+        return self._servers.since(began, add_again)
 
     def _replace(
         self, full_key: bytes, data: Data, ttl: float | None, flags: int | None, token: Token

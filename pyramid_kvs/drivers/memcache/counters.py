@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from time import monotonic
 
 from . import items
 from .base import ItemsByKey
@@ -13,13 +14,17 @@ class Counters(ItemsByKey):
     """Counting. Memcached counts from 0 to 2**64 - 1 by itself, with a ttl of whole seconds."""
 
     def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
+        began = monotonic()
         full_key = self._full_key(key)
         if 0 <= delta < 2**63 and not items.has_fraction(ttl):
             count = self._incr_digits(full_key, delta, ttl)
-            if count is not None and count < delta:  # memcached started again at 0 after 2**64 - 1
-                return self.raw_incr(key, 2**64, ttl)
             if count is not None:
-                return count
+                if count >= delta:
+                    return count
+                delta = 2**64  # memcached started again at 0 after 2**64 - 1
+        return self._servers.since(began, lambda: self._incr_items(full_key, delta, ttl))
+
+    def _incr_items(self, full_key: bytes, delta: int, ttl: float | None) -> int:
         for _ in self._attempts():
             count = self._incr_item(full_key, self._item(full_key), delta, ttl)
             if count is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import monotonic
 from typing import Any, TypeVar
 
 from ...exceptions import KVSError, KVSNotSupported
@@ -41,6 +42,9 @@ class MemcacheKVS(Counters):
         for server in self._servers:
             server.ask(b"flush_all\r\n", repeatable=True)
 
+    def check(self) -> None:
+        self._servers.since(monotonic(), super().check)
+
     def _check_keys(self) -> Iterator[str]:
         """Yield one key for each server."""
         missing = set(self._servers)
@@ -67,6 +71,9 @@ class MemcacheKVS(Counters):
         return self._add(self._full_key(key), data, ttl)
 
     def raw_delete(self, key: str) -> Data | None:
+        return self._servers.since(monotonic(), lambda: self._load_and_remove(key))
+
+    def _load_and_remove(self, key: str) -> Data | None:
         full_key = self._full_key(key)
         for _ in self._attempts():
             stored = self.raw_load(key)
@@ -85,6 +92,9 @@ class MemcacheKVS(Counters):
         return -1.0 if item.ttl < 0 else max(item.ttl - 1.0, 0.0)
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
+        return self._servers.since(monotonic(), lambda: self._expire(key, ttl))
+
+    def _expire(self, key: str, ttl: float | None) -> bool:
         full_key = self._full_key(key)
         touch = b"" if items.has_fraction(ttl) else b" T%d" % items.exptime(ttl)
         for _ in self._attempts():
@@ -130,25 +140,39 @@ class MemcacheKVS(Counters):
 
         See :meth:`KVS.raw_load`.
         """
+        began = monotonic()
         full_key = self._full_key(key)
-        if renew is None:
-            command = b"mg %b v f c\r\n" % full_key
-        elif items.has_fraction(renew):
-            return self.raw_load(key) if self.raw_expire(key, renew) else None
-        else:
-            command = b"mg %b v f c T%d\r\n" % (full_key, items.exptime(renew))
-        reply = self._servers.load(full_key, command)
+        touch = b""
+        if renew is not None:
+            if items.has_fraction(renew):
+                return self._renew_and_load(key, renew, began)
+            touch = b" T%d" % items.exptime(renew)
+        reply = self._servers.load(full_key, b"mg %b v f c%b\r\n" % (full_key, touch))
         if not items.is_value(reply):
             return None
         if renew is not None and reply.data.startswith(MAGIC):
-            return self.raw_load(key) if self.raw_expire(key, renew) else None
+            return self._renew_and_load(key, renew, began)
         return items.stored(reply)
+
+    def _renew_and_load(self, key: str, ttl: float, began: float) -> Stored | None:
+        """Load an item whose data carry their deadline, or will."""
+
+        def steps() -> Stored | None:
+            return self.raw_load(key) if self._expire(key, ttl) else None
+
+        return self._servers.since(began, steps)
 
     def raw_load_with(
         self, key: str, renew: float | None, others: list[str]
     ) -> tuple[Stored | None, dict[str, Stored]]:
+        load_each = super().raw_load_with
         if items.has_fraction(renew):
-            return super().raw_load_with(key, renew, others)
+            return self._servers.since(monotonic(), lambda: load_each(key, renew, others))
+        return self._servers.since(monotonic(), lambda: self._load_with(key, renew, others))
+
+    def _load_with(
+        self, key: str, renew: float | None, others: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored]]:
         by_full_key = {self._full_key(other): other for other in others}
         commands = {full_key: b"mg %b v f c\r\n" % full_key for full_key in by_full_key}
         renewed = self._full_key(key)
@@ -169,6 +193,7 @@ class MemcacheKVS(Counters):
         ttl: float | None,
         flags: int | None = None,
     ) -> Swap:
+        began = monotonic()
         full_key = self._full_key(key)
         if old is None:
             done = data is not None and self._add(full_key, data, ttl, flags)
@@ -178,10 +203,13 @@ class MemcacheKVS(Counters):
             done = self._replace(full_key, data, ttl, flags, old.token)
         if done:
             return DONE
-        current = self.raw_load(key)
+        current = self._servers.since(began, lambda: self.raw_load(key))
         return Swap(old is None and data is None and current is None, current)
 
     def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
+        return self._servers.since(monotonic(), lambda: self._swap_many(swaps))
+
+    def _swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         compared = {self._full_key(swap.key): self._compared(swap) for swap in swaps}
         asked = self._servers.ask_all(compared, BATCH_DATA, Connection.swap_all, repeatable=False)
         replies = dict(asked)

@@ -107,6 +107,8 @@ def read(given: Mapping[str, Any]) -> Options:
             raise ValueError(f"{name}: this option has no effect here: {UNUSED[name]}")
         if name not in NAMES:
             raise TypeError(f"unexpected keyword argument {name!r}")
+    if "breaker" in given:
+        check_seconds(given["breaker"])
     options = Options(**{**given, "servers": _servers(given.get("servers"))})
     for name, allowed in _CHECKS.items():
         found = getattr(options, name)
@@ -150,7 +152,6 @@ _OPTIONAL = {"socket_connect_timeout", "dead_retry", "server_max_value_length", 
 def _check_breaker(options: Options) -> None:
     if options.breaker is None:
         return
-    check_seconds(options.breaker)
     if options.dead_retry is not None:
         raise ValueError(
             "dead_retry and breaker: both say how long a server is left alone; keep one"

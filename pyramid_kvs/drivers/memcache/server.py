@@ -94,9 +94,12 @@ class Server:
         The caller keeps it small: a server whose replies nobody reads stops reading.
         """
         breaker = self._breaker
-        if breaker.is_troubled:
+        was_troubled = breaker.is_troubled
+        if was_troubled:
             self._admit()
         connection = self._take(repeatable, spent)
+        if breaker.is_troubled and not was_troubled:
+            self._admit_late(connection)
         try:
             replies = ask(connection, commands)
         except OSError as error:
@@ -116,6 +119,14 @@ class Server:
             self._breaker.admit()
         except KVSUnavailable as error:
             raise NotConnected(str(error)) from None
+
+    def _admit_late(self, connection: Connection) -> None:
+        """Admit a call that waited for its connection while the server failed."""
+        try:
+            self._admit()
+        except BaseException:
+            self._pool.give(connection)
+            raise
 
     def _after_failure(
         self, error: OSError, connection: Connection, repeatable: bool, spent: float

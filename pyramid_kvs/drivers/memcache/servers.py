@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from time import monotonic
@@ -23,6 +24,13 @@ R = TypeVar("R")
 BATCH_COUNT = 1000
 
 
+class Clock(threading.local):
+    """When the operation began that the steps of this thread belong to."""
+
+    #: Of ``time.monotonic()``; 0 if each step is an operation by itself.
+    began = 0.0
+
+
 class Servers:
     """The servers of a driver. Each key belongs to one of them.
 
@@ -35,6 +43,7 @@ class Servers:
         self._buckets = [by_host[host] for host in client.buckets]
         self._only = self._servers[0] if len(self._servers) == 1 else None
         self._rehash = options.rehash
+        self._clock = Clock()
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers)
@@ -46,6 +55,24 @@ class Servers:
     def close(self) -> None:
         for server in self._servers:
             server.close()
+
+    def since(self, began: float, steps: Callable[[], R]) -> R:
+        """Run several steps of one operation, which have one deadline together.
+
+        :param began: when the operation began, of ``time.monotonic()``.
+        """
+        clock = self._clock
+        if clock.began:  # they are part of a larger operation
+            return steps()
+        try:
+            clock.began = began
+            return steps()
+        finally:
+            clock.began = 0.0
+
+    def _spent(self) -> float:
+        """Return the seconds that the operation has already taken."""
+        return monotonic() - self._clock.began if self._clock.began else 0
 
     # -- one key --------------------------------------------------------------------------
 
@@ -65,7 +92,8 @@ class Servers:
         self, full_key: bytes, ask: Callable[[Connection, A], Reply], command: A, repeatable: bool
     ) -> Reply:
         if not self._rehash:
-            return (self._only or self.home(full_key)).call(ask, command, repeatable, 0)
+            server = self._only or self.home(full_key)
+            return server.call(ask, command, repeatable, self._spent())
 
         def call(spent: float) -> Reply:
             return self.server(full_key).call(ask, command, repeatable, spent)
@@ -91,7 +119,7 @@ class Servers:
         def call(spent: float) -> list[tuple[bytes, Reply]]:
             return list(self._ask_each(commands, size, ask, repeatable, spent))
 
-        replies = self._moving(call, True) if self._rehash and repeatable else call(0)
+        replies = self._moving(call, True) if self._rehash and repeatable else call(self._spent())
         for full_key, reply in replies:
             if reply.words[0] == b"SERVER_ERROR":
                 raise self.server(full_key).refusal(reply)
@@ -156,7 +184,7 @@ class Servers:
         :param call: gets the seconds that were spent before.
         """
         now = monotonic()
-        began = began or now
+        began = began or self._clock.began or now
         try:
             return call(now - began)
         except KVSUnavailable as error:
