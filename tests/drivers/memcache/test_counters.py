@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from typing import Any
 
 import pytest
@@ -99,3 +100,61 @@ def test_eight_processes_count_exactly(
     assert [process.exitcode for process in processes] == [0] * 8
     assert kvs.get("counter") == -400
     assert 50 < kvs.ttl_of("counter") <= ttl + 1
+
+
+@pytest.mark.parametrize("start", [2**64, 2**64 + 1, 10**19 * 9, 10**39])
+def test_counting_down_from_beyond_64_bits(kvs: KVS, start: int) -> None:
+    """Memcached cannot count there, and says so at each attempt."""
+    kvs.raw_set("counter", str(start), 100)
+    began = time.monotonic()
+    assert kvs.decr("counter") == start - 1
+    assert kvs.decr("counter") == start - 2
+    assert time.monotonic() - began < 0.5
+
+
+class Text:
+    """A codec of plain strings."""
+
+    name = "text"
+
+    def dumps(self, value: Any) -> str:
+        return str(value)
+
+    def loads(self, data: str | bytes) -> Any:
+        return data if isinstance(data, str) else data.decode()
+
+
+class Raw(Text):
+    """A codec of plain bytes."""
+
+    def dumps(self, value: Any) -> Any:
+        return value.encode()
+
+
+@pytest.mark.parametrize("codec", [Text(), Raw()])
+@pytest.mark.parametrize("ttl", [60, 60.5, None])
+def test_data_that_look_like_a_padded_counter(
+    memcached_server: MemcachedServer, codec: Any, ttl: float | None
+) -> None:
+    """Counters that ``decr`` made shorter end in spaces, but data may end in spaces, too."""
+    kvs = connect(memcached_server, codec=codec, ttl=ttl)
+    kvs.set("key", "12 ")
+    if isinstance(kvs.encode(""), str) and ttl != 60.5:
+        assert stored(memcached_server, b"p::key") == (16, b"12 ")
+    assert kvs.get("key") == "12 "
+    assert kvs.get_many(["key"]) == {"key": "12 "}
+    assert kvs.raw_load("key").data == b"12 "
+    assert kvs.expire("key", 30.5)
+    assert kvs.get("key") == "12 "
+    assert kvs.update("key", lambda old: old + " ") == "12  "
+    assert kvs.delete("key") == "12  "
+
+
+def test_counting_down_leaves_no_space(memcached_server: MemcachedServer) -> None:
+    kvs = connect(memcached_server, codec=Text())
+    kvs.set("key", 10, 60)
+    assert kvs.decr("key") == 9
+    assert kvs.get("key") == "9"
+    kvs.incr("counter", 10)
+    assert kvs.decr("counter") == 9
+    assert kvs.get("counter") == "9"

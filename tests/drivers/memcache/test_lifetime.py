@@ -116,3 +116,43 @@ def test_what_is_over_is_absent(memcached_server: MemcachedServer, kvs: KVS) -> 
     for action, expected in actions.items():
         store(memcached_server, b"p::key", over, 16)
         assert action() == expected
+
+
+def test_a_ttl_never_ends_early(memcached_server: MemcachedServer, kvs: KVS) -> None:
+    """Whenever the server's clock ticks: a value lives for its ttl, and at most 1 s longer."""
+    writes: dict[str, Callable[[str], Any]] = {
+        "set": lambda key: kvs.set(key, 1, 1),
+        "set_many": lambda key: kvs.set_many({key: 1}, 1),
+        "add": lambda key: kvs.add(key, 1, 1),
+        "incr": lambda key: kvs.incr(key, 1, 1),
+        "update": lambda key: kvs.update(key, lambda old: 1, 1),
+        "expire": lambda key: (kvs.set(key, 1, 9), kvs.expire(key, 1)),
+        "renewed": lambda key: (kvs.set(key, 1, 9), kvs.raw_load(key, renew=1)),
+    }
+    ends = {}
+    for step in range(8):
+        for name, write in writes.items():
+            key = f"{name}{step}"
+            ends[key] = time.monotonic() + 1
+            write(key)
+        time.sleep(0.125)
+    early = []
+    while ends:
+        found, now = kvs.get_many(ends), time.monotonic()
+        missing = ends.keys() - found.keys()
+        early += [key for key in missing if now < ends[key]]
+        assert all(now < ends[key] + 1.3 for key in found)
+        for key in missing:
+            del ends[key]
+        time.sleep(0.01)
+    assert early == []
+
+
+@pytest.mark.parametrize("ttl", [30 * DAY - 2, 30 * DAY - 1, 30 * DAY, 30 * DAY + 1])
+def test_a_second_more_does_not_make_a_date(
+    memcached_server: MemcachedServer, kvs: KVS, ttl: int
+) -> None:
+    """Memcached reads more than 30 days as a date, which would be over."""
+    kvs.set("key", 1, ttl)
+    assert ttl <= seconds_left(memcached_server, b"p::key") <= ttl + 3
+    assert ttl - 2 <= kvs.ttl_of("key") <= ttl + 2

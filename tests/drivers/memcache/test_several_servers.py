@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import memcache
 import pytest
 
 from pyramid_kvs.exceptions import KVSNotSupported, KVSUnavailable
-from pyramid_kvs.kvs import KVS
-from tests.servers import MemcachedServer
+from pyramid_kvs.kvs import KVS, Breakers
+from tests.servers import MemcachedServer, wait_until
 
 from .helpers import KEYS, Start, connect, unavailable
 
@@ -98,3 +102,86 @@ def test_flush_is_for_drivers_without_prefix(own_memcached: Start) -> None:
     assert len(kvs.get_many(KEYS)) == len(KEYS)
     everything.flush()
     assert kvs.get_many(KEYS) == {}
+
+
+def keys_by_server(kvs: KVS, servers: list[MemcachedServer]) -> list[list[str]]:
+    """Return for each server the keys that it has."""
+    alone = [connect(server) for server in servers]
+    kvs.set_many({key: key for key in KEYS})
+    return [list(each.get_many(KEYS)) for each in alone]
+
+
+def test_only_the_server_that_hangs_is_left_alone(three: list[MemcachedServer]) -> None:
+    kvs = connect(*three, socket_timeout=0.3)
+    keys = keys_by_server(kvs, three)
+    three[1].pause()
+    assert unavailable(kvs, keys[1][0])
+    began = time.monotonic()
+    for key in keys[1]:
+        with pytest.raises(KVSUnavailable, match="a moment ago; it is left alone for up to 1 s"):
+            kvs.get(key)
+    assert kvs.get_many(keys[0] + keys[2]) == {key: key for key in keys[0] + keys[2]}
+    assert all(kvs.get(key) == key for key in keys[0] + keys[2])
+    assert time.monotonic() - began < 0.3
+    three[1].resume()
+    wait_until(lambda: not unavailable(kvs, keys[1][0]), "the next probe", 1.5)
+
+
+def test_several_servers_share_one_deadline() -> None:
+    """The deadline is that of the call, not of each server. Here each takes 0.6 s."""
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(trickling()) for _ in range(3)]
+        kvs = connect(*urls, socket_timeout=0.4)
+        assert 0.7 < seconds(lambda: kvs.get_many(KEYS)) < 1.1
+        kvs.close()
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    with pytest.raises(KVSUnavailable):
+        call()
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def trickling() -> Iterator[str]:
+    """Answer one command for a key after the other, each after 0.015 s."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection = listener.accept()[0]
+            for _ in range(connection.recv(65536).count(b"mg ")):
+                time.sleep(0.015)
+                connection.sendall(b"EN\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_settings_of_an_application_share_what_they_know(three: list[MemcachedServer]) -> None:
+    """After one driver had to wait, another one does not ask the server that hangs."""
+    first, second = connect(three[0]), connect(*three)
+    breakers = Breakers()
+    for driver in (first, second):
+        driver.share_breakers(breakers)
+    keys = keys_by_server(second, three)
+    three[0].pause()
+    assert unavailable(first, "key")
+    began = time.monotonic()
+    assert unavailable(second, keys[0][0])
+    assert time.monotonic() - began < 0.1
+
+
+def test_dead_retry_is_for_each_failure(own_memcached: Start) -> None:
+    """``breaker`` is for timeouts only: a refused connection costs nothing."""
+    server = own_memcached()
+    patient, eager = connect(server, dead_retry=60), connect(server)
+    server.kill()
+    assert unavailable(patient, "key")
+    assert unavailable(eager, "key")
+    server.start()
+    assert unavailable(patient, "key")
+    assert not unavailable(eager, "key")
