@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -113,10 +114,14 @@ def is_allowed(module: str, target: str) -> bool:
     return part == of_target or HEIGHTS[of_target] < HEIGHTS[part]
 
 
-def python(program: str) -> str:
+def python(program: str, *arguments: str) -> str:
     """Run a program in a fresh interpreter and return what it prints."""
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return result.stdout.strip()
 
@@ -208,6 +213,32 @@ def test_an_application_loads_what_it_uses(
 def test_a_module_of_1_0_can_be_imported_alone(name: str) -> None:
     """Each one in a fresh interpreter: an import may not rely on another one's."""
     assert python(f"import pyramid_kvs.{name}; print('imported')") == "imported"
+
+
+def test_modules_are_imported_on_a_system_without_fork_and_poll() -> None:
+    """On Windows, for example. A driver that cannot work there says so in one line."""
+    program = """
+        import importlib, os, select, sys
+        for name in ("fork", "register_at_fork", "fchmod", "getuid"):
+            delattr(os, name)
+        for name in ("poll", "epoll", "POLLIN", "POLLOUT"):
+            delattr(select, name)
+        import socket  # after the changes, because it imports selectors
+        del socket.AF_UNIX
+        sys.modules["fcntl"] = None
+        failed = {}
+        for name in sys.argv[1:]:
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                failed[name] = str(error)
+        print("\\n".join(sorted({*failed.values()})))
+    """
+    names = [f"pyramid_kvs.{name}".rstrip(".") for name in modules() if part_of(name) != "kinto"]
+    assert python(textwrap.dedent(program), *names).splitlines() == [
+        "the memcache driver needs select.poll, which this system does not have",
+        "the postgresql driver needs select.poll, which this system does not have",
+    ]
 
 
 def test_no_folder_has_too_many_modules() -> None:

@@ -29,4 +29,5 @@ def _copy_mode(path: str, descriptor: int) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
-    os.fchmod(descriptor, stat.S_IMODE(mode))
+    if hasattr(os, "fchmod"):  # Windows has it since Python 3.13
+        os.fchmod(descriptor, stat.S_IMODE(mode))

@@ -11,6 +11,9 @@ from ...exceptions import KVSError
 from ..pool import Pooled
 from .errors import OutOfStep
 
+if not hasattr(select, "poll"):
+    raise ImportError("the memcache driver needs select.poll, which this system does not have")
+
 #: The most that ``memcached -I`` allows for one item.
 LARGEST_ITEM = 1 << 30
 LONGEST_LINE = 4096

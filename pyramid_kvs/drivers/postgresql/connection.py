@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from .statements import Param, Statement
 
+if not hasattr(select, "poll"):
+    raise ImportError("the postgresql driver needs select.poll, which this system does not have")
+
 T = TypeVar("T")
 
 READ, WRITE = int(Wait.R), int(Wait.W)
