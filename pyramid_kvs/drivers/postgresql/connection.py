@@ -23,7 +23,7 @@ from .errors import TIMED_OUT, refusal
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
-    from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
     from .statements import Param, Statement
 
@@ -103,13 +103,10 @@ class Connection(Pooled, psycopg.Connection[Any]):
         """Prepare statements again, because the server does not have them any more."""
         self._statements.clear()
 
-    def cancel_statement(self) -> None:
-        """Cancel on the server what it still runs for a call that was given up."""
-        if CAN_CANCEL and self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-            with suppress(psycopg.Error):
-                request = self.pgconn.cancel_conn()
-                request.start()
-                _finish(generators.cancel(request), monotonic() + CANCEL_TIMEOUT)
+    def cancel_request(self) -> PGcancelConn | None:
+        """Return the request that cancels what the server still runs, or ``None``."""
+        is_running = self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE
+        return self.pgconn.cancel_conn() if CAN_CANCEL and is_running else None
 
     def wait(self, gen: PQGen[T], *_: Any, **__: Any) -> T:
         """Run one of psycopg's generators until it ends.
@@ -141,6 +138,14 @@ def connect(conninfo: str, deadline: float) -> Connection:
     :raises psycopg.OperationalError: the server does not accept it before the deadline.
     """
     return Connection(_finish(generators.connect(conninfo), deadline))
+
+
+def cancel(request: PGcancelConn | None) -> None:
+    """Cancel on the server the statement of a call that was given up."""
+    if request is not None:
+        with suppress(psycopg.Error):
+            request.start()
+            _finish(generators.cancel(request), monotonic() + CANCEL_TIMEOUT)
 
 
 def _finish(gen: PQGenConn[T], deadline: float) -> T:

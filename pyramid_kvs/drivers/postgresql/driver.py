@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import KVSError
-from ...kvs import DONE, KVS, Data, Stored, Swap, SwapRequest, decode_key, key_pattern
+from ...kvs import DONE, KVS, Breakers, Data, Stored, Swap, SwapRequest, decode_key, key_pattern
 from .client import Client
 from .columns import (
     BOOL,
@@ -60,6 +60,9 @@ class PostgresqlKVS(KVS):
         client = Client(options)
         self._expired = ExpiredRows(client, self._statements["purge"])
         return client
+
+    def share_breakers(self, breakers: Breakers) -> None:
+        self._client.share_breakers(breakers)
 
     # -- one key --------------------------------------------------------------------------
 

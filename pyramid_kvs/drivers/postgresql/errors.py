@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import psycopg.errors
@@ -18,15 +19,32 @@ TIMED_OUT = psycopg.errors.ConnectionTimeout
 LOST_STATEMENT = {"26000", "42P05"}
 ROLLED_BACK = {"40001", "40P01"}
 READ_ONLY = "25006"
+NOT_SUPPORTED = "0A000"
 BROKEN = {"57P01", "57P02", "57P05"}
 UNAVAILABLE_CLASSES = {"08", "28", "40", "53", "57", "58"}
+#: The reasons of states that pass by themselves. An empty one is not worth more than the state.
 UNAVAILABLE = {
+    "25P03": "",
+    "25P04": "the statement took longer than transaction_timeout",
+    "55000": "",
+    "55006": "",
+    "55P03": "a lock was held longer than lock_timeout",
     READ_ONLY: "it is read-only, as a standby is",
     "53300": "it has too many connections",
     "57014": "the statement took longer than statement_timeout",
     "57P01": "it is shutting down, or an administrator ended the connection",
     "57P03": "it is starting up or shutting down",
 }
+#: What poolers say without a state of their own while their server is down or they are full.
+PASSING = re.compile(
+    r"login failed|(cannot|could not|failed to|unable to) (connect|acquire|get|obtain)"
+    r"|no more connections|(too many|max(imum)?) (client )?(connection|client)s?|max_client_conn"
+    r"|connections?\b.* (closed|lost|reset|refused|terminated|unavailable|exhausted)"
+    r"|timed.?out|timeout|crashed|shutting down|starting up|not available|unavailable",
+    re.IGNORECASE,
+)
+#: An internal error, which is the state of such messages.
+INTERNAL = "XX000"
 REFUSED = {
     "3F000": "the schema of table {table!r} does not exist",
     "42P01": "table {table!r} does not exist: run 'pkvs migrate' with the application's ini file",
@@ -63,11 +81,8 @@ def _string(message: bytes) -> str:
 
 
 def may_lead_elsewhere(error: psycopg.Error) -> bool:
-    """Return whether the other connections may be as useless as the one with this error.
-
-    After a failover they lead to the former primary. A new one may find the present primary.
-    """
-    return is_broken(error) or isinstance(error, TIMED_OUT) or error.sqlstate == READ_ONLY
+    """Return whether the connection, and the others of the pool, may be useless from now on."""
+    return is_broken(error) or error.sqlstate == READ_ONLY
 
 
 def is_broken(error: psycopg.Error) -> bool:
@@ -84,10 +99,17 @@ def as_kvs_error(error: psycopg.Error, table: str) -> KVSError:
         return KVSUnavailable("PostgreSQL did not answer within statement_timeout")
     if state is None:
         return KVSUnavailable("the connection to PostgreSQL broke")
-    if state in UNAVAILABLE or state[:2] in UNAVAILABLE_CLASSES:
-        reason = UNAVAILABLE.get(state, f"{type(error).__name__}, SQLSTATE {state}")
+    if _passes(error, state):
+        reason = UNAVAILABLE.get(state) or f"{type(error).__name__}, SQLSTATE {state}"
         return KVSUnavailable(f"PostgreSQL refuses for now: {reason}")
     if state == "54000":
         return ValueTooLarge("PostgreSQL cannot store a value of this size")
     reason = REFUSED.get(state, f"{type(error).__name__}, SQLSTATE {state}")
     return KVSError(f"PostgreSQL refuses: {reason.format(table=table)}")
+
+
+def _passes(error: psycopg.Error, state: str) -> bool:
+    """Return whether the server refuses for now, rather than for good."""
+    if state == INTERNAL:
+        return bool(PASSING.search(str(error)))
+    return state in UNAVAILABLE or state[:2] in UNAVAILABLE_CLASSES

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ...kvs import breaker
 from ...messages import unknown_name
 from ..options import COUNT_OR_ANY, POSITIVE, SECONDS, Check
 
@@ -23,6 +24,7 @@ class Options(NamedTuple):
     table: str = "kvs"
     unlogged: bool = False
     prepare: bool | str = "auto"
+    breaker: float = breaker.SECONDS
 
 
 def read_options(kwargs: Mapping[str, Any]) -> Options:
@@ -32,13 +34,20 @@ def read_options(kwargs: Mapping[str, Any]) -> Options:
     :raises ValueError: a value that is not allowed.
     """
     for name, value in kwargs.items():
-        if name not in CHECKS:
-            raise TypeError(unknown_name("key", name, sorted(CHECKS)))
-        is_allowed, allowed = CHECKS[name]
-        if not is_allowed(value):
-            found = "a value that is not shown" if name == "url" else repr(value)
-            raise ValueError(f"{name}: found {found}, expected {allowed}")
+        if name == "breaker":
+            breaker.check_seconds(value)
+        else:
+            _check(name, value)
     return Options(**kwargs)
+
+
+def _check(name: str, value: Any) -> None:
+    if name not in CHECKS:
+        raise TypeError(unknown_name("key", name, sorted(Options._fields)))
+    is_allowed, allowed = CHECKS[name]
+    if not is_allowed(value):
+        found = "a value that is not shown" if name == "url" else repr(value)
+        raise ValueError(f"{name}: found {found}, expected {allowed}")
 
 
 def _is_seconds_or_never(value: Any) -> bool:

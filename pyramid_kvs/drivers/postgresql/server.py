@@ -26,6 +26,16 @@ UNREADABLE = (
 #: RDS Proxy: "currently doesn't support command-line options".
 REFUSES_OPTIONS = re.compile(r"option|startup parameter", re.IGNORECASE)
 
+#: Reasons to refuse a connection that are not its options.
+UNRELATED = re.compile(
+    r"password|authentication|too many|remaining connection|starting up|shutting down|recovery"
+    r"|does not exist|not found|refused|unreachable|no such file|SSL|certificate",
+    re.IGNORECASE,
+)
+
+DEFAULT_HOST = "the default host"
+DEFAULT_PORT = "5432"
+
 #: The parameters that can be lists.
 ADDRESS: tuple[str, ...] = ("host", "hostaddr", "port")
 
@@ -46,6 +56,12 @@ class Server:
         self._options = " ".join(f"-c {name}={value}" for name, value in options.items())
         self._takes_options = bool(options)
 
+    def __str__(self) -> str:
+        """Return the hosts and ports, without the rest of the URL."""
+        hosts = _each_host(self._params)
+        places = ({**host, "port": host.get("port") or DEFAULT_PORT} for host in hosts)
+        return ",".join(map(_place, places))
+
     def connect(self, deadline: float) -> Connection:
         """Open a connection to the first address that accepts one.
 
@@ -53,18 +69,38 @@ class Server:
         """
         deadline = min(deadline, monotonic() + self._connect_timeout)
         try:
-            return self._connect(deadline)
+            return self._connect(deadline, self._takes_options)
         except psycopg.OperationalError as error:
-            if not self._takes_options or not REFUSES_OPTIONS.search(str(error)):
+            is_related = not isinstance(error, TIMED_OUT) and not UNRELATED.search(str(error))
+            if not self._takes_options or not is_related:
                 raise
-        connection = self._connect(deadline, takes_options=False)
+            return self._connect_without_options(deadline, error)
+
+    def _connect_without_options(
+        self, deadline: float, error: psycopg.OperationalError
+    ) -> Connection:
+        """Open a connection that was refused, maybe because of its options.
+
+        Words that are not known are believed if they come again.
+        """
+        try:
+            connection = self._connect(deadline, takes_options=False)
+        except psycopg.OperationalError:
+            raise error from None
+        if not REFUSES_OPTIONS.search(str(error)):
+            try:
+                with_options = self._connect(deadline, takes_options=True)
+            except psycopg.OperationalError as again:
+                self._takes_options = str(again) != str(error)
+                return connection
+            connection.close()
+            return with_options
         self._takes_options = False
         return connection
 
-    def _connect(self, deadline: float, takes_options: bool | None = None) -> Connection:
+    def _connect(self, deadline: float, takes_options: bool) -> Connection:
         failures: list[psycopg.OperationalError] = []
         attempts = _attempts(self._params, failures)
-        takes_options = self._takes_options if takes_options is None else takes_options
         for number, params in enumerate(attempts):
             left = max(0.0, deadline - monotonic())
             until = monotonic() + left / (len(attempts) - number)
@@ -76,6 +112,7 @@ class Server:
 
     def _conninfo(self, params: Params, takes_options: bool) -> str:
         params.setdefault("fallback_application_name", "pyramid_kvs")
+        params["client_encoding"] = "UTF8"  # of the SQL, whatever the database has
         params.setdefault("keepalives_idle", "60")  # some firewalls forget silent connections
         if takes_options:
             # The last value wins, so that the URL's options come after ours.
@@ -86,18 +123,23 @@ class Server:
 
 def _described(error: psycopg.OperationalError, params: Params) -> psycopg.OperationalError:
     """Return the error in one line, with the address. psycopg 3.1 leaves it out."""
-    host = params.get("hostaddr") or params.get("host") or "the default host"
-    address = f"{host}:{params['port']}" if params.get("port") else host
+    host, address = params.get("hostaddr") or params.get("host") or DEFAULT_HOST, _place(params)
     if isinstance(error, TIMED_OUT):
         return TIMED_OUT(f"{address} does not answer")
     reason = " ".join(str(error).removeprefix("connection failed: ").split())
     return psycopg.OperationalError(reason if host in reason else f"{address}: {reason}")
 
 
+def _place(params: Params) -> str:
+    host = params.get("hostaddr") or params.get("host") or DEFAULT_HOST
+    return f"{host}:{params['port']}" if params.get("port") else host
+
+
 def _all_of(failures: list[psycopg.OperationalError]) -> psycopg.OperationalError:
-    if len(failures) == 1:
-        return failures[0]
-    return psycopg.OperationalError("; ".join(dict.fromkeys(map(str, failures))))
+    """Return the error for all addresses, which is a timeout if one of them is."""
+    is_timeout = any(isinstance(failure, TIMED_OUT) for failure in failures)
+    kind = TIMED_OUT if is_timeout else psycopg.OperationalError
+    return kind("; ".join(dict.fromkeys(map(str, failures))))
 
 
 # -- the URL ---------------------------------------------------------------------------------
@@ -166,7 +208,7 @@ def _each_address(params: Params, failures: list[psycopg.OperationalError]) -> l
     if not host or "hostaddr" in params or host[0] in "/@" or _is_address(host):
         return [params]
     try:
-        found = resolver.addresses(host, params.get("port") or "5432")
+        found = resolver.addresses(host, params.get("port") or DEFAULT_PORT)
     except OSError as error:
         failures.append(psycopg.OperationalError(str(error)))
         return []

@@ -25,6 +25,7 @@ def test_defaults() -> None:
         table="kvs",
         unlogged=False,
         prepare="auto",
+        breaker=1.0,
     )
 
 
@@ -56,6 +57,10 @@ def test_unknown_key_names_the_closest() -> None:
         ("table", None),
         ("unlogged", 1),
         ("prepare", "yes"),
+        ("breaker", -1),
+        ("breaker", True),
+        ("breaker", "1"),
+        ("breaker", float("nan")),
         ("url", None),
     ],
 )

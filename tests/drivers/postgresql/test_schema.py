@@ -105,3 +105,23 @@ def test_unlogged(make: Make, postgres_server: PostgresServer) -> None:
     driver.initialize_schema()
     kinds = "SELECT relname, relpersistence FROM pg_class WHERE relname IN ('kvs', 'kvs_version')"
     assert dict(postgres_server.execute(kinds)) == {"kvs": "u", "kvs_version": "p"}
+
+
+def test_a_table_name_in_a_database_with_another_encoding(
+    make: Make, postgres_server: PostgresServer
+) -> None:
+    """The names are what other programs see, too."""
+    postgres_server.execute(
+        "CREATE DATABASE latin ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    driver = make(postgres_server, url=postgres_server.url_of("latin"), table="clés")
+    try:
+        driver.initialize_schema()
+        driver.set("é", "é")
+        assert driver.get("é") == "é"
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+        found = postgres_server.execute(tables, dbname="latin")
+        assert found == [("clés",), ("clés_version",)]
+    finally:
+        driver.close()
+        postgres_server.execute("DROP DATABASE latin WITH (FORCE)", dbname="postgres")
