@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
@@ -11,6 +12,10 @@ import pytest
 
 from tests import servers
 from tests.servers import MemcachedServer, PostgresServer, RedisServer, Server
+
+# Pyramid imports pkg_resources, which warns with setuptools 80 and 81. Some tests compare what a
+# program prints.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated:UserWarning")
 
 LIBRARIES = ("pyramid", "redis", "python-memcached", "psycopg", "kinto")
 S = TypeVar("S", bound=Server)

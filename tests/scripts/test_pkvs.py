@@ -15,7 +15,6 @@ import pytest
 
 from pyramid_kvs.scripts import pkvs
 from pyramid_kvs.stores import server_of
-from tests.scripts.environment import QUIET
 from tests.servers import PostgresServer, RedisServer, free_port
 
 APPLICATION = """
@@ -157,9 +156,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_console_script(write: Write) -> None:
     """The script that pip installs ends with the exit status, and without a traceback."""
     script = Path(sys.executable).with_name("pkvs")
-    done = subprocess.run(
-        [script, "ping", "x.ini"], env=QUIET, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([script, "ping", "x.ini"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "pkvs: x.ini: no such file\n")
 
 

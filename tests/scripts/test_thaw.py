@@ -13,7 +13,6 @@ import pytest
 
 from pyramid_kvs import storable
 from pyramid_kvs.scripts import pkvs
-from tests.scripts.environment import QUIET
 
 VALUE = {"user": "Zoë", "raw": b"\xff", "numbers": [1, -2, None]}
 
@@ -75,7 +74,6 @@ def test_thaw_into_a_closed_pipe(tmp_path: Path) -> None:
     os.close(read)
     done = subprocess.run(
         [sys.executable, "-m", "pyramid_kvs.scripts.pkvs", "thaw", str(path)],
-        env=QUIET,
         stdout=write,
         stderr=subprocess.PIPE,
         check=False,
