@@ -106,17 +106,19 @@ class Pool(Generic[C]):
             self._serve(process)
         return connection
 
-    def replace(self, connection: C) -> C:
+    def replace(self, connection: C, connect: Callable[[float], C] | None = None) -> C:
         """Close an idle connection that turned out dead, and return a new one in its place.
 
         The other connections that have been idle for as long are closed too.
+
+        :param connect: opens the new connection, if it is not to be opened as others are.
         """
         self.close_unused_since(connection.used_at)
         opening = Opening()
         with connection.home.lock:
             connection.home.count(opening)
             self._discard(connection)
-        return self._open(opening, connection.taken_at)
+        return self._open(opening, connection.taken_at, connect)
 
     def give(self, connection: C) -> None:
         """Take back a connection after the whole reply to its last command was read."""
@@ -176,10 +178,12 @@ class Pool(Generic[C]):
                 return connection
             self._discard(connection)
 
-    def _open(self, opening: Opening, began: float) -> C:
+    def _open(
+        self, opening: Opening, began: float, connect: Callable[[float], C] | None = None
+    ) -> C:
         process = opening.home
         try:
-            connection = self._connect(began)
+            connection = (connect or self._connect)(began)
             connection.taken_at = began
             with process.lock:
                 connection.usable_until = min(opening.usable_until, began + self._recycle)

@@ -31,7 +31,7 @@ def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> by
     return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
 
 
-# The commonest commands, ready to be filled in: a fifth of the time that pack() takes.
+# The most frequent commands, ready to be filled in: a fifth of the time that pack() takes.
 GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 GETEX_PX = b"*4\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 SET_PX = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
@@ -60,7 +60,7 @@ def sends(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield group
 
 
-# A Lua number holds 53 bits: beyond them the exact count is what stands at the key.
+# A Lua number holds 53 bits. Beyond them, the exact count is the value at the key.
 INCR = Script("""
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < 0 then
@@ -72,8 +72,8 @@ end
 return count
 """)
 
-# ARGV: '1' for data ('' removes), milliseconds ('' for ever), data, what must stand there (left
-# out: nothing may).
+# ARGV: '1' for data ('' removes), milliseconds ('' for no expiry), data, and the expected value
+# (left out if the key must be absent).
 SWAP = Script("""
 local current = redis.call('GET', KEYS[1])
 if current ~= (ARGV[4] or false) then

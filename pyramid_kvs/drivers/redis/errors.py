@@ -1,4 +1,4 @@
-"""redis-py's errors as ours."""
+"""The one place that knows what the errors of redis-py, of redis and of proxies mean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
     ClusterDownError,
+    MovedError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
@@ -16,40 +18,94 @@ from redis.exceptions import (
 
 from ...exceptions import KVSError, KVSNotSupported, KVSUnavailable
 
+#: How redis before 7.0 wraps the error of a command inside a script.
+_IN_SCRIPT = re.compile(
+    r"(?:ERR )?Error running script \(call to \w+\): (?:@\w+: *\d+: *)+-?(?P<said>.*)",
+    re.DOTALL,
+)
+#: What quotes the key or the script, after what the server says.
+_DETAILS = re.compile(r", with args|\.? *script: ")
+
 _FOR_NOW = re.compile(
-    r"\b(READONLY|LOADING|BUSY|MASTERDOWN|OOM|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|CLUSTERDOWN"
-    r"|TRYAGAIN)\b|max number of clients"
+    r"(?:READONLY|LOADING|BUSY|MASTERDOWN|OOM|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|CLUSTERDOWN"
+    r"|TRYAGAIN)\b"
+    r"|max number of clients"
+)
+#: What twemproxy, Envoy, Predixy and Codis say if the server behind them is down.
+_OF_PROXIES = re.compile(
+    r"connection (?:refused|timed out|reset)|operation timed out|host is down|broken pipe"
+    r"|no route to host|network is unreachable|upstream|no server connection"
+    r"|server connection close|backend conn|server .*(?:ejected|not available)",
+    re.IGNORECASE,
 )
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-_OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK")
+_OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
 _NO_NUMBER = re.compile(r"not an integer or out of range")
+
+#: The modes of servers that the driver does not speak to, and the URL for each.
+_OTHER_MODES = {
+    b"cluster": "is a node of a cluster, which needs a URL with redis+cluster://",
+    b"sentinel": "is a sentinel, which needs a URL with redis+sentinel://",
+}
+
+
+def wrong_mode(mode: bytes, server: str) -> KVSError | None:
+    """Return the error for a server in a mode that the driver does not support."""
+    what = _OTHER_MODES.get(mode)
+    return None if what is None else KVSNotSupported(f"{server} {what}")
+
+
+def as_kvs_error(error: Exception, server: str) -> KVSError:
+    """Return the package's error for redis-py's. Its message says what the server said.
+
+    :param server: as messages name it, for example ``redis at 10.0.0.1:6379``.
+    """
+    reason = _reason(error)
+    if not isinstance(error, ResponseError) or is_for_now(error):
+        return KVSUnavailable(f"{server}: {reason}")
+    if "unknown command" in reason:
+        error.args = (reason,)  # the rest quotes the key
+        return KVSNotSupported(f"{server}: {reason}; the driver needs Redis 6.2 or newer")
+    if _is_of_clusters(error, reason):
+        return KVSNotSupported(f"{server} {_OTHER_MODES[b'cluster']}")
+    if _NO_NUMBER.search(reason):
+        return KVSError(f"{server}: the count is not an integer, or too large")
+    return KVSError(f"{server}: {reason}")
+
+
+def is_for_now(error: ResponseError) -> bool:
+    """Return whether the server, or a proxy in front of it, refuses for now."""
+    if isinstance(error, _REFUSED_FOR_NOW):
+        return True
+    reason = _reason(error)
+    return bool(_FOR_NOW.match(reason) or _OF_PROXIES.search(reason))
+
+
+def spoils_connection(error: ResponseError) -> bool:
+    """Return whether to connect again: to the new master, or since the server hung up."""
+    reason = _reason(error)
+    return (
+        isinstance(error, ReadOnlyError)
+        or reason.startswith("READONLY")
+        or "Protocol error" in reason
+        or bool(_OF_PROXIES.search(reason))
+    )
+
+
+def is_unknown_script(error: BaseException | None) -> bool:
+    """Return whether the server does not know the hash of a script."""
+    return isinstance(error, NoScriptError)
+
+
+def _is_of_clusters(error: ResponseError, reason: str) -> bool:
+    is_known = isinstance(error, (AskError, MovedError, ClusterCrossSlotError))
+    return is_known or bool(_OF_CLUSTERS.match(reason))
 
 
 def _reason(error: Exception) -> str:
     """Return what the server said, without keys and values."""
-    return re.split(r", with args|\.? *script: ", str(error), maxsplit=1)[0]
-
-
-def as_kvs_error(error: Exception, server: str) -> KVSError:
-    """Return our error for redis-py's; its message says what the server said."""
-    reason = _reason(error)
-    message = f"redis at {server}: {reason}"
-    if "unknown command" in reason:
-        error.args = (reason,)  # the rest quotes the key
-        return KVSNotSupported(f"{message}; the driver needs Redis 6.2 or newer")
-    if isinstance(error, (AskError, ClusterCrossSlotError)) or _OF_CLUSTERS.match(reason):
-        return KVSNotSupported(
-            f"redis at {server} is a node of a cluster, which the driver cannot follow"
-        )
-    if not isinstance(error, ResponseError) or isinstance(error, _REFUSED_FOR_NOW):
-        return KVSUnavailable(message)
-    if _FOR_NOW.search(reason):
-        return KVSUnavailable(message)
-    if _NO_NUMBER.search(reason):
-        return KVSError(f"redis at {server}: the count is no whole number, or too large")
-    return KVSError(message)
-
-
-def spoils_connection(error: ResponseError) -> bool:
-    """Return whether to connect anew: to the new master, or since the server hung up."""
-    return isinstance(error, ReadOnlyError) or "Protocol error" in str(error)
+    text = str(error)
+    inside = _IN_SCRIPT.match(text)
+    if inside is not None:
+        return inside["said"]
+    return _DETAILS.split(text, maxsplit=1)[0]

@@ -1,0 +1,185 @@
+"""What ``kvs_kwargs`` may contain: options that cannot serve are refused at the start."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from threading import TIMEOUT_MAX
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import redis
+from redis.retry import Retry
+
+from ...kvs.breaker import SECONDS, check_seconds
+from ..options import PoolOptions, take_pool_options
+
+RETRY_OPTIONS = {"retry", "retry_on_error", "retry_on_timeout"}
+
+#: The options of the driver, which redis-py does not have.
+NAMES = frozenset({"url", "breaker", *PoolOptions._fields})
+
+#: Options of redis-py that the driver would not obey, and why not.
+_WITHOUT_EFFECT = {
+    "single_connection_client": "the driver has its own pool",
+    "cache": "the driver does not use the commands of redis-py, which keep the cache",
+    "cache_config": "the driver does not use the commands of redis-py, which keep the cache",
+    "event_dispatcher": "the driver does not use the pool of redis-py, which sends the events",
+    "maint_notifications_config": "they act on the pool of redis-py, which the driver does not use",
+    "oss_cluster_maint_notifications_handler": "the driver does not support a cluster",
+}
+_PLACES = ("host", "port", "unix_socket_path")
+_IN_URLS = (*_PLACES, "db", "username", "password")
+_FOR_TCP = ("host", "port", "socket_keepalive", "socket_keepalive_options", "ssl")
+
+
+class DriverOptions(NamedTuple):
+    """The options that redis-py does not have."""
+
+    pool_timeout: float | None
+    max_backlog: int
+    breaker: float
+
+    @classmethod
+    def take(cls, kwargs: dict[str, Any]) -> DriverOptions:
+        """Remove the options from ``kvs_kwargs`` and return them.
+
+        :raises ValueError: a value that is not allowed.
+        """
+        breaker = check_seconds(kwargs.pop("breaker", SECONDS))
+        is_set = "pool_timeout" in kwargs
+        waiting = take_pool_options(kwargs)
+        return cls(waiting.pool_timeout if is_set else None, waiting.max_backlog, breaker)
+
+
+class Options(NamedTuple):
+    """What the transport has to know."""
+
+    #: Seconds that a call may take once it has a connection.
+    limit: float
+    max_connections: int
+    pool_timeout: float
+    max_backlog: int
+    #: Seconds for which a server is left alone after a timeout.
+    breaker: float
+    #: Seconds after which an idle connection is checked. 0 means never.
+    health_check_interval: float
+    #: redis-py's policy for calls that can be sent again.
+    retry: Any
+
+    @classmethod
+    def of(cls, pool: Any, sample: Any, given: DriverOptions, retries: bool) -> Options:
+        """Return the options that a pool of redis-py and ``kvs_kwargs`` describe.
+
+        :param sample: one of the pool's connections.
+        :param retries: whether ``kvs_kwargs`` say how to retry.
+        """
+        timeouts = (sample.socket_connect_timeout, sample.socket_timeout)
+        return cls(
+            limit=math.inf if None in timeouts else sum(timeouts),
+            max_connections=pool.max_connections,
+            pool_timeout=_pool_timeout(pool, given),
+            max_backlog=given.max_backlog,
+            breaker=given.breaker,
+            health_check_interval=sample.health_check_interval or 0,
+            retry=sample.retry if retries else None,
+        )
+
+
+def _pool_timeout(pool: Any, given: DriverOptions) -> float:
+    if given.pool_timeout is not None:
+        return given.pool_timeout
+    if isinstance(pool, redis.BlockingConnectionPool):
+        return TIMEOUT_MAX if pool.timeout is None else float(pool.timeout)
+    return PoolOptions().pool_timeout
+
+
+# -- refusals --------------------------------------------------------------------------------
+
+
+def check_arguments(kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``redis.Redis`` that would have no effect, and a URL with a mistake.
+
+    :raises ValueError: a value that cannot serve; or ``TypeError``.
+    """
+    given = {name: value for name, value in kwargs.items() if value not in (None, False)}
+    url = kwargs.get("url")
+    if url is not None:
+        _check_url(url)
+    for name, why in _WITHOUT_EFFECT.items():
+        if name in given or (url is not None and name in _query(url)):
+            raise TypeError(f"{name!r} is not supported: {why}")
+    _check_combinations(given)
+
+
+def _check_combinations(given: Mapping[str, Any]) -> None:
+    if "connection_pool" in given:
+        if getattr(given["connection_pool"], "cache", None) is not None:
+            raise TypeError(f"'connection_pool' has a cache: {_WITHOUT_EFFECT['cache']}")
+        _exclude("connection_pool", given.keys() - {"connection_pool"})
+    elif "url" in given:
+        named: dict[str, Any] = redis.connection.parse_url(given["url"])  # type: ignore[no-untyped-call]
+        _exclude("url", [n for n in _PLACES if n in given])
+        _exclude("url", [n for n in _IN_URLS if n in given and n in named])
+    elif "unix_socket_path" in given:
+        tls = [name for name in given if name.startswith("ssl_")]
+        _exclude("unix_socket_path", [*(name for name in _FOR_TCP if name in given), *tls])
+    elif not given.get("ssl"):
+        for name in given:
+            if name.startswith("ssl_"):
+                raise TypeError(f"{name!r} has no effect without 'ssl': true")
+
+
+def _exclude(name: str, others: Iterable[str]) -> None:
+    for other in sorted(others):
+        raise TypeError(f"{name!r} and {other!r} exclude each other")
+
+
+def _query(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query))
+
+
+def _check_url(url: Any) -> None:
+    if not isinstance(url, str):
+        raise TypeError(f"url is {url!r}, expected a string such as 'redis://localhost:6379/0'")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018
+    except ValueError:
+        # its message may quote a piece of the password
+        raise ValueError(
+            "url: cannot be read; special characters in a password are percent-encoded"
+        ) from None
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        # redis-py would use database 0
+        raise ValueError("url: the number of the database comes after the port, such as /0")
+
+
+def check_connection(options: Mapping[str, Any]) -> None:
+    """Refuse values of ``connection_kwargs`` that redis-py only notices when it connects."""
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        timeout = options.get(name)
+        if timeout is not None and not (_is_number(timeout) and timeout > 0):
+            raise ValueError(f"{name} is {timeout!r}, expected seconds above 0, or null")
+    _check_integer("port", options.get("port", 6379), 1, 65535)
+    _check_integer("db", options.get("db") or 0, 0, 2**31)
+    host = options.get("host", "")
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r}, expected a string")
+    host.encode("idna")
+    if not isinstance(options.get("retry"), (Retry, type(None))):
+        raise TypeError("retry is expected to be a redis.retry.Retry")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_integer(name: str, value: Any, least: int, most: int) -> None:
+    try:
+        fits = not isinstance(value, (bool, float)) and least <= int(value) <= most
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {value!r}, expected an integer from {least} to {most}")

@@ -1,0 +1,290 @@
+"""One exchange with redis: take a connection, ask, give it back; and what to do if that fails."""
+
+from __future__ import annotations
+
+from os import getpid
+from time import monotonic
+from typing import Any, NoReturn
+
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as NoReply
+
+from ...exceptions import KVSError, ValueTooLarge
+from ...kvs import Breaker, Breakers
+from ..pool import Pool
+from . import errors
+from .commands import pack
+from .connection import RedisConnection, Reply, open_connection
+from .deadline import Deadline, OutOfTime, until
+from .options import Options
+
+#: A connection that was idle for longer, in seconds, is checked before it is used.
+IDLE = 0.1
+
+#: After so many seconds without traffic a firewall may have forgotten a connection.
+LONG_IDLE = 1.0
+
+#: How long a server has to show that it answers, after a long idle connection was silent.
+SIGN_OF_LIFE = 0.08
+
+#: How long a health check waits. A call has time left to connect again.
+HEALTH_CHECK = 0.25
+
+#: The setting for the longest value, its lowest and its default value.
+BULK_LIMIT = b"proto-max-bulk-len"
+LEAST_BULK_LIMIT = 2**20
+USUAL_BULK_LIMIT = 2**29
+
+
+class Transport:
+    """The connections to one server.
+
+    :param connections: makes redis-py's connections, not connected.
+    """
+
+    def __init__(self, connections: Any, options: Options) -> None:
+        self._connections = connections
+        self._options = options
+        self.breaker = Breaker(f"redis at {connections.server}", options.breaker)
+        self.pool = Pool(
+            self._open,
+            options.max_connections,
+            timeout=options.pool_timeout,
+            backlog=options.max_backlog,
+        )
+        #: The process in which a connection has shown the mode of the server.
+        self._mode_known_in = 0
+
+    @property
+    def server(self) -> str:
+        """The server as messages name it."""
+        return self.breaker.server
+
+    def share_breakers(self, breakers: Breakers) -> None:
+        self.breaker = breakers.get(self.breaker.server, self.breaker.seconds)
+
+    def close(self) -> None:
+        self.pool.close()
+
+    def call(self, packed: bytes, repeatable: bool = False, count: int = 0) -> Reply:
+        """Send packed commands and return the reply; strings are bytes.
+
+        :param repeatable: they may run twice, so they are sent again if an idle connection was
+            dead.
+        :param count: return a list of as many replies. All are read before an error is raised.
+        :raises KVSUnavailable: no reply, or a refusal for now.
+        :raises KVSError: another refusal.
+        """
+        breaker = self.breaker
+        if breaker.is_troubled:
+            breaker.admit()
+        pool, connection = self.pool, None
+        try:
+            connection = pool.take()
+            if connection.taken_at - connection.used_at >= IDLE:
+                connection = self._checked(connection)
+            reply = connection.ask(packed, count)
+        except BaseException as error:  # noqa: BLE001 - a reply may still be under way
+            return self._after_failure(error, connection, packed, repeatable, count)
+        # Not in the try: if it was given and then dropped, a connection would have two users.
+        pool.give(connection)
+        if breaker.is_troubled:
+            breaker.answered()
+        return reply
+
+    # -- connections ----------------------------------------------------------------------
+
+    def _open(self, began: float) -> RedisConnection:
+        try:
+            return self._connect(Deadline(began + self._options.limit))
+        except NoReply:
+            self.breaker.timed_out()
+            raise
+        except (RedisError, OSError):
+            self.breaker.failed()
+            raise
+
+    def _connect(self, deadline: Deadline) -> RedisConnection:
+        connection = open_connection(self._connections.make(), deadline, self._options.limit)
+        if self._mode_known_in == getpid():
+            return connection
+        try:
+            mode = connection.mode(deadline)
+        except ResponseError:  # a user or a proxy that may not ask
+            mode = b""
+        except NoConnection:  # a proxy that hangs up at a command that it does not know
+            connection.close()
+            mode, connection = b"", self._connect_without_asking(deadline)
+        except BaseException:
+            connection.close()
+            raise
+        return self._accepted(connection, mode)
+
+    def _connect_without_asking(self, deadline: Deadline) -> RedisConnection:
+        return open_connection(self._connections.make(), deadline, self._options.limit)
+
+    def _accepted(self, connection: RedisConnection, mode: bytes) -> RedisConnection:
+        refusal = errors.wrong_mode(mode, self.server)
+        if refusal is not None:
+            connection.close()
+            raise refusal
+        self._mode_known_in = getpid()
+        return connection
+
+    def _checked(self, connection: RedisConnection) -> RedisConnection:
+        """Return the idle connection, or a new one if it is dead."""
+        idle = connection.taken_at - connection.used_at
+        interval = self._options.health_check_interval
+        is_alive = connection.is_alive()
+        if is_alive and interval and idle >= interval:
+            end = min(connection.taken_at + self._options.limit, monotonic() + HEALTH_CHECK)
+            is_alive = connection.answers(Deadline(end))
+        if is_alive:
+            return connection
+        try:
+            return self.pool.replace(connection)
+        except (RedisError, OSError) as error:
+            raise errors.as_kvs_error(error, self.server) from error
+
+    # -- failures -------------------------------------------------------------------------
+
+    def _after_failure(
+        self,
+        error: BaseException,
+        connection: RedisConnection | None,
+        packed: bytes,
+        repeatable: bool,
+        count: int,
+    ) -> Reply:
+        """Return the reply to a call that failed once, if it can be sent again, or raise.
+
+        :param connection: ``None`` if none could be opened. redis-py has tried that again by then.
+        """
+        if connection is None:
+            self._raise(error, packed)
+        began = connection.taken_at
+        try:
+            return self._ask(self._another(connection, error, repeatable), packed, count)
+        except (RedisError, OSError) as last:
+            if not repeatable or self._options.retry is None:
+                self._raise(last, packed)
+            return self._retry(last, began, packed, count)
+
+    def _another(
+        self, connection: RedisConnection, error: BaseException, repeatable: bool
+    ) -> RedisConnection:
+        """Return a connection on which the call can be sent again, or raise the error."""
+        idle = 0 if connection.is_new else connection.taken_at - connection.used_at
+        another = None
+        if isinstance(error, NoReply):
+            another = self._sign_of_life(connection) if idle > LONG_IDLE else None
+        elif isinstance(error, NoConnection) and not connection.is_new:
+            if repeatable:
+                return self.pool.replace(connection)
+            self.pool.close_unused_since(connection.used_at)
+        if another is None:
+            self._let_go(connection, error)
+            raise error
+        if not repeatable:
+            self.pool.give(another)
+            raise error
+        return another
+
+    def _sign_of_life(self, connection: RedisConnection) -> RedisConnection | None:
+        """Return a new connection instead of a silent one, if the server answers on it soon.
+
+        Nobody knows whether the server hangs, or a firewall forgot the connection while it was
+        idle. The firewall has then forgotten the others that were idle for as long, too.
+        """
+        deadline = Deadline(connection.taken_at + self._options.limit, monotonic() + SIGN_OF_LIFE)
+        try:
+            another = self.pool.replace(connection, lambda _: self._connect(deadline))
+        except (RedisError, OSError):
+            return None
+        try:
+            if deadline.is_answered or another.answers(deadline):
+                return another
+        except BaseException:
+            self.pool.drop(another)
+            raise
+        self.pool.drop(another)
+        return None
+
+    def _ask(self, connection: RedisConnection, packed: bytes, count: int) -> Reply:
+        """Ask a second time, on another connection."""
+        try:
+            reply = connection.ask(packed, count)
+        except BaseException as error:
+            self._let_go(connection, error)
+            raise
+        self.pool.give(connection)
+        if self.breaker.is_troubled:
+            self.breaker.answered()
+        return reply
+
+    def _retry(self, first: Exception, began: float, packed: bytes, count: int) -> Reply:
+        """Go on after the first failure as ``kvs_kwargs`` say, until the call must end."""
+        deadline = Deadline(began + self._options.limit)
+        failures = [first]
+
+        def ask() -> Reply:
+            if failures:
+                raise failures.pop()
+            deadline.left()
+            return self._ask(self.pool.take(monotonic() - began), packed, count)
+
+        try:
+            return until(self._options.retry, deadline).call_with_retry(ask, lambda _: None)
+        except OutOfTime:
+            self._raise(first, packed)
+        except (RedisError, OSError) as last:
+            self._raise(last, packed)
+
+    def _let_go(self, connection: RedisConnection, error: BaseException) -> None:
+        """Take back a connection after an error, and tell the circuit breaker."""
+        if isinstance(error, ResponseError):
+            self._take_back(connection, error)
+            return
+        is_new = connection.is_new
+        self.pool.drop(connection)
+        if isinstance(error, NoReply):
+            self.breaker.timed_out()
+        elif isinstance(error, NoConnection) and is_new:
+            self.breaker.failed()
+
+    def _take_back(self, connection: RedisConnection, error: ResponseError) -> None:
+        """Keep a connection after a refusal, unless the next one may lead to another server."""
+        if errors.spoils_connection(error):
+            self.pool.drop(connection)
+            self.pool.close()
+        else:
+            self.pool.give(connection)
+        if errors.is_for_now(error):
+            self.breaker.failed()
+        elif self.breaker.is_troubled:
+            self.breaker.answered()
+
+    def _raise(self, error: BaseException, packed: bytes) -> NoReturn:
+        """Raise the package's error for one of redis-py, or any other error as it is."""
+        if not isinstance(error, (RedisError, OSError)):
+            raise error
+        raise self._too_large(error, len(packed)) or errors.as_kvs_error(
+            error, self.server
+        ) from error
+
+    def _too_large(self, error: Exception, size: int) -> KVSError | None:
+        """Return an error if redis hung up because of the size of what was sent."""
+        if size <= LEAST_BULK_LIMIT or not isinstance(error, (NoConnection, ResponseError)):
+            return None
+        limit = self._bulk_limit()
+        if size <= limit:
+            return None
+        return ValueTooLarge(f"{self.server} takes {limit} bytes in a value, of {size} sent")
+
+    def _bulk_limit(self) -> int:
+        try:
+            reply = self.call(pack(b"CONFIG", b"GET", BULK_LIMIT), repeatable=True)
+            return int(reply[BULK_LIMIT] if isinstance(reply, dict) else reply[1])
+        except (KVSError, LookupError):
+            return USUAL_BULK_LIMIT
