@@ -47,7 +47,10 @@ IDIOMS = {
     r"commonest": "most common",
     r"meanwhile": "when: 'in the meantime', 'between the two reads'",
     r"be it\b": "whether ... or not",
-    r"(?<!real )(?<![$-])life\b(?![- ]?cycle)": "lifetime",
+    r"life time|(default|long(er|est)?|short(er|est)?|whole|rest of .{1,20}) life\b": "lifetime",
+    r"(prolongs?|shortens?) \w+ life\b": "lifetime",
+    r"life of (a|an|the|its|their) (new )?"
+    r"(cookie|counter|entry|item|key|record|session|value)": "lifetime",
     r"(?-i:And more)(?= *\0|$)": "Reference",
     r"(?<![a-z] )(?<![a-z] ``)(?-i:None(``)?: )(?=[a-z])": "None if ..., None means ...",
     r"latest used": "most recently used",
