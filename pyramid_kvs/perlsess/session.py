@@ -134,7 +134,7 @@ class WritablePerlSession(PerlSession, MutableMapping[Key, Any]):
         try:
             self._save()
         except (KVSError, TypeError) as error:
-            answer_failed_save(request, response, error, log, "a Perl session")
+            answer_failed_save(request, response, error, self._store.failed_saves)
 
     def _save(self) -> None:
         if self._values is None or self._record is None or self._id is None:

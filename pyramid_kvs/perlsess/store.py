@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..exceptions import CodecError, KVSConflict, KVSNotSupported
 from ..kvs import KVS, Stored, pause
 from ..logs import fingerprint
+from ..web.failures import FailedSaves
 from .formats import Wrapping
 from .records import Changes, Record, Records, Values
 from .settings import SETTING
@@ -34,6 +35,7 @@ class PerlSessionStore:
         self._records = records
         self._key_format = key_format
         self._renews = renews
+        self.failed_saves = FailedSaves(log, "a Perl session")
 
     def load(self, session_id: str) -> Record | None:
         """Return a stored session. If there is none, log the reason and return ``None``."""

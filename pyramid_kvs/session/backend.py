@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 
 from pyramid.request import Request
 
 from ..kvs import KVS, Stored
+from ..web.failures import FailedSaves
 from .carriers import Carrier
 from .keys import SessionId, SessionKeys
 from .merge import Changes
@@ -27,6 +29,9 @@ class SessionBackend:
     keys: SessionKeys
     store: SessionStore
     users: Users
+    failed_saves: FailedSaves = field(
+        default_factory=lambda: FailedSaves(logging.getLogger("pyramid_kvs.session"), "a session")
+    )
 
     def session_keys(self, request: Request) -> list[str]:
         """Return the keys that the session of a request may have, the key for new ones first."""

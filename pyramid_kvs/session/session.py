@@ -198,7 +198,7 @@ class Session(SessionMapping):
                 self.save()
             except (KVSError, TypeError) as error:
                 self._phase = CLOSED
-                answer_failed_save(request, response, error, log, "a session")
+                answer_failed_save(request, response, error, self.backend.failed_saves)
             else:
                 if self._phase is OPEN:
                     self._phase = SAVED

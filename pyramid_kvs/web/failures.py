@@ -13,8 +13,9 @@ from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavai
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..exceptions import RetryLater
+from ..exceptions import KVSUnavailable, RetryLater
 from ..logs import ThrottledLog
+from ..messages import reason
 
 #: Seconds after which a client may try again. By then the drivers know that a store is back.
 RETRY_AFTER = 5
@@ -38,22 +39,45 @@ def unavailable() -> HTTPServiceUnavailable:
     return HTTPServiceUnavailable(headers=[("Retry-After", str(RETRY_AFTER))])
 
 
+class FailedSaves:
+    """Logs the saves of a feature that failed, each with its reason.
+
+    While the store is unavailable one line a minute is enough, because all saves fail.
+
+    :param what: what was not saved, for the log.
+    """
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._throttled = ThrottledLog(log)
+        self._what = what
+
+    def add(self, error: Exception, outcome: str) -> None:
+        """Log a save that failed.
+
+        :param outcome: what the client gets.
+        """
+        log = self._throttled if isinstance(error, KVSUnavailable) else self._log
+        name = type(error).__name__
+        log.warning("%s was not saved (%s): %s: %s", self._what, name, outcome, reason(error))
+
+
 def answer_failed_save(
-    request: Request, response: Response, error: Exception, log: logging.Logger, what: str
+    request: Request, response: Response, error: Exception, failed: FailedSaves
 ) -> None:
     """Turn a finished response into the answer to a save that failed, without its cookies.
 
     The answer is that of the application's exception view for the error, unless it reports
     success. Otherwise the error's ``http_status`` decides.
 
-    :param log: the logger of the feature that saves.
-    :param what: what was not saved, for the log.
+    :param failed: the log of the feature that saves.
     :raises Exception: the error itself, if neither a view nor ``http_status`` answers it.
     """
     answer = _rendered(request, error) or _default(error)
     if answer is None:
+        failed.add(error, "the error is raised")
         raise error
-    log.warning("%s was not saved (%s): answered %s", what, type(error).__name__, answer.status)
+    failed.add(error, f"answered {answer.status}")
     _replace(request, response, answer)
 
 

@@ -10,16 +10,15 @@ from pyramid.config import Configurator
 from webtest import TestApp
 
 from pyramid_kvs import exceptions
-from pyramid_kvs.web.failures import answer_failed_save
-
-log = logging.getLogger("pyramid_kvs.tests")
+from pyramid_kvs.web.failures import FailedSaves, answer_failed_save
 
 
 def app_that_fails(error: Exception, view_of_error: Any = None) -> TestApp:
     """Build an application that saves after the view has returned, as sessions do, and fails."""
+    failed = FailedSaves(logging.getLogger("pyramid_kvs.tests"), "something")
 
     def save(request: Any, response: Any) -> None:
-        answer_failed_save(request, response, error, log, "something")
+        answer_failed_save(request, response, error, failed)
 
     def view(request: Any) -> Any:
         request.add_response_callback(save)
@@ -58,6 +57,19 @@ def test_an_error_of_the_store_is_answered(
     assert caplog.messages[-1].startswith(
         f"something was not saved ({type(error).__name__}): answered {status}"
     )
+    assert caplog.messages[-1].endswith(f": {error}")
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [(exceptions.KVSUnavailable("down"), 1), (exceptions.KVSError("no"), 5)]
+)
+def test_unavailable_is_logged_once_a_minute(
+    error: Exception, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_that_fails(error)
+    for _ in range(5):
+        app.get("/", status=503)
+    assert sum("was not saved" in message for message in caplog.messages) == lines
 
 
 @pytest.mark.parametrize(
@@ -70,9 +82,13 @@ def test_an_error_of_the_store_is_answered(
         TypeError("not JSON"),
     ],
 )
-def test_a_mistake_of_the_application_reaches_the_server(error: Exception) -> None:
+def test_a_mistake_of_the_application_reaches_the_server(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(type(error)):
         app_that_fails(error).get("/")
+    name = type(error).__name__
+    assert caplog.messages == [f"something was not saved ({name}): the error is raised: {error}"]
 
 
 def test_an_exception_view_of_the_application_answers() -> None:
