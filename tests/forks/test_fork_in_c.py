@@ -34,3 +34,9 @@ def test_memcached(memcached_server: MemcachedServer) -> None:
 def test_postgresql(postgres_server: PostgresServer) -> None:
     pytest.importorskip("psycopg")
     fork_and_use("postgresql", url=postgres_server.dsn())
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"name": "shared"}])
+def test_memory(kwargs: dict[str, Any]) -> None:
+    """Each process has its own data, and waits for no lock that a thread of its parent holds."""
+    fork_and_use("memory", **kwargs)
