@@ -173,8 +173,19 @@ def _check_burst(place: str, options: Options) -> None:
         )
 
 
+#: What other libraries call the identities.
+_OTHER_WORDS = {
+    **dict.fromkeys(("ip", "ip_address", "client", "host", "remote_addr"), "address"),
+    **dict.fromkeys(("userid", "user_id", "login", "account", "principal"), "user"),
+    **dict.fromkeys(("cookie", "session_id"), "session"),
+    **dict.fromkeys(("api_key", "api-key", "apikey", "key", "token"), "header:X-API-Key"),
+}
+
+
 def _check_by(place: str, by: str) -> None:
     if by in _IDENTITIES or by.startswith("header:") or _DOTTED_NAME.fullmatch(by):
         return
     known = [*_IDENTITIES, *_OTHER_IDENTITIES]
-    raise ConfigurationError(f"{place}: by: {unknown_name('identity', by, known)}")
+    meant = _OTHER_WORDS.get(by.lower())
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    raise ConfigurationError(f"{place}: by: {unknown_name('identity', by, known, hint)}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from pyramid.registry import Registry
-
 from ..exceptions import KVSError
 from ..ratelimit import Ratelimit, limiter_of
 from ..ratelimit.listing import Row, clear, rows
@@ -27,19 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List the limits by view, or remove the counters of one client."""
     with application(args) as registry:
-        limiter = _limiter(registry)
-        if args.clear is None:
+        limiter = limiter_of(registry)
+        if limiter is None:
+            print_line("no rate limit: the setting kvs.ratelimit is not set")
+        elif args.clear is None:
             _print_table([TITLES, *rows(limiter)])
         else:
             _clear(limiter, args.clear)
     return 0
-
-
-def _limiter(registry: Registry) -> Ratelimit:
-    limiter = limiter_of(registry)
-    if limiter is None:
-        raise Failed("the application has no rate limit: the setting kvs.ratelimit is not set")
-    return limiter
 
 
 def _clear(limiter: Ratelimit, who: str) -> None:

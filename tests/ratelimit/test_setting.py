@@ -66,6 +66,8 @@ def test_limits_with_equal_stores_count_in_one_call(redis_server: RedisServer) -
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        ({"by": "ip"}, "by: unknown identity 'ip'.*did you mean 'address'"),
+        ({"by": "api_key"}, "did you mean 'header:X-API-Key'"),
         ({"windw": 1}, "kvs.ratelimit: unknown key 'windw'.*did you mean 'window'"),
         ({"window": 0}, "window: found 0, expected a number of seconds from 0.001"),
         ({"window": "1"}, 'window: found "1"'),
