@@ -122,10 +122,10 @@ def item(reply: Reply) -> Item:
 
 def stored(reply: Reply) -> Stored | None:
     """Return the stored data of a reply with data, flags and number."""
-    flags = reply.number(2)
-    data, deadline = opened(reply.data, flags)
-    if deadline is not None and deadline <= time.time():
+    data = _current(reply)
+    if data is None:
         return None
+    flags = reply.number(2)
     token = Token(reply.life, reply.number(3))
     if is_compressed(flags):
         with contextlib.suppress(CodecError):
@@ -140,11 +140,17 @@ def is_value(reply: Reply) -> bool:
 
 def readable(reply: Reply) -> bytes | None:
     """Return the data of a reply with data and flags, or ``None`` if their deadline is over."""
-    flags = reply.number(2)
-    data, deadline = opened(reply.data, flags)
-    if deadline is not None and deadline <= time.time():
-        return None
-    return inflated(data) if is_compressed(flags) else data
+    data = _current(reply)
+    return inflated(data) if data is not None and is_compressed(reply.number(2)) else data
+
+
+def _current(reply: Reply) -> bytes | None:
+    """Return data as :func:`readable` does, but perhaps compressed."""
+    data = reply.data
+    if not (data.startswith(MAGIC) or data.endswith(b" ")):
+        return data
+    data, deadline = opened(data, reply.number(2))
+    return data if deadline is None or deadline > time.time() else None
 
 
 def is_compressed(flags: int) -> bool:

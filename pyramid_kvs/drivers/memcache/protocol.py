@@ -25,6 +25,9 @@ SENT_AT_ONCE = 8192
 #: For so many seconds after its last reply a connection is used without a look at it.
 JUST_USED = 0.01
 
+#: The words of common replies without data. Nobody changes the lists.
+WORDS = {word + b"\r\n": [word] for word in (b"HD", b"EN", b"NS", b"EX", b"NF", b"MN")}
+
 NOT_A_NUMBER = b"CLIENT_ERROR cannot increment or decrement non-numeric value"
 STATS = b"stats\r\n"
 
@@ -92,7 +95,24 @@ class Connection(Pooled):
         :raises OutOfStep: the server did not understand it.
         :raises OSError: it does not answer, or closed the connection.
         """
-        self._send(command)
+        self._socket.sendall(command)
+        if len(command) > SENT_AT_ONCE:
+            self.shorten()
+        received = self._socket.recv(CHUNK)
+        if not self._is_shortened:
+            if received in WORDS:
+                return Reply(WORDS[received], b"", self.life)
+            if received.startswith(b"VA "):  # the whole reply, as it nearly always comes
+                line, _, rest = received.partition(b"\r\n")
+                words = line.split(b" ")
+                data = rest[:-2]
+                if words[1] == b"%d" % len(data) and rest.endswith(b"\r\n"):
+                    return Reply(words, data, self.life)
+        return self._read_rest(received)
+
+    def _read_rest(self, received: bytes) -> Reply:
+        """Return the reply that begins with these bytes."""
+        self._buffer = self._not_empty(received)
         reply = self._reply()
         self._finish()
         return reply
@@ -169,7 +189,9 @@ class Connection(Pooled):
         return self._receive()
 
     def _receive(self) -> bytes:
-        chunk = self._socket.recv(CHUNK)
+        return self._not_empty(self._socket.recv(CHUNK))
+
+    def _not_empty(self, chunk: bytes) -> bytes:
         if not chunk:
             raise ConnectionResetError("the server closed the connection")
         return chunk

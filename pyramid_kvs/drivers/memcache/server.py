@@ -97,9 +97,15 @@ class Server:
         was_troubled = breaker.is_troubled
         if was_troubled:
             self._admit()
-        connection = self._take(repeatable, spent)
-        if breaker.is_troubled and not was_troubled:
-            self._admit_late(connection)
+        try:
+            connection = self._pool.take(spent)
+            if not repeatable and connection.is_stale():
+                connection = self._pool.replace(connection)
+        except OSError as error:
+            self._note(error, spent)
+            raise errors.no_connection(self, error) from error
+        if spent or (breaker.is_troubled and not was_troubled):
+            self._look_again(connection, spent, was_troubled)
         try:
             replies = ask(connection, commands)
         except OSError as error:
@@ -120,12 +126,20 @@ class Server:
         except KVSUnavailable as error:
             raise NotConnected(str(error)) from None
 
-    def _admit_late(self, connection: Connection) -> None:
-        """Admit a call that waited for its connection while the server failed."""
+    def _look_again(self, connection: Connection, spent: float, was_troubled: bool) -> None:
+        """Give the connection back if the call has no time left, or the server has failed.
+
+        It may have failed while the call waited for its connection.
+        """
         try:
-            self._admit()
-        except BaseException:
+            if spent:
+                connection.shorten()
+            if self._breaker.is_troubled and not was_troubled:
+                self._admit()
+        except BaseException as error:
             self._pool.give(connection)
+            if isinstance(error, TimeoutError):
+                raise errors.no_answer(self, error, self.limit) from error
             raise
 
     def _after_failure(
@@ -214,25 +228,6 @@ class Server:
             self._breaker.failed()
 
     # -- connections ----------------------------------------------------------------------
-
-    def _take(self, repeatable: bool, spent: float) -> Connection:
-        try:
-            connection = self._pool.take(spent)
-            if not repeatable and connection.is_stale():
-                connection = self._pool.replace(connection)
-        except OSError as error:
-            self._note(error, spent)
-            raise errors.no_connection(self, error) from error
-        if spent:
-            self._hurry(connection)
-        return connection
-
-    def _hurry(self, connection: Connection) -> None:
-        try:
-            connection.shorten()
-        except TimeoutError as error:
-            self._pool.give(connection)
-            raise errors.no_answer(self, error, self.limit) from error
 
     def _connect(self, began: float) -> Connection:
         """Return a connection for a call that began at a time of ``time.monotonic()``."""

@@ -93,7 +93,9 @@ class Servers:
     ) -> Reply:
         if not self._rehash:
             server = self._only or self.home(full_key)
-            return server.call(ask, command, repeatable, self._spent())
+            began = self._clock.began
+            spent = monotonic() - began if began else 0.0
+            return server.call(ask, command, repeatable, spent)
 
         def call(spent: float) -> Reply:
             return self.server(full_key).call(ask, command, repeatable, spent)
