@@ -8,33 +8,35 @@ from os import getpid
 
 from ..messages import quoted
 
-#: How long a caller waits while another one asks the resolver, in seconds. A lookup takes some
-#: milliseconds, unless the resolver hangs.
+#: How long a caller waits while another one looks up the same name, in seconds. A lookup takes
+#: some milliseconds, unless the resolver hangs.
 PATIENCE = 0.25
 
 
 class Resolver:
     """The addresses of hosts. Python cannot interrupt a lookup, which may take 30 seconds.
 
-    So one caller at a time looks up names. The others use the addresses that were found last.
+    So one caller at a time looks up a name. The others use the addresses that were found last.
     """
 
     def __init__(self) -> None:
         # For each process, because another thread may have held the lock at the fork.
-        self._locks: dict[int, threading.Lock] = {}
+        self._locks: dict[tuple[int, str], threading.Lock] = {}
         self._found: dict[tuple[str, str], list[str]] = {}
 
-    def addresses(self, host: str, port: str) -> list[str]:
+    def addresses(self, host: str, port: str, timeout: float = PATIENCE) -> list[str]:
         """Return all IP addresses of a host name, in the order of the system.
 
-        :raises OSError: the name is unknown, or the resolver does not answer another caller.
+        :param timeout: how long to wait for another caller's lookup, in seconds.
+        :raises TimeoutError: the resolver did not answer the other caller; an ``OSError``.
+        :raises OSError: the name is unknown.
         """
-        lock = self._locks.setdefault(getpid(), threading.Lock())
+        lock = self._locks.setdefault((getpid(), host), threading.Lock())
         known = self._found.get((host, port))
-        if not lock.acquire(timeout=0 if known else PATIENCE):
+        if not lock.acquire(timeout=0 if known else max(0.0, timeout)):
             if known:
                 return known
-            raise OSError(f"the lookup of the host name {quoted(host)} takes too long")
+            raise TimeoutError(f"the lookup of the host name {quoted(host)} takes too long")
         try:
             found = self._found[host, port] = _look_up(host, port)
         finally:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import KVSError
-from ...kvs import DONE, KVS, Breakers, Data, Stored, Swap, SwapRequest, decode_key, key_pattern
+from ...kvs import (
+    DONE,
+    KVS,
+    Breakers,
+    Data,
+    Stored,
+    Swap,
+    SwapRequest,
+    decode_key,
+    encode_key,
+    key_pattern,
+)
 from .client import Client
 from .columns import (
     BOOL,
     BYTEA,
     FLOAT8,
-    LONGEST_KEY,
     LONGEST_TTL,
     array,
+    batches,
     decode_data,
     encode_data,
     float8,
     from_float8,
-    int8,
-    like,
     rows,
     seconds,
     stored_key,
-    successor,
 )
-from .expired import ExpiredRows
 from .options import read_options
+from .scan import ExpiredRows, scan
 from .statements import Param, statements
 from .tables import create_tables
 
@@ -106,29 +113,31 @@ class PostgresqlKVS(KVS):
 
     def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
         by_stored = {self._stored_key(key): key for key in keys}
-        wanted = array(BYTEA, list(by_stored))
-        result = self._run("get_many", (wanted,), repeatable=True)
-        return {
-            by_stored[key]: decode_data(data, is_text)  # type: ignore[arg-type, index]
-            for key, data, is_text in rows(result)
-        }
+        found: dict[str, Data] = {}
+        for batch in batches(by_stored, len):
+            result = self._run("get_many", (array(BYTEA, batch),), repeatable=True)
+            for key, data, is_text in rows(result):
+                found[by_stored[key]] = decode_data(data, is_text)  # type: ignore[arg-type, index]
+        return found
 
     def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
-        rows = [self._row(key, data, None) for key, data in mapping.items()]
-        keys, long_keys, datas, texts, _ = zip(*rows, strict=True)
-        params = (
-            array(BYTEA, keys),
-            array(BYTEA, long_keys),
-            array(BYTEA, datas),
-            array(BOOL, texts),
-            seconds(ttl),
-        )
-        self._run("set_many", params, repeatable=True)
-        self._expired.note_written(len(rows))
+        """Store data in batches, each of which is one transaction with a separate deadline."""
+        rows = (self._row(key, data, None) for key, data in mapping.items())
+        for batch in batches(rows, _length):
+            keys, long_keys, datas, texts, _ = zip(*batch, strict=True)
+            params = (
+                array(BYTEA, keys),
+                array(BYTEA, long_keys),
+                array(BYTEA, datas),
+                array(BOOL, texts),
+                seconds(ttl),
+            )
+            self._run("set_many", params, repeatable=True)
+            self._expired.note_written(len(batch))
 
     def raw_delete_many(self, keys: list[str]) -> None:
-        stored = [self._stored_key(key) for key in keys]
-        self._run("delete_many", (array(BYTEA, stored),), repeatable=True)
+        for batch in batches(map(self._stored_key, keys), len):
+            self._run("delete_many", (array(BYTEA, batch),), repeatable=True)
 
     # -- compare and set ------------------------------------------------------------------
 
@@ -234,28 +243,16 @@ class PostgresqlKVS(KVS):
     def get_keys(self, pattern: str = "*") -> list[str]:
         matches = key_pattern(pattern).fullmatch
         start = len(self.key_prefix)
-        keys = (decode_key(full_key[start:]) for full_key in self._scan("scan", pattern))
+        keys = (decode_key(full_key[start:]) for full_key in self._scan("scan", pattern, SCAN_ROWS))
         return [key for key in keys if matches(key)]
 
     def flush(self) -> None:
-        for _ in self._scan("flush", "*"):
+        for _ in self._scan("flush", "*", FLUSH_ROWS):
             pass
 
-    def _scan(self, name: str, pattern: str) -> Iterator[bytes]:
-        """Go through the keys that begin like the pattern, some thousand in each round trip."""
-        count = SCAN_ROWS if name == "scan" else FLUSH_ROWS
-        head = self._get_key(re.split(r"[*?]", pattern)[0])[:LONGEST_KEY]
-        condition = like(self.key_prefix, pattern)
-        low: bytes | None = head
-        while low is not None:
-            params = (low, successor(head), condition, int8(count))
-            result = self._run(name, params, repeatable=True)
-            low = None
-            for full_key, last in rows(result):
-                if full_key is not None:
-                    yield full_key
-                elif last is not None:
-                    low = last + b"\x00"
+    def _scan(self, name: str, pattern: str, count: int) -> Iterator[bytes]:
+        statement = self._statements[name]
+        return scan(self._client, statement, self.key_prefix, encode_key(pattern), count)
 
     def purge(self) -> int:
         """Remove all expired rows of the table; return how many there were.
@@ -291,6 +288,10 @@ def _renewal(ttl: float) -> tuple[bytes, bytes]:
     """Return a new ttl, and how much of it must be left for the row to stay as it is."""
     ttl = min(ttl, LONGEST_TTL)
     return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
+
+
+def _length(row: Sequence[bytes | None]) -> int:
+    return sum(len(column) for column in row if column)
 
 
 def _data(result: PGresult, column: int = 0) -> Data:

@@ -68,11 +68,12 @@ class Server:
         :raises psycopg.OperationalError: none does.
         """
         deadline = min(deadline, monotonic() + self._connect_timeout)
+        takes_options = self._takes_options  # another thread may find out in the meantime
         try:
-            return self._connect(deadline, self._takes_options)
+            return self._connect(deadline, takes_options)
         except psycopg.OperationalError as error:
             is_related = not isinstance(error, TIMED_OUT) and not UNRELATED.search(str(error))
-            if not self._takes_options or not is_related:
+            if not takes_options or not is_related:
                 raise
             return self._connect_without_options(deadline, error)
 
@@ -100,7 +101,7 @@ class Server:
 
     def _connect(self, deadline: float, takes_options: bool) -> Connection:
         failures: list[psycopg.OperationalError] = []
-        attempts = _attempts(self._params, failures)
+        attempts = _attempts(self._params, deadline, failures)
         for number, params in enumerate(attempts):
             left = max(0.0, deadline - monotonic())
             until = monotonic() + left / (len(attempts) - number)
@@ -171,13 +172,19 @@ def _connect_timeout(params: Params, default: float) -> float:
 # -- hosts and addresses ---------------------------------------------------------------------
 
 
-def _attempts(params: Params, failures: list[psycopg.OperationalError]) -> list[Params]:
+def _attempts(
+    params: Params, deadline: float, failures: list[psycopg.OperationalError]
+) -> list[Params]:
     """Return the parameters of each address; note the host names that are not found.
 
     libpq knows lists of hosts as well. But where it does not block, it has no deadline for each
     of them, and it looks up their names without any.
     """
-    attempts = [address for host in _each_host(params) for address in _each_address(host, failures)]
+    attempts = [
+        address
+        for host in _each_host(params)
+        for address in _each_address(host, deadline, failures)
+    ]
     if params.get("load_balance_hosts") == "random":
         random.shuffle(attempts)
     if params.get("target_session_attrs") == "prefer-standby":
@@ -203,14 +210,18 @@ def _addresses_of(params: Params) -> Params:
     return {name: value for name, value in environ.items() if value} | given
 
 
-def _each_address(params: Params, failures: list[psycopg.OperationalError]) -> list[Params]:
+def _each_address(
+    params: Params, deadline: float, failures: list[psycopg.OperationalError]
+) -> list[Params]:
     host = params.get("host", "")
     if not host or "hostaddr" in params or host[0] in "/@" or _is_address(host):
         return [params]
+    port = params.get("port") or DEFAULT_PORT
     try:
-        found = resolver.addresses(host, params.get("port") or DEFAULT_PORT)
+        found = resolver.addresses(host, port, deadline - monotonic())
     except OSError as error:
-        failures.append(psycopg.OperationalError(str(error)))
+        kind = TIMED_OUT if isinstance(error, TimeoutError) else psycopg.OperationalError
+        failures.append(kind(str(error)))
         return []
     return [{**params, "hostaddr": address} for address in found]
 

@@ -191,17 +191,19 @@ def test_a_resolver_that_hangs_delays_one_caller(
         return [LOOPBACK]
 
     resolve(monkeypatch, hang)
-    driver = make(
-        postgres_server, url=f"postgresql://postgres@hangs.test:{postgres_server.port}/kvs"
-    )
-    with ThreadPoolExecutor(5) as pool:
+    port = postgres_server.port
+    url = f"postgresql://postgres@hangs.test:{port}/kvs"
+    driver = make(postgres_server, url=url, statement_timeout=0.5)
+    with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(driver.get, "key") for _ in range(5)]
         wait_until(lambda: sum(call.done() for call in calls) == 4, "the other callers", 2)
+        # Another name is looked up at the same time.
+        other = make(postgres_server, url=f"postgresql://postgres@localhost:{port}/kvs")
+        assert pool.submit(other.get, "key").result(2) is None
         answer.set()
         errors = [call.exception() for call in calls]
-    refused = [error for error in errors if error]
-    assert len(refused) == 4
-    assert all("takes too long" in str(error) for error in refused)
+    assert sum("takes too long" in str(error) for error in errors) == 4
+    wait_until(driver.ping, "the end of the breaker", 1.5)
 
 
 def test_known_addresses_are_used_while_the_resolver_hangs(

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -90,6 +91,18 @@ def test_statements_that_the_server_lost_are_prepared_again(
         driver._client.run_script("DEALLOCATE ALL", 5)
 
 
+def test_statements_are_prepared_again_after_discard_all(
+    store: PostgresqlKVS, make: Make, postgres_server: PostgresServer
+) -> None:
+    driver = make(postgres_server, pool_size=1, prepare=True)
+    for count in range(1, 4):
+        assert driver.incr("n") == count
+        connection = driver._client.pool.take()
+        connection.deadline = connection.taken_at + 5
+        connection.run_script("DISCARD ALL")
+        driver._client.pool.give(connection)
+
+
 class RefusingPooler:
     """Passes connections on to a server, unless they have start-up options."""
 
@@ -148,3 +161,36 @@ def test_a_pooler_that_refuses_options(
         assert (pooler.refused, pooler.passed) == (2 if "words" in message else 1, 3)
         assert store.get("key") == 2
         driver.close()
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_contended_updates_behind_a_pooler_that_refuses_options(
+    isolation: str, store: PostgresqlKVS, make: Make, postgres_server: PostgresServer
+) -> None:
+    """The driver cannot choose another isolation level than the default of the database.
+
+    A trigger makes each write take so long that all threads meet.
+    """
+    postgres_server.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END';"
+        "CREATE TRIGGER slow BEFORE UPDATE ON kvs FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    alter = f"ALTER DATABASE {postgres_server.dbname}"
+    postgres_server.execute(f"{alter} SET default_transaction_isolation = '{isolation}'")
+    pooler = RefusingPooler(postgres_server, "unsupported startup parameter: options")
+    try:
+        with pooler.listener, ThreadPoolExecutor(8) as pool:
+            url = f"{pooler.url}?sslmode=disable&gssencmode=disable"
+            driver = make(postgres_server, url=url)
+
+            def append(number: int) -> None:
+                for _ in range(10):
+                    driver.update("list", lambda value: [*(value or []), number])
+
+            list(pool.map(append, range(8)))
+            assert sorted(driver.get("list")) == sorted([*range(8)] * 10)
+            count_at_once(driver)
+            driver.close()
+    finally:
+        postgres_server.execute(f"{alter} RESET ALL", dbname="postgres")

@@ -186,3 +186,27 @@ def test_one_statement_for_each_operation(
         before = statements_logged(server)
         operation()
         assert statements_logged(server) == before + 1, server.log[-2000:]
+
+
+def test_many_keys_are_several_statements(
+    store: PostgresqlKVS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One statement for all of them would take longer than statement_timeout."""
+    sent: list[int] = []
+    run = type(store._client).run
+
+    def note(client: Any, statement: Any, params: Any = (), repeatable: bool = False) -> Any:
+        sent.append(sum(map(len, filter(None, params))))
+        return run(client, statement, params, repeatable)
+
+    monkeypatch.setattr(type(store._client), "run", note)
+    values = {f"key{number}": number for number in range(12_000)}
+    store.set_many(values)
+    assert store.get_many(values) == values
+    store.delete_many(values)
+    assert len(sent) == 9
+    assert store.get_keys() == []
+    sent.clear()
+    store.set_many({f"large{number}": "x" * 3_000_000 for number in range(5)})
+    assert len(sent) == 3
+    assert max(sent) < 8_001_000

@@ -1,14 +1,16 @@
-"""Expired rows of the postgresql driver's table: a few are removed after some writes."""
+"""Go through the postgresql driver's table: its keys, and its expired rows."""
 
 from __future__ import annotations
 
 import logging
 import random
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...exceptions import KVSError
 from .client import Client
-from .columns import from_int8, int8
+from .columns import LONGEST_KEY, from_int8, int8, like, rows, successor
 from .statements import Statement
 
 if TYPE_CHECKING:
@@ -23,8 +25,36 @@ PAGES = 128
 ROWS_OF_PAGE = 6
 
 
+def scan(
+    client: Client, statement: Statement, prefix: bytes, pattern: bytes, count: int
+) -> Iterator[bytes]:
+    """Run ``scan`` or ``flush`` for each part of the keys; return the full keys that it finds.
+
+    :param pattern: of :meth:`KVS.get_keys`, as bytes. At least the keys that match are found.
+    :param count: how many rows one statement goes through.
+    """
+    head = (prefix + re.split(rb"[*?]", pattern)[0])[:LONGEST_KEY]
+    condition = like(prefix, pattern)
+    low: bytes | None = head
+    while low is not None:
+        params = (low, successor(head), condition, int8(count))
+        result = client.run(statement, params, repeatable=True)
+        low = None
+        for full_key, last in rows(result):
+            if full_key is not None:
+                yield full_key
+            elif last is not None:
+                low = last + b"\x00"
+
+
+# -- expired rows ----------------------------------------------------------------------------
+
+
 class ExpiredRows:
-    """Removes expired rows, page by page, in separate statements that skip locked rows."""
+    """Removes expired rows, page by page, in separate statements that skip locked rows.
+
+    A few of them are removed after some writes.
+    """
 
     def __init__(self, client: Client, statement: Statement) -> None:
         self._client = client
@@ -44,9 +74,9 @@ class ExpiredRows:
                 page += PAGES
         return total
 
-    def note_written(self, rows: int = 1) -> None:
+    def note_written(self, count: int = 1) -> None:
         """Count rows that were written. After some of them, remove a few expired ones."""
-        self._rows_written += rows
+        self._rows_written += count
         if self._rows_written < EVERY:
             return
         pages = min(self._rows_written, PAGES)
