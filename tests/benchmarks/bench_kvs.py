@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import socket
 import statistics
@@ -146,8 +147,53 @@ class PlainSocket:
         return self._socket.recv(65536)
 
 
+# -- memory ----------------------------------------------------------------------------------
+
+
+def memory_rows(stack: ExitStack) -> Iterator[Row]:
+    driver, full = KVS("memory"), KVS("memory", {"max_bytes": 1_000_000})
+    plain: dict[str, str] = {}
+    numbers = itertools.count()
+    driver.set("key", VALUE)
+    plain["key"] = TEXT
+    for number in range(2000):
+        full.set(f"key {number}", VALUE)
+
+    def plain_set() -> None:
+        plain["key"] = json.dumps(VALUE)
+
+    yield Row(
+        "get 1 KB",
+        lambda: driver.get("key"),
+        "dict + json.loads",
+        lambda: json.loads(plain["key"]),
+    )
+    yield Row("set 1 KB", lambda: driver.set("key", VALUE), "json.dumps + dict", plain_set)
+    yield Row(
+        "set when full",
+        lambda: full.set(f"new {next(numbers)}", VALUE),
+        "json.dumps + dict",
+        plain_set,
+    )
+    yield Row(
+        "get, undecoded",
+        lambda: driver.raw_get("key"),
+        "dict.get",
+        lambda: plain.get("key"),
+        loops=5000,
+    )
+    yield Row(
+        "load and renew",
+        lambda: driver.raw_load("key", renew=300),
+        "dict.get",
+        lambda: plain.get("key"),
+        loops=5000,
+    )
+
+
 GROUPS: dict[str, Callable[[ExitStack], Iterator[Row]]] = {
     "redis": redis_rows,
+    "memory": memory_rows,
 }
 
 

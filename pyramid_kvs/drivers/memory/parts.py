@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from sys import getsizeof
-from time import monotonic
 
 from ...kvs import Data
 
@@ -50,8 +49,9 @@ class Part:
         #: Times of ``time.monotonic()``, as those of the next two.
         self.deadlines: dict[str, float] = {}
         self.used: dict[str, float] = {}
+        #: The latest use when ``unused`` was sorted.
         self.sorted_at = 0.0
-        #: Keys in the order of their use before ``sorted_at``, the least recently used one last.
+        #: Keys in the order of their use until then, the least recently used one last.
         self.unused: list[str] = []
         #: The size of the dictionaries, when they were last measured.
         self.tables = 0
@@ -91,7 +91,7 @@ class Part:
             for key in used.keys() - self.data.keys():
                 del used[key]
         self.unused = sorted(used, key=used.get, reverse=True)  # type: ignore[arg-type]
-        self.sorted_at = monotonic()
+        self.sorted_at = used[self.unused[0]]
 
 
 def joined(parts: Iterable[Part]) -> Part:

@@ -94,7 +94,7 @@ class MemoryStore:
         if size > self.max_bytes:
             self._make_room(key, grown, grown if old is None else size_of(key, data))
             part = self.parts[hash(key) & LAST]  # it may have been replaced
-            size = self.size + grown
+            size, now = self.size + grown, monotonic()  # later than what was sorted
         part.data[key] = data
         part.deadlines[key] = deadline
         part.used[key] = now
