@@ -48,7 +48,7 @@ OPTIONS: dict[str, Option] = {
     "encoding": Option(optional(text_codec), "utf-8"),
     "format": Option(one_of(*FORMATS), "auto"),
     "key_format": Option(key_format, "{id}"),
-    "id_pattern": Option(pattern, "[A-Za-z0-9_=+/-]{1,128}"),
+    "id_pattern": Option(pattern, "[A-Za-z0-9_.~=+/-]{1,128}"),
     "max_bytes": Option(positive_integer, MAX_BYTES),
     "writable": Option(flag, False),
     "write_text": Option(one_of("characters", "bytes"), "characters"),

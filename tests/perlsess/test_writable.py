@@ -17,6 +17,7 @@ from tests.perlsess.sites import Site, perl_dump, perl_image
 from tests.servers import MemcachedServer, RedisServer, need_perl
 
 SESSION = {"user": "ann", "count": 1, "cart": [{"sku": "a1"}]}
+LOGGER = "pyramid_kvs.perlsess"
 
 
 class Redis:
@@ -411,8 +412,10 @@ def test_a_save_in_the_last_second(memcached_server: MemcachedServer) -> None:
     assert not reply.startswith(b"HD t-1")
 
 
-def test_store_away_at_the_save(own_redis: Any) -> None:
-    """The client learns that its change is not stored: 503, and not the page."""
+def test_the_store_is_unavailable_for_the_save(
+    own_redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets 503 instead of the page, and the log says that it was a Perl session."""
     redis = Redis(own_redis())
 
     def change(session: Any) -> None:
@@ -422,3 +425,6 @@ def test_store_away_at_the_save(own_redis: Any) -> None:
     response = redis.change(change, status=503)
     assert response.headers["Retry-After"]
     assert b"null" not in response.body
+    logged = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    (message,) = logged
+    assert message.startswith("a Perl session was not saved (KVSUnavailable)")
