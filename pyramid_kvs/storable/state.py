@@ -24,8 +24,8 @@ from .format import (
 from .header import Header, choose_numbers
 
 # The modes of frames. A frame is (mode, target, count). In the modes LIST, HASH, FLAG_HASH and
-# DROP the target is the value, and the count is the number of records to come. The other modes
-# use both for purposes of their own.
+# DROP the target is the value, and the count is the number of records to come. In the other modes
+# they have other meanings.
 ROOT: Final = 0
 LIST: Final = 1
 HASH: Final = 2

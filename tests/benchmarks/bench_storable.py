@@ -1,12 +1,12 @@
-"""Reading Storable images: this library beside real perl and the PyPI package ``storable``.
+"""Reading Storable images with real perl, the PyPI package ``storable`` and this library.
 
     pip install storable
     python tests/benchmarks/bench_storable.py [rounds]
 
-Three images (a session of 2 KB, 200 KB, 5 MB) in network and native order, made by perl here. In
-each round perl, the package and this library thaw the same image, one after the other, so that a
-busy machine disturbs all three; the ratios are taken within a round, and the table shows medians.
-Every time is that of the process (user and system), with the freeing of the value included.
+Perl creates images of 2 KB, 200 KB and 5 MB, in network and native order. In each round perl, the
+package and this library thaw the same image, one after the other, so that a busy machine affects
+all three. The ratios are computed for each round, and the table shows medians. Times are processor
+times (user and system), and include the time to free the value.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Times(NamedTuple):
 
 
 class Perl:
-    """A perl that times ``thaw`` again and again."""
+    """A perl process that measures ``thaw``."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(

@@ -1,1 +1,1 @@
-"""Perl's sessions, read and changed by Pyramid applications."""
+"""Tests of Perl's sessions, which Pyramid applications read and change."""

@@ -10,7 +10,7 @@ use JSON::PP;
 use MIME::Base64 qw(decode_base64 encode_base64);
 use Storable qw(freeze nfreeze thaw);
 
-my $LIFE = 600;
+my $TTL = 600;
 my ($kind, $address, $command, $id, @rest) = @ARGV;
 my ($driver, $option) = split /\//, $kind;
 
@@ -34,7 +34,7 @@ sub show {
     print JSON::PP->new->ascii->canonical->allow_nonref->encode(\%session);
 }
 
-# -- plain clients of memcached: what the application calls is set and get
+# -- clients of memcached, of which the application calls set and get
 
 sub memcached {
     my $class = shift;
@@ -54,11 +54,11 @@ sub with_memcached {
     my $client = memcached(shift);
     my $key = "session:$id";
     if ($command eq 'login') {
-        $client->set($key, new_session(), $LIFE) or die "not stored";
+        $client->set($key, new_session(), $TTL) or die "not stored";
         print $id;
     } else {
         my $session = $client->get($key) or die "no session";
-        if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $client->set($key, $session, $LIFE) or die }
+        if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $client->set($key, $session, $TTL) or die }
         show($session);
     }
     $client->disconnect_all;
@@ -75,7 +75,7 @@ sub with_cgi_session {
     if ($command eq 'login') {
         my $data = new_session();
         $session->param($_ => $data->{$_}) for keys %$data;
-        $session->expire("+$LIFE");
+        $session->expire("+$TTL");
         $session->flush;
         print $session->id;
         return;
@@ -114,13 +114,13 @@ sub with_chi {
         driver => 'Memcached', servers => [$address], namespace => 'session',
         ($option ? (compress_threshold => 1000) : ()),
     );
-    if ($command eq 'login') { $chi->set($id, new_session(), "$LIFE seconds"); print $id; return }
+    if ($command eq 'login') { $chi->set($id, new_session(), "$TTL seconds"); print $id; return }
     my $session = $chi->get($id) or die "no session";
-    if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $chi->set($id, $session, "$LIFE seconds") }
+    if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $chi->set($id, $session, "$TTL seconds") }
     show($session);
 }
 
-# -- what other modules put into redis
+# -- the data of other modules in redis
 
 my %packings = (
     catalyst => [sub { encode_base64(nfreeze($_[0])) }, sub { thaw(decode_base64($_[0])) }],
@@ -132,9 +132,9 @@ sub with_redis {
     my ($pack, $unpack) = @{ $packings{$driver} };
     my $redis = connect_redis();
     my $key = "session:$id";
-    if ($command eq 'login') { $redis->setex($key, $LIFE, $pack->(new_session())); print $id; return }
+    if ($command eq 'login') { $redis->setex($key, $TTL, $pack->(new_session())); print $id; return }
     my $session = $unpack->($redis->get($key) // die "no session");
-    if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $redis->setex($key, $LIFE, $pack->($session)) }
+    if ($command eq 'set') { $session->{ $rest[0] } = $rest[1]; $redis->setex($key, $TTL, $pack->($session)) }
     show($session);
 }
 
@@ -147,7 +147,7 @@ package Apache::Session::Store::OnRedis {
     sub new { return bless { redis => main::connect_redis() }, shift }
     sub key { return "session:$_[0]{data}{_session_id}" }
 
-    sub insert { my ($self, $session) = @_; $self->{redis}->setex(key($session), $LIFE, $session->{serialized}) }
+    sub insert { my ($self, $session) = @_; $self->{redis}->setex(key($session), $TTL, $session->{serialized}) }
     sub update { insert(@_) }
     sub remove { my ($self, $session) = @_; $self->{redis}->del(key($session)) }
 

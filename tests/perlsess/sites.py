@@ -1,9 +1,8 @@
-"""What the tests of Perl sessions share: perl processes, and applications that use the session."""
+"""Perl applications and Pyramid applications that use the same sessions."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,36 +14,11 @@ from webtest import TestApp
 
 from pyramid_kvs.kvs import KVS
 from pyramid_kvs.perlsess import perlsess_of
+from tests.storable.perl import run_perl
 
 SESSIONS = Path(__file__).with_name("sessions.pl")
 
 View = Callable[[Request], Any]
-
-
-def run_perl(perl: str, *words: str, stdin: bytes = b"") -> bytes:
-    """Return what a perl process writes; its errors fail the test."""
-    done = subprocess.run([perl, *words], input=stdin, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    return done.stdout
-
-
-def perl_image(perl: str, expression: str, function: str = "nfreeze") -> bytes:
-    """Return the image that perl makes of a reference."""
-    script = (
-        "use strict; use utf8; binmode STDOUT; $Storable::canonical = 1;"
-        f"print Storable::{function}({expression})"
-    )
-    return run_perl(perl, "-MStorable", "-e", script)
-
-
-def perl_dump(perl: str, image: bytes) -> str:
-    """Return what perl thaws from an image, in the words of Data::Dumper."""
-    script = (
-        "use Data::Dumper; ($Data::Dumper::Sortkeys, $Data::Dumper::Indent,"
-        " $Data::Dumper::Useqq, $Data::Dumper::Terse) = (1, 0, 1, 1);"
-        " binmode STDIN; local $/; print Dumper(Storable::thaw(<STDIN>))"
-    )
-    return run_perl(perl, "-MStorable", "-e", script, stdin=image).decode()
 
 
 class PerlSite:
@@ -69,7 +43,7 @@ class PerlSite:
 class Site:
     """A Pyramid application with ``kvs.perlsess``, and a browser in front of it.
 
-    Each request calls the view that the test gives; what it returns is the JSON of the response.
+    Each request calls the view that the test passes. Its result is the JSON of the response.
     """
 
     def __init__(
@@ -91,7 +65,7 @@ class Site:
 
     @property
     def driver(self) -> KVS:
-        """The driver of the sessions' store."""
+        """The driver of the store that contains the sessions."""
         return perlsess_of(self.registry).driver
 
     def get(self, view: View, session_id: str | None = None, **options: Any) -> Any:
@@ -101,7 +75,7 @@ class Site:
         return self.app.get("/", headers=headers, **options)
 
     def read(self, session_id: str | None = None) -> Any:
-        """Return the session as a view sees it; bytes as Latin-1."""
+        """Return the session as a view sees it, with bytes marked."""
         return self.get(lambda request: as_json(dict(request.perlsess)), session_id).json
 
 

@@ -1,4 +1,4 @@
-"""Perl logs a user in; Pyramid reads the session and changes it; Perl reads the change."""
+"""Perl logs a user in, Pyramid reads and changes the session, and Perl reads the change."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.perlsess.sites import PerlSite, Site, as_json, perl_image, run_perl
+from tests.perlsess.sites import PerlSite, Site, as_json
 from tests.servers import MemcachedServer, RedisServer, need_perl
+from tests.storable.perl import perl_image, run_perl
 
 
 class Kind(NamedTuple):
@@ -44,7 +45,7 @@ ON_REDIS = [
     Kind("native", ("Redis",), "session:{id}"),
 ]
 
-#: What ``new_session`` of sessions.pl looks like in Python.
+#: ``new_session`` of sessions.pl in Python.
 SESSION = {
     "user": "ann",
     "admin": 0,
@@ -108,8 +109,8 @@ def test_on_redis(kind: Kind, redis_server: RedisServer) -> None:
     check_round_trip(kind, f"{redis_server.host}:{redis_server.port}", store)
 
 
-def test_flags_and_compression_stay(memcached_server: MemcachedServer) -> None:
-    """Cache::Memcached's flags 3, storable and gzip, are there again after a save."""
+def test_flags_and_compression_are_kept(memcached_server: MemcachedServer) -> None:
+    """A save keeps the flags of Cache::Memcached: 3, for Storable and gzip."""
     perl_site = PerlSite(need_perl(*CACHE), "Cache-Memcached/large", memcached_server.url)
     session_id = perl_site.login()
     site = Site(setting(ON_MEMCACHED[0], on_memcached(memcached_server), writable=True))
@@ -122,7 +123,7 @@ def test_flags_and_compression_stay(memcached_server: MemcachedServer) -> None:
 
 
 def test_keys_on_several_servers(own_memcached: Any) -> None:
-    """Of two servers, the one that Perl's client chooses for a key is asked."""
+    """A key is looked up on the server that Perl's client chooses."""
     servers = [own_memcached(), own_memcached()]
     address = ",".join(server.url for server in servers)
     perl = need_perl("Cache::Memcached", "Cache::Memcached::Fast")
@@ -135,8 +136,8 @@ def test_keys_on_several_servers(own_memcached: Any) -> None:
     assert all(int(server.stats()["curr_items"]) for server in servers)
 
 
-def test_cgi_session_that_perl_would_end(memcached_server: MemcachedServer, caplog: Any) -> None:
-    """CGI::Session's own expiry is looked at: memcached still has the session."""
+def test_expiry_of_cgi_session(memcached_server: MemcachedServer, caplog: Any) -> None:
+    """The expiry that CGI::Session notes in the data counts, although memcached has the session."""
     perl_site = PerlSite(need_perl(*CGI), "CGI-Session", memcached_server.url)
     session_id = perl_site.login()
     site = Site(setting(Kind("", ()), on_memcached(memcached_server), writable=True))
@@ -152,7 +153,7 @@ def test_cgi_session_that_perl_would_end(memcached_server: MemcachedServer, capl
 
 
 def test_file_cache_object(redis_server: RedisServer, tmp_path: Any) -> None:
-    """What Cache::FileCache (Catalyst's Store::File) writes is read and changed on any store."""
+    """The data of Cache::FileCache (Catalyst's Store::File) are read and changed on any store."""
     perl = need_perl("Cache::Cache")
     script = (
         "use Cache::FileCache; my ($root) = @ARGV;"
@@ -173,7 +174,7 @@ def test_file_cache_object(redis_server: RedisServer, tmp_path: Any) -> None:
 
 
 def test_fast_mmap_value(redis_server: RedisServer, tmp_path: Any) -> None:
-    """What Cache::FastMmap (Catalyst's Store::FastMmap) writes has a reference at its root."""
+    """The data of Cache::FastMmap (Catalyst's Store::FastMmap) have a reference at their root."""
     perl = need_perl("Cache::FastMmap")
     script = (
         "use Cache::FastMmap; binmode STDOUT; my @file = (share_file => $ARGV[0]);"

@@ -1,4 +1,4 @@
-"""What Perl's modules put around an image: recognised, taken off, put on again."""
+"""The layers of Perl's modules around an image are recognized, removed and added again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pyramid_kvs.kvs import Stored
 from pyramid_kvs.perlsess.formats import FORMATS, MAX_BYTES, unwrap, wrap
 from pyramid_kvs.perlsess.records import StorableRecords
 from pyramid_kvs.storable import freeze, nfreeze
-from tests.perlsess.sites import perl_image, run_perl
 from tests.servers import need_perl
+from tests.storable.perl import perl_image, run_perl
 
 NETWORK = nfreeze({"user": "ann", "list": [1, 2, {"deep": None}], "text": "é" * 50})
 NATIVE = freeze({"user": "ann", "list": [1, 2, {"deep": None}], "text": "é" * 50})
@@ -62,7 +62,7 @@ def wrappings(image: bytes) -> dict[str, tuple[bytes, int, str]]:
 @pytest.mark.parametrize("image", [NETWORK, NATIVE, FILE], ids=["network", "native", "file"])
 @pytest.mark.parametrize("name", wrappings(b""))
 def test_every_wrapping(name: str, image: bytes) -> None:
-    """It comes off, by name and by itself, and the data are the same with it on again."""
+    """It is removed, with its name and with "auto", and wrapping again gives the same data."""
     data, flags, format_name = wrappings(image)[name]
     for chosen in ("auto", format_name):
         found, wrapping = unwrap(data, flags, chosen)
@@ -75,7 +75,7 @@ def test_every_wrapping(name: str, image: bytes) -> None:
 
 
 def test_what_perl_writes() -> None:
-    """Perl's own base64, uuencode and hex come off and are the same again."""
+    """Perl's own base64, uuencode and hexadecimal are removed and written again."""
     perl = need_perl()
     image = "my $image = nfreeze({user => 'ann', notes => join ' ', 1 .. 300});"
     script = f"use Storable 'nfreeze'; use MIME::Base64; binmode STDOUT; {image} print "
@@ -92,7 +92,7 @@ def test_what_perl_writes() -> None:
             assert wrap(found, wrapping) == (data, 0)
 
 
-def test_a_wrapping_that_is_not_there() -> None:
+def test_a_named_format_that_does_not_match() -> None:
     for name in ("gzip", "base64", "hex", "uuencode", "chi"):
         with pytest.raises(CodecError, match="stored session"):
             unwrap(NETWORK, 0, name)
@@ -100,8 +100,8 @@ def test_a_wrapping_that_is_not_there() -> None:
         unwrap(NETWORK, 2)
 
 
-def test_nothing_recognised_stays_as_it_is() -> None:
-    """Text that decodes to no image is no wrapping, nor is a prefix in front of anything."""
+def test_unknown_data_are_not_changed() -> None:
+    """If the decoded data are not an image, the data are not encoded, and have no prefix."""
     for data in (
         b"",
         b"plain text",
@@ -120,16 +120,16 @@ def test_gzip_in_gzip_is_not_followed() -> None:
     assert unwrap(gzip.compress(inner), 2).image == inner
 
 
-def test_a_string_in_a_session_is_no_prefix() -> None:
-    """A user's string cannot make an image pass for an entry of CHI with another image in it."""
+def test_a_string_in_a_session_is_not_taken_for_a_prefix() -> None:
+    """A user's string cannot turn an image into an entry of CHI that contains another image."""
     forged = nfreeze({"user": "admin"})
     hostile = nfreeze({"name": b"\xff\xff\xff\x01\x01" + forged})
     assert unwrap(hostile, 0, "chi").image.startswith(forged)
     assert unwrap(hostile, 0).image == hostile
 
 
-def test_a_bomb() -> None:
-    """A hundred megabytes of zeros in a hundred kilobytes: refused before they are in memory."""
+def test_a_decompression_bomb() -> None:
+    """A hundred megabytes of zeros in a hundred kilobytes are refused before they are in memory."""
     bomb = gzip.compress(b"\0" * 100 * 1024 * 1024)
     tracemalloc.start()
     for data, flags, name in ((bomb, 3, "auto"), (bomb, 0, "auto"), (chi(bomb, 5), 0, "chi")):
@@ -153,7 +153,7 @@ def test_truncated_gzip(end: int) -> None:
             unwrap(data, flags)
 
 
-def test_more_behind_gzip() -> None:
+def test_data_after_gzip() -> None:
     with pytest.raises(CodecError, match="followed by"):
         unwrap(gzip.compress(NETWORK) + b"more", 2)
 
@@ -189,7 +189,7 @@ SAMPLES = [
 @example(seed=0, flags=0, name="auto", data=b"perl-store\x01")
 @example(seed=0, flags=0, name="uuencode", data=b"\xff\xff")
 def test_hostile_data(seed: int, flags: int, name: str, data: bytes | None) -> None:
-    """Whatever the store holds: a session, or CodecError."""
+    """Any data are read as a session, or raise CodecError."""
     chance = random.Random(seed)
     if data is None:
         changed = bytearray(chance.choice(SAMPLES)[0])
@@ -203,7 +203,7 @@ def test_hostile_data(seed: int, flags: int, name: str, data: bytes | None) -> N
 
 
 def test_image_of_a_file() -> None:
-    """``pst0`` images, as Plack's file store writes them, keep their magic."""
+    """Images with ``pst0``, which Plack's file store writes, keep it."""
     image = perl_image(need_perl(), "{user => 'ann'}")
     found, wrapping = unwrap(b"pst0" + image, 0)
     assert wrap(found, wrapping)[0] == b"pst0" + image

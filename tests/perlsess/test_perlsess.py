@@ -1,4 +1,4 @@
-"""``request.perlsess`` as a view sees it."""
+"""``request.perlsess`` in a view, read-only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pyramid.exceptions import ConfigurationError
 import pyramid_kvs
 from pyramid_kvs.perlsess import PerlSession, perlsess_of
 from pyramid_kvs.storable import freeze, nfreeze
-from tests.perlsess.sites import Site, as_json, perl_image
+from tests.perlsess.sites import Site, as_json
 from tests.perlsess.test_formats import chi
 from tests.servers import MemcachedServer, RedisServer, need_perl
+from tests.storable.perl import perl_image
 
 MEMORY = {"kvs": "memory"}
 SESSION = {"user": "ann", "cart": [{"sku": "a1"}]}
@@ -85,8 +86,8 @@ def test_repr_shows_no_content(site: Site) -> None:
     assert site.get(look, "abc").json == ["<PerlSession: not read>", "<PerlSession: 2 keys>"]
 
 
-def test_lazy_and_read_once(redis_server: RedisServer) -> None:
-    """An untouched session costs no command, a used one exactly one."""
+def test_the_first_use_reads_the_store_once(redis_server: RedisServer) -> None:
+    """A session that is not used costs no command. One that is used costs one command."""
     site = on_redis(redis_server)
     site.driver.raw_set("abc", nfreeze(SESSION), 60)
     redis_server.reset_calls()
@@ -108,11 +109,11 @@ def test_vary_is_kept(site: Site) -> None:
     assert site.get(look, "abc").headers["Vary"] == "Accept, Cookie"
 
 
-# -- nothing there
+# -- missing sessions
 
 
 def test_no_cookie(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """No cookie, or an empty one, is no event."""
+    """A missing or empty cookie is not logged."""
     assert site.read() == {}
     assert site.read("") == {}
     assert messages(caplog) == []
@@ -126,7 +127,7 @@ def test_no_cookie(site: Site, caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_to_read(
     site: Site, stored: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An empty mapping, and one warning that does not have the id."""
+    """The mapping is empty, and one warning is logged, without the id."""
     session_id = "0123456789abcdef0123456789abcdef"
     if stored is not None:
         site.driver.raw_set(session_id, stored, None)
@@ -146,8 +147,8 @@ def test_an_empty_hash_is_a_session(site: Site, caplog: pytest.LogCaptureFixture
     assert messages(caplog) == []
 
 
-def test_store_away(own_redis: Any) -> None:
-    """Reading answers 503; a request that does not read is not disturbed."""
+def test_the_store_is_unavailable(own_redis: Any) -> None:
+    """Reading gives 503. A request that does not read is not affected."""
     server = own_redis()
     site = on_redis(server)
     server.stop()
@@ -209,7 +210,7 @@ def test_ids_of_perl_modules(site: Site, session_id: str) -> None:
     assert site.read(session_id) == SESSION
 
 
-def test_percent_encoded_as_cgi_cookie_does(site: Site) -> None:
+def test_percent_encoded_ids_of_cgi_cookie(site: Site) -> None:
     site.driver.raw_set("a+b/c=", nfreeze(SESSION), None)
     assert site.read("a%2Bb%2Fc%3D") == SESSION
     assert site.read("%252B") == {}
@@ -233,15 +234,15 @@ def test_key_format_and_cookie_name() -> None:
     assert site.read("abc") == SESSION
 
 
-def test_first_of_several_cookies(site: Site) -> None:
-    """As Perl's cookie modules do: the browser sends the most specific first."""
+def test_the_first_of_several_cookies_wins(site: Site) -> None:
+    """Perl's cookie modules do the same. The browser sends the most specific cookie first."""
     site.view = lambda request: request.perlsess.id
     cookies = "a=1; session_id=abc; session_id=other; xsession_id=no"
     assert site.app.get("/", headers={"Cookie": cookies}).json == "abc"
 
 
-def test_cookies_of_others_in_latin_1(site: Site) -> None:
-    """A Latin-1 cookie of the Perl site is no reason to fail."""
+def test_other_cookies_in_latin_1(site: Site) -> None:
+    """A cookie of the Perl site may be Latin-1."""
     site.view = lambda request: request.perlsess.id
     environ = {"HTTP_COOKIE": "name=Zo\xeb; session_id=abc"}
     assert site.app.get("/", extra_environ=environ).json == "abc"
@@ -264,7 +265,7 @@ TEXT = {
 
 @pytest.mark.parametrize("encoding", TEXT)
 def test_encoding(encoding: str | None) -> None:
-    """What is text in Perl is text; the rest is as ``encoding`` says."""
+    """Strings with Perl's flag become str. ``encoding`` decides about the others."""
     script = r'{flagged => "Zoë", bytes => "\xc3\xa9", other => "Zo\xeb", "\xc3\xa9" => 1}'
     fixed = "do { my $h = " + script + "; utf8::upgrade($h->{flagged}); $h }"
     site = Site({**MEMORY, "encoding": encoding})
@@ -285,7 +286,7 @@ def test_expired_entry_of_chi(site: Site, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_expired_keys_of_cgi_session(site: Site) -> None:
-    """What CGI::Session would drop on the next read is not there."""
+    """Keys that CGI::Session would drop on the next read are missing."""
     session = {
         "_SESSION_ID": "abc",
         "_SESSION_ATIME": 1_500_000_000,
@@ -301,7 +302,7 @@ def test_expired_keys_of_cgi_session(site: Site) -> None:
 
 
 def test_named_format() -> None:
-    """A named format reads nothing else."""
+    """With a named format, other formats are not read."""
     site = Site({**MEMORY, "format": "hex"})
     site.driver.raw_set("abc", nfreeze(SESSION).hex().encode(), None)
     site.driver.raw_set("plain", nfreeze(SESSION), None)
@@ -361,7 +362,7 @@ def test_not_set(setting: Any) -> None:
 
 
 def test_subscriber() -> None:
-    """A request that did not pass the router gets the same session."""
+    """A request that did not pass through the router gets the session too."""
     with testing.testConfig(settings={"kvs.perlsess": '{"kvs": "memory"}'}) as config:
         config.include("pyramid_kvs")
         config.commit()

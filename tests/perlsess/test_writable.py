@@ -1,4 +1,4 @@
-"""``request.perlsess`` with ``"writable": true``: what is saved, and what is there afterwards."""
+"""``request.perlsess`` with ``"writable": true``: which changes are saved, and how."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pyramid.response import Response
 
 from pyramid_kvs.exceptions import KVSError
 from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
-from tests.perlsess.sites import Site, perl_dump, perl_image
+from tests.perlsess.sites import Site
 from tests.servers import MemcachedServer, RedisServer, need_perl
+from tests.storable.perl import perl_dump, perl_image
 
 SESSION = {"user": "ann", "count": 1, "cart": [{"sku": "a1"}]}
 LOGGER = "pyramid_kvs.perlsess"
@@ -31,11 +32,11 @@ class Redis:
         self.store(SESSION)
 
     def store(self, session: Any, ttl: float | None = 600) -> None:
-        """Put a session there, as Perl would."""
+        """Store a session, as Perl would."""
         self.driver.raw_set("abc", nfreeze(session), ttl)
 
     def stored(self) -> Any:
-        """Return what is there."""
+        """Return the stored session, or None."""
         data = self.driver.raw_get("abc")
         return None if data is None else thaw(data)
 
@@ -80,13 +81,13 @@ def test_change_of_type_only(redis: Redis) -> None:
 
 
 def test_clear(redis: Redis) -> None:
-    """An emptied session is an empty hash: whether it lives on is for Perl to say."""
+    """A cleared session is stored as an empty hash. Only Perl can remove it."""
     redis.change(lambda session: session.clear())
     assert redis.stored() == {}
 
 
 def test_no_change_no_write(redis: Redis) -> None:
-    """Reading, and writing what is there already, sends no second command."""
+    """Reading, and writing equal values, sends no second command."""
     redis.server.reset_calls()
 
     def look(session: Any) -> None:
@@ -106,8 +107,8 @@ def test_read_only_costs_one_command(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("kind", ["deep", "cyclic", "shared"])
-def test_odd_data_is_not_taken_for_changed(redis: Redis, kind: str) -> None:
-    """Reading lists 5000 deep, or in cycles, is no change; changing them is one."""
+def test_unusual_data_are_not_taken_for_changed(redis: Redis, kind: str) -> None:
+    """Lists of 5,000 levels, and cyclic lists, are saved only if they changed."""
     value: list[Any] = []
     if kind == "deep":
         for _ in range(5000):
@@ -129,7 +130,7 @@ def test_odd_data_is_not_taken_for_changed(redis: Redis, kind: str) -> None:
         assert (found[0] is found) == (kind == "cyclic")
 
 
-# -- the form
+# -- the form of the data
 
 
 @pytest.mark.parametrize("function", [freeze, nfreeze])
@@ -141,8 +142,8 @@ def test_native_stays_native(redis: Redis, function: Any) -> None:
     assert int(thaw(data)["new"]) == 2**41
 
 
-def test_classes_and_references_stay(redis: Redis) -> None:
-    """What Python cannot say stays in the image, beside what changed."""
+def test_classes_and_references_are_kept(redis: Redis) -> None:
+    """Data that Python cannot represent stay in the image when another key changes."""
     perl = need_perl()
     script = r"{user => bless({n => 1}, 'My::User'), re => qr/x/, ref => \'text', raw => qq(\xff)}"
     redis.driver.raw_set("abc", perl_image(perl, script), 60)
@@ -157,7 +158,7 @@ def test_classes_and_references_stay(redis: Redis) -> None:
 
 
 def test_changes_of_objects_are_refused(redis: Redis) -> None:
-    """An object of a Perl class that was changed here would lose its class: an error says so."""
+    """An object of a Perl class would lose its class, so a change to it raises an error."""
     script = "{user => bless({n => 1}, 'My::User'), other => 1}"
     image = perl_image(need_perl(), script)
     redis.driver.raw_set("abc", image, 60)
@@ -171,7 +172,7 @@ def test_changes_of_objects_are_refused(redis: Redis) -> None:
 
 
 def test_an_exception_view_sees_the_refusal(redis: Redis) -> None:
-    """The application may answer what cannot be written, as any other error."""
+    """An exception view of the application can answer a change that cannot be written."""
 
     def add_view(config: Any) -> None:
         config.add_exception_view(lambda request: Response("refused", status=422), StorableError)
@@ -184,7 +185,7 @@ def test_an_exception_view_sees_the_refusal(redis: Redis) -> None:
     assert site.get(view, "abc", status=422).text == "refused"
 
 
-def test_values_that_perl_has_no_form_for(redis: Redis) -> None:
+def test_values_that_perl_cannot_represent(redis: Redis) -> None:
     with pytest.raises(
         StorableError,
         match=r"value\['when'\]: Perl cannot represent a value of type datetime.date ",
@@ -202,10 +203,10 @@ def test_values_that_perl_has_no_form_for(redis: Redis) -> None:
         ({"write_text": "bytes"}, r'"new" => ["gr\303\274n"],"\303\274" => "\342\230\272"'),
     ],
 )
-def test_text_is_characters_or_bytes(
+def test_strings_are_characters_or_bytes(
     redis_server: RedisServer, options: dict[str, Any], written: str
 ) -> None:
-    """As characters, or as the bytes that a Perl site without ``use utf8`` works with."""
+    """A Perl site without ``use utf8`` works with bytes."""
     redis = Redis(redis_server, **options)
     perl = need_perl()
     redis.driver.raw_set("abc", perl_image(perl, r'{a => "\xc3\xbc", b => "\x{fc}\x{263a}"}'), 60)
@@ -221,7 +222,7 @@ def test_text_is_characters_or_bytes(
 
 
 def test_encoding_null(redis_server: RedisServer) -> None:
-    """Keys and strings are bytes; text that is written is characters."""
+    """Keys and strings are read as bytes, and strings are written as characters."""
     redis = Redis(redis_server, encoding=None)
 
     def change(session: Any) -> None:
@@ -235,7 +236,7 @@ def test_encoding_null(redis_server: RedisServer) -> None:
     assert redis.stored() == expected
 
 
-def test_text_that_the_encoding_has_not(redis_server: RedisServer) -> None:
+def test_strings_that_the_encoding_cannot_represent(redis_server: RedisServer) -> None:
     redis = Redis(redis_server, encoding="latin-1", write_text="bytes")
     with pytest.raises(StorableError, match="cannot be written in"):
         redis.change(put(new=["☺"]))
@@ -244,7 +245,7 @@ def test_text_that_the_encoding_has_not(redis_server: RedisServer) -> None:
 
 
 def test_json(redis_server: RedisServer) -> None:
-    """With another codec the whole session is written by that codec."""
+    """Another codec writes the whole session."""
     redis = Redis(redis_server, codec="json")
     redis.driver.raw_set("abc", '{"user": "ann", "list": [1]}', 60)
 
@@ -257,11 +258,11 @@ def test_json(redis_server: RedisServer) -> None:
     assert json.loads(redis.driver.raw_get("abc")) == {"list": [1, 2], "new": True}
 
 
-# -- others who write meanwhile
+# -- changes by others during the request
 
 
-def test_both_changes_stay(redis: Redis) -> None:
-    """Perl changed other keys during the request: its changes and ours are kept."""
+def test_both_changes_are_kept(redis: Redis) -> None:
+    """If Perl changed other keys during the request, both changes are kept."""
 
     def change(session: Any) -> None:
         session["user"] = "bob"
@@ -288,7 +289,7 @@ def test_the_later_save_wins_a_key(redis: Redis) -> None:
 
 
 def test_the_later_save_wins_over_an_object(redis: Redis) -> None:
-    """Perl put an object under a key that this request changed: the key is ours, complete."""
+    """If Perl stored an object under a key that the request changed, the request's value wins."""
     image = perl_image(need_perl(), "{cart => bless([], 'My::Cart'), user => 'ann'}")
 
     def change(session: Any) -> None:
@@ -299,8 +300,8 @@ def test_the_later_save_wins_over_an_object(redis: Redis) -> None:
     assert redis.stored() == {"user": "ann", "cart": [{"sku": "a1"}, {"sku": "b2"}]}
 
 
-def test_logout_meanwhile(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """A session that Perl removed is not brought back."""
+def test_logout_during_the_request(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that Perl removed is not restored."""
 
     def change(session: Any) -> None:
         session["user"] = "bob"
@@ -312,7 +313,7 @@ def test_logout_meanwhile(redis: Redis, caplog: pytest.LogCaptureFixture) -> Non
     assert "was removed during the request" in record.getMessage()
 
 
-def test_what_is_no_session_any_more_is_left_alone(redis: Redis) -> None:
+def test_data_that_are_no_longer_a_session_are_not_changed(redis: Redis) -> None:
     def change(session: Any) -> None:
         session["user"] = "bob"
         redis.driver.raw_set("abc", b"something else", 60)
@@ -322,7 +323,7 @@ def test_what_is_no_session_any_more_is_left_alone(redis: Redis) -> None:
 
 
 def test_many_at_once(redis: Redis) -> None:
-    """Of 40 requests that change a key each at the same time, none is lost."""
+    """40 changes to different keys at the same time are all kept."""
 
     def request(number: int) -> None:
         site = Site({"kvs": "redis", "kvs_kwargs": {"url": redis.server.url}, "writable": True})
@@ -341,8 +342,8 @@ def test_many_at_once(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("session_id", [None, "unknown", "a b"])
-def test_no_session_is_made(redis: Redis, session_id: str | None) -> None:
-    """An id that the client chose never becomes a session."""
+def test_no_session_is_created(redis: Redis, session_id: str | None) -> None:
+    """An id that the client chose does not become a session."""
 
     def change(request: Any) -> None:
         assert not request.perlsess.is_found
@@ -356,12 +357,12 @@ def test_no_session_is_made(redis: Redis, session_id: str | None) -> None:
     assert redis.driver.get_keys() == ["abc"]
 
 
-# -- life and failure
+# -- lifetime and failures
 
 
 @pytest.mark.parametrize(("ttl", "left"), [(100, (90, 100)), (None, (-1, -1)), (2.5, (0.1, 3))])
-def test_life_is_kept(redis: Redis, ttl: float | None, left: tuple[float, float]) -> None:
-    """A save neither prolongs nor shortens the life that Perl gave the session."""
+def test_the_lifetime_is_kept(redis: Redis, ttl: float | None, left: tuple[float, float]) -> None:
+    """A save neither extends nor shortens the lifetime that Perl set."""
     redis.store(SESSION, ttl)
     redis.change(put(new=1))
     assert "new" in redis.stored()
@@ -372,15 +373,15 @@ def test_life_is_kept(redis: Redis, ttl: float | None, left: tuple[float, float]
 def test_ttl_of_the_setting(
     redis_server: RedisServer, ttl: float | None, left: tuple[float, float]
 ) -> None:
-    """A ttl in the setting is given by each save."""
+    """Each save sets the ttl of the setting."""
     redis = Redis(redis_server, ttl=ttl)
     redis.store(SESSION, 50)
     redis.change(put(new=1))
     assert left[0] <= redis.driver.raw_ttl("abc") <= left[1]
 
 
-def test_fraction_of_a_ttl_is_no_wrapping(memcached_server: MemcachedServer) -> None:
-    """On memcached the data stay what Perl can read, whatever the ttl."""
+def test_a_ttl_with_a_fraction_is_rounded_up(memcached_server: MemcachedServer) -> None:
+    """On memcached, the driver wraps data with such a ttl, and Perl could not read them."""
     store = {"kvs": "memcache", "kvs_kwargs": {"servers": [memcached_server.url]}}
     site = Site({**store, "writable": True, "ttl": 99.5})
     memcached_server.talk(b"set perlsess::abc 1 50 8\r\n" + nfreeze({})[:8].ljust(8) + b"\r\n")

@@ -1,8 +1,8 @@
 package Describe;
 
-# Says as tagged JSON what real perl reads from an image, under the rules of the Python reader:
-# references and classes do not show, an object with a freeze method is the list of what that
-# method returned, a tied variable is the object behind it. Python's reader is not involved.
+# Describes as tagged JSON what real perl reads from an image, by the conversion rules of the Python
+# reader: references and classes are not visible, an object with a freeze method is a list of what
+# the method returned, and a tied variable is the object behind it. It does not use Python's reader.
 
 use strict;
 use warnings;
@@ -15,14 +15,14 @@ use re ();
 
 our (%frozen, %source, $thawing);
 
-# The classes of an image are not loaded here, so that every object with a hook ends up in this.
+# The classes of an image are not loaded here, so this method gets every object with a hook.
 sub UNIVERSAL::STORABLE_thaw {
     my ($object, $cloning, $string, @parts) = @_;
     $frozen{ refaddr $object } = [$string, @parts];
     return;
 }
 
-# Storable insists on overloading in the class of an overloaded object.
+# Storable requires overloading in the class of an overloaded object.
 unshift @INC, sub {
     my (undef, $file) = @_;
     return if !$thawing or $file !~ /^[A-Z]/ or $file =~ m{^(?:Log|B|Carp|Storable)\b};
@@ -61,7 +61,7 @@ sub describe {
     return $self->to_json($root);
 }
 
-# Follows references and ties from a reference to the thing that has the value.
+# Follows references and ties from a reference to what has the value.
 sub find_end {
     my ($ref) = @_;
     my %passed;
@@ -164,7 +164,7 @@ sub float_json {
 
 sub bytes_json { return '{"$bytes":"' . unpack('H*', $_[0]) . '"}' }
 
-# Text is what is valid UTF-8, whether perl flags it so or not; the rest is bytes.
+# Valid UTF-8 is text, with or without perl's flag. Everything else is bytes.
 sub text_json {
     my ($text) = @_;
     utf8::encode($text) if utf8::is_utf8($text);

@@ -1,4 +1,4 @@
-"""Compares values as strictly as a reader must be compared: types, signs, sharing, cycles."""
+"""Compares values strictly: by types, signs, sharing and cycles."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from pyramid_kvs.storable import thaw
+
 MISSING = object()
 
 
+def assert_value(image: bytes, want: Any, **options: Any) -> None:
+    """Check what an image is read as."""
+    assert differ(want, thaw(image, **options)) is None
+
+
 def differ(want: Any, got: Any, *, by_perl: bool = False) -> str | None:
-    """Say where two values differ; None if they do not.
+    """Say where two values differ, or return None if they do not.
 
     Lists and dicts must be one object in ``got`` exactly where they are one in ``want``.
 
-    :param by_perl: ``got`` went through perl: numbers may be text, True is 1, tuples are lists.
+    :param by_perl: ``got`` is from Perl, where numbers can be strings, True is 1, and tuples are
+        lists.
     """
     partner: dict[int, int] = {}
     todo = [(want, got, "value")]
@@ -28,7 +36,7 @@ def differ(want: Any, got: Any, *, by_perl: bool = False) -> str | None:
             return f"{path}: {problem}"
         if id(wanted) in partner or id(found) in partner:
             if partner.get(id(wanted)) != id(found) or partner.get(id(found)) != id(wanted):
-                return f"{path}: shared otherwise than wanted"
+                return f"{path}: not shared as wanted"
             continue
         if wanted != ():
             partner[id(wanted)], partner[id(found)] = id(found), id(wanted)

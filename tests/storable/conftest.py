@@ -1,4 +1,4 @@
-"""One real perl that answers for the whole run."""
+"""A perl process that the whole test run uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 class Oracle:
-    """Asks ``oracle.pl`` what real perl makes of an image."""
+    """Asks ``oracle.pl`` how real perl reads an image."""
 
     def __init__(self, perl: str) -> None:
         self.process = subprocess.Popen(
@@ -37,11 +37,11 @@ class Oracle:
         return reply[1:]
 
     def describe(self, image: bytes) -> Any:
-        """The value that perl reads, under the rules of the reader."""
+        """Return the value that perl reads, by the conversion rules of the reader."""
         return decode(json.loads(self.ask(b"d", image)))
 
     def freeze_again(self, image: bytes, order: bytes) -> bytes:
-        """Let perl thaw and freeze: order ``b"f"`` (native) or ``b"n"`` (network)."""
+        """Let perl thaw an image and freeze it: ``b"f"`` for native order, ``b"n"`` for network."""
         return self.ask(order, image)
 
     def stop(self) -> None:

@@ -2,8 +2,7 @@
 
     python -m tests.storable.fuzz [number of images] [seed]
 
-Runs for as long as the number asks; a million takes some minutes. Each failure is printed with
-the image in hexadecimal.
+A million images take some minutes. Each failure is printed with the image in hexadecimal.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def seeds() -> list[bytes]:
-    """The short images of the corpus, and some by hand of what perl does not write today."""
+    """Return the short images of the corpus, and images that current perls do not write."""
     images = [path.read_bytes() for path in sorted(CORPUS.glob("*.storable"))]
     old = BIG.array(ref(BIG.array(byte(1) + b"X") + b"X") + b"X", ref(same(2)) + b"X") + b"b\x01AX"
     oldest = b"\0\0\0\x01\x02\0\0\0\x02i\0\0\0\x02\x08\x81b\x01AXi\0\0\0\x01\x00X"

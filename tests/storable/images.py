@@ -46,6 +46,7 @@ BIG = Records()
 LITTLE = Records("<")
 u32 = BIG.u32
 UNDEF = b"\x05"
+HOOK = b"\x13\x00\x01A\x01h"
 YES, NO = b"\x0f", b"\x10"
 
 

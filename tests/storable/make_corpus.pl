@@ -1,10 +1,10 @@
 #!/usr/bin/perl
-# Makes the corpus again: images by real perl, and beside each what perl itself reads from it.
+# Creates the corpus: images by real perl, and for each image what perl itself reads from it.
 #
 #     perl make_corpus.pl [directory]
 #
-# Needs Debian's packages libdatetime-perl and libset-object-perl. The same perl makes the same
-# images: hash order and random numbers are fixed.
+# It needs Debian's packages libdatetime-perl and libset-object-perl. The order of hashes and the
+# random numbers are fixed, so the same perl always creates the same images.
 use strict;
 use warnings;
 use FindBin;
@@ -224,7 +224,7 @@ image('bigint', [Math::BigInt->new('123456789012345678901234567890'), Math::BigI
     image('tags', [undef, v1.2, sub { 1 }, qr/x/, bless([], 'A::List'), bless({}, 'A::List'), \%tied, Hooked->new('h', [9], {}), \%locked, \\'text', 1.5, 2**40, !!1, "\x{263a}" x 100, $last, { again => $last }], @all);
 }
 
-# A process of its own describes, in which none of the classes above is loaded.
+# A separate process describes the images, without the classes above.
 open my $describer, '|-', $^X, "-I$FindBin::Bin", '-MDescribe', '-e', <<'END' or die $!;
     while (my $file = <STDIN>) {
         chomp $file;

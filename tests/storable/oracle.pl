@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # Serves real perl's Storable over standard input and output, in messages of a 4 byte length and
 # bytes. A request begins with a letter: d(escribe), f(reeze again), n(freeze again); then the image.
-# A reply begins with + or, where perl died, with - and the reason.
+# A reply begins with +, or with - and the reason if perl died.
 use strict;
 use warnings;
 use FindBin;

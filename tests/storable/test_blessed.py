@@ -1,4 +1,4 @@
-"""The ``blessed`` callback: what stands for objects of Perl classes."""
+"""The ``blessed`` callback, whose results replace the objects of Perl classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.storable.images import BIG, NETWORK, bless, bless_again, byte, ref, s
 
 
 class Object:
-    """What the tests make of a blessed value."""
+    """A blessed value with the name of its class."""
 
     def __init__(self, name: str, value: Any) -> None:
         self.name = name
@@ -22,8 +22,8 @@ def wrap(record: bytes) -> Any:
     return thaw(NETWORK + record, blessed=Object)
 
 
-def test_called_when_complete() -> None:
-    """The callback gets the whole value, with the objects inside already wrapped."""
+def test_the_callback_gets_complete_values() -> None:
+    """The callback gets the complete value, in which inner objects are already replaced."""
     seen: list[Any] = []
 
     def note(name: str, value: Any) -> str:
@@ -53,7 +53,7 @@ def test_called_when_complete() -> None:
     ids=lambda part: repr(part)[:30],
 )
 def test_kinds(record: bytes, value: Any) -> None:
-    """Wrapped wherever it stands, also where a tag names it again."""
+    """An object is replaced at each place, also if a tag names it again."""
     root = wrap(bless(b"A", record))
     assert (root.name, root.value) == ("A", value)
     first, again = wrap(BIG.array(ref(bless(b"A", record)), ref(same(2))))
@@ -62,7 +62,7 @@ def test_kinds(record: bytes, value: Any) -> None:
 
 
 def test_hooks() -> None:
-    """The class that the hook names counts, not one before it."""
+    """The class of a hook object is the one that the hook names, not one before it."""
     first, tail, again = wrap(
         BIG.array(
             bless(b"No", b"\x13\x42" + byte(1) + b"\x82\x04Hook\x01h\x01\0\0\0\x02"),
@@ -76,14 +76,14 @@ def test_hooks() -> None:
 
 
 def test_class_without_effect() -> None:
-    """Before another class or an object that is there already a class says nothing."""
+    """A class before another class, or before an object that was read, has no effect."""
     assert wrap(bless(b"No", bless(b"A", byte(1)))).name == "A"
     assert wrap(BIG.array(ref(BIG.array()), ref(bless(b"No", same(2)))))[1] == []
     assert wrap(BIG.array(ref(BIG.array()), ref(bless(b"No", b"\x21\0" + BIG.u64(2)))))[1] == []
 
 
 def test_blessed_references() -> None:
-    """Each level has its own class, and tags know which level they name."""
+    """Each level has a class, and a tag names one level."""
     outer, whole, middle, inner = wrap(
         BIG.array(
             ref(bless(b"Out", ref(bless(b"In", BIG.array(byte(1)))))),
@@ -99,7 +99,7 @@ def test_blessed_references() -> None:
 
 
 def test_cycles() -> None:
-    """Inside an object the places that point back at it hold what the callback returned."""
+    """References to an object from inside it give the result of the callback too."""
     parts = BIG.array(ref(same(1)), byte(1))
     root = wrap(BIG.array(ref(bless(b"A", BIG.hash(self=ref(same(2)), parts=ref(parts))))))
     (node,) = root
@@ -120,7 +120,7 @@ def test_cycle_through_a_hook() -> None:
 
 
 def test_class_names() -> None:
-    """UTF-8, or Latin-1 where it is not valid; long and numbered ones."""
+    """Names are UTF-8, or Latin-1 if they are not valid UTF-8; they can be long or numbered."""
     records = [bless("Café".encode(), byte(1)), bless(b"Caf\xe9", byte(2)), bless_again(1, byte(3))]
     records.append(b"\x11\x80" + BIG.u32(200) + b"L" * 200 + byte(4))
     names = [item.name for item in wrap(BIG.array(*records))]
@@ -128,7 +128,7 @@ def test_class_names() -> None:
 
 
 @pytest.mark.parametrize("error", [IndexError, KeyError, StorableError])
-def test_errors_of_the_callback_go_up(error: type[Exception]) -> None:
+def test_errors_of_the_callback_are_not_caught(error: type[Exception]) -> None:
     def fail(_name: str, _value: Any) -> None:
         raise error("mine")
 
@@ -136,6 +136,6 @@ def test_errors_of_the_callback_go_up(error: type[Exception]) -> None:
         thaw(NETWORK + BIG.array(bless(b"A", byte(1))), blessed=fail)
 
 
-def test_broken_image_after_a_callback() -> None:
+def test_a_damaged_image_after_a_callback() -> None:
     with pytest.raises(StorableError):
         wrap(BIG.array(bless(b"A", byte(1)), byte(1))[:-1])

@@ -1,4 +1,4 @@
-"""The reader against images of real perl, made by ``make_corpus.pl``."""
+"""Images of real perl, which ``make_corpus.pl`` wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expected(path: Path) -> Any:
     return decode(json.loads(path.with_suffix(".json").read_bytes()))
 
 
-def test_corpus_is_there() -> None:
+def test_the_corpus_exists() -> None:
     assert len(IMAGES) > 100
 
 
@@ -32,12 +32,12 @@ def test_values(path: Path) -> None:
 
 @each_image
 def test_values_with_callback(path: Path) -> None:
-    """A callback that changes nothing takes the other branches to the same value."""
+    """With a callback that changes nothing, the value is the same."""
     assert differ(expected(path), retrieve(path, blessed=lambda _name, value: value)) is None
 
 
 @each_image
-def test_bytes_behind_the_root_are_ignored(path: Path) -> None:
+def test_bytes_after_the_root_are_ignored(path: Path) -> None:
     assert differ(expected(path), thaw(path.read_bytes() + b"\xff" * 9)) is None
 
 
@@ -48,7 +48,7 @@ def test_perl_agrees(path: Path, oracle: Oracle) -> None:
 
 
 def test_every_prefix_is_refused() -> None:
-    """Of long images a part of the prefixes, and always the last ones."""
+    """Long images are only tried with some prefixes, and with the longest ones."""
     for path in IMAGES:
         data = path.read_bytes()
         step = max(1, len(data) // 150)

@@ -1,4 +1,4 @@
-"""Any bytes give a value or StorableError, in bounded time and memory."""
+"""Any bytes are read as a value or raise StorableError, in limited time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of major versions 0 and 1, which only perls of the last century wrote."""
+"""Images of major versions 0 and 1, which perls wrote until 1999."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyramid_kvs.storable import StorableError, thaw
-from tests.storable.compare import differ
+from tests.storable.compare import assert_value
 from tests.storable.images import BIG, LITTLE, SIZES, byte, same, text, u32
 
 NETWORK_1 = b"\x03"
@@ -18,10 +18,6 @@ X = b"X"
 
 def array(*items: bytes) -> bytes:
     return BIG.array(*items) + X
-
-
-def assert_value(data: bytes, want: Any, **options: Any) -> None:
-    assert differ(want, thaw(data, **options)) is None
 
 
 LOOP: list[Any] = []
@@ -52,7 +48,7 @@ SHARED = ["s"]
     ids=lambda part: repr(part)[:30],
 )
 def test_major_1(record: bytes, value: Any) -> None:
-    """In memory and in a file; every prefix is refused."""
+    """Images in memory and in files are read, and every prefix is refused."""
     data = NETWORK_1 + record
     assert_value(data, value)
     assert_value(b"pst0" + data + b"more", value)
@@ -63,7 +59,7 @@ def test_major_1(record: bytes, value: Any) -> None:
 
 
 def test_major_1_native() -> None:
-    """No size of floats in the header, which have eight bytes."""
+    """The header has no size of floats, and they have eight bytes."""
     body = b"\x06" + struct.pack("<q", -(2**40)) + X, b"\x07" + struct.pack("<d", 0.1) + X
     assert_value(NATIVE_1 + LITTLE.array(*body) + X, [-(2**40), 0.1])
     order = b"\x02\x044321\x04\x04\x04"
@@ -101,7 +97,7 @@ def test_major_0(head: bytes) -> None:
 )
 @pytest.mark.parametrize("long_size", [4, 8])
 def test_major_0_native(head: bytes, long_size: int) -> None:
-    """Identifiers have the size of a C long; the oldest files have no version byte."""
+    """Identifiers have the size of a C long. The oldest files have no version byte."""
     one, two = (number.to_bytes(long_size, "little") for number in (1, 2))
     body = one + LITTLE.array()[:1] + LITTLE.u32(2)
     body += b"i" + two + b"\x06" + struct.pack("<q", -140) + X

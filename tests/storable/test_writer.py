@@ -1,4 +1,4 @@
-"""What is frozen is what real perl thaws, and what perl freezes again is what we thaw."""
+"""Real perl reads the written images, and the images that perl writes again are equal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KEYS = TEXT | st.binary(max_size=10).filter(lambda key: not is_text(key))
 
 
 def is_text(raw: bytes) -> bool:
-    """Tell if bytes could be the same key as some text."""
+    """Tell if bytes could be the same key as a string."""
     try:
         raw.decode()
     except UnicodeDecodeError:
@@ -47,7 +47,7 @@ def is_text(raw: bytes) -> bool:
 
 
 def distinct(value: dict[Any, Any]) -> bool:
-    """Tell if no two keys are one in Perl."""
+    """Tell if no two keys are equal in Perl."""
     texts = {key for key in value if isinstance(key, str)}
     return not any(key.decode("latin-1") in texts for key in value if isinstance(key, bytes))
 
@@ -82,7 +82,7 @@ def test_perl_freezes_it_again(oracle: Oracle, value: Any) -> None:
 
 
 def restore_floats(again: Any, value: Any, done: dict[int, Any]) -> Any:
-    """Put the floats back that perl's network order rounded to 15 digits, if they are that near."""
+    """Replace floats that perl rounded to 15 digits by the original ones, if they are close."""
     if isinstance(value, float) and math.isfinite(value) and float(again) != value:
         found = max(-LARGEST, min(LARGEST, float(again)))
         assert math.isclose(found, value, rel_tol=1e-14, abs_tol=5e-324)
@@ -106,7 +106,7 @@ def as_raw(key: Any) -> Any:
 @settings(max_examples=120, deadline=None)
 @given(value=VALUES)
 def test_thaw_reads_it(value: Any) -> None:
-    """Through the native form everything but bool and long ints keeps its type."""
+    """The reader reads both forms."""
     assert differ(value, thaw(freeze(value)), by_perl=True) is None
     assert differ(value, thaw(nfreeze(value)), by_perl=True) is None
 
@@ -122,7 +122,7 @@ def test_cycles(write: Any, oracle: Oracle) -> None:
 
 @both
 def test_keys_of_all_kinds_in_one_hash(write: Any, oracle: Oracle) -> None:
-    """Only text beyond ASCII has a flag."""
+    """Only strings that are not ASCII have a flag."""
     value = {"é": 1, b"\xff": 2, "ascii": 3, "": 4, "☺": 5}
     assert differ(value, oracle.describe(write(value))) is None
     assert write({"é": b"", b"\xff": b""})[-6] == 0
@@ -181,7 +181,7 @@ def test_exact_types_of_the_network_form() -> None:
 
 
 def test_known_bytes() -> None:
-    """Images that perl itself writes for these values."""
+    """Perl writes the same images for these values."""
     assert (
         nfreeze({"k": [1, "a"]}).hex()
         == "050b0300000001040200000002" + "0881" + "0a0161" + "000000016b"
@@ -233,7 +233,7 @@ def test_empty_tuples_are_not_shared(write: Any) -> None:
 
 @both
 def test_huge_ints(write: Any, oracle: Oracle) -> None:
-    """Also beyond the digits that ``str(int)`` allows."""
+    """Integers may have more digits than ``str(int)`` allows."""
     digits = "1" + "0" * 9999
     assert oracle.describe(write([10**9999, -(10**9999)])) == [digits, "-" + digits]
 
@@ -259,7 +259,7 @@ REFUSED = [
 @both
 @pytest.mark.parametrize(("value", "message"), REFUSED, ids=[m[:40] for _, m in REFUSED])
 def test_refused(write: Any, value: Any, message: str) -> None:
-    """The message names type and place, and no value."""
+    """The message contains the type and the place, but no value."""
     with pytest.raises(StorableError, match=message) as error:
         write(value)
     assert error.value.offset is None
@@ -274,7 +274,7 @@ def nest(depth: int, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["list", "dict"])
 def test_depth_that_perl_reads(kind: str, oracle: Oracle) -> None:
-    """The deepest value that is written does not crash perl, and one more is refused."""
+    """The deepest value that is allowed does not crash perl, and a deeper one is refused."""
     limit = sys.getrecursionlimit()
     image = nfreeze(nest(12_000, kind))
     assert differ(nest(12_000, kind), thaw(oracle.freeze_again(image, b"n"))) is None
@@ -283,8 +283,8 @@ def test_depth_that_perl_reads(kind: str, oracle: Oracle) -> None:
     assert sys.getrecursionlimit() == limit
 
 
-def test_shared_value_of_many_paths() -> None:
-    """60 levels of a list that holds the next one twice are written once each."""
+def test_shared_values_are_written_once() -> None:
+    """60 lists that each contain the next one twice are written once each."""
     value: list[Any] = []
     for _ in range(60):
         value = [value, value]
@@ -302,7 +302,7 @@ def test_files(write: Any, tmp_path: Path, oracle: Oracle) -> None:
     assert os.listdir(tmp_path) == ["session"]
 
 
-def test_file_stays_when_writing_fails(tmp_path: Path) -> None:
+def test_a_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "session"
     nstore([1], path)
     with pytest.raises(StorableError):
@@ -314,7 +314,7 @@ def test_file_stays_when_writing_fails(tmp_path: Path) -> None:
 
 
 def test_file_modes(tmp_path: Path) -> None:
-    """A new file has the mode of the umask, an old one keeps its own; links are followed."""
+    """A new file gets its mode from the umask. An existing file keeps it. Links are followed."""
     path, link = tmp_path / "session", tmp_path / "link"
     umask = os.umask(0o027)
     try:

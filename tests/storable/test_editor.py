@@ -1,4 +1,4 @@
-"""Editing the hash in an image: what real perl thaws from it afterwards."""
+"""Changes to the hash in an image, as real perl reads them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from pyramid_kvs.perlsess.comparison import changed_keys
 from pyramid_kvs.storable import StorableError, freeze, nfreeze, thaw
 from pyramid_kvs.storable.editor import REMOVED, Changes, edit_hash, read_hash
-from tests.perlsess.sites import perl_dump, perl_image
 from tests.servers import need_perl
+from tests.storable.perl import perl_dump, perl_image
 
 GRAPHS = Path(__file__).with_name("graphs.pl")
 
 
 class Worker:
-    """A perl that makes random sessions and describes what it thaws."""
+    """A perl process that creates random sessions and describes sessions that it thaws."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -77,8 +77,8 @@ def random_changes(chance: random.Random, keys: list[Any]) -> dict[Any, Any]:
 
 
 @pytest.mark.parametrize("function", ["freeze", "nfreeze"])
-def test_other_keys_stay_as_they_are(worker: Worker, function: str) -> None:
-    """Whatever is removed and added, perl finds the other keys with classes, links and bytes."""
+def test_other_keys_are_not_changed(worker: Worker, function: str) -> None:
+    """Whatever is removed and added, the other keys keep their classes, links and bytes."""
     refused = 0
     for seed in range(250):
         image = worker.make(seed, function)
@@ -89,7 +89,7 @@ def test_other_keys_stay_as_they_are(worker: Worker, function: str) -> None:
         try:
             edited = edit(image, changes)
         except StorableError:
-            assert gone, "additions alone disturb nothing"
+            assert gone, "additions are never refused"
             refused += 1
             continue
         assert worker.dump(edited, set(changes)) == worker.dump(image, set(changes))
@@ -105,8 +105,8 @@ def test_no_change_gives_the_same_bytes(worker: Worker) -> None:
         assert edit(image, {}) == image
 
 
-def test_in_place_changes_keep_what_is_shared(worker: Worker) -> None:
-    """A changed list that two keys share is still one list, in both."""
+def test_shared_data_that_change_remain_shared(worker: Worker) -> None:
+    """If a list changes that two keys share, both keys still share it."""
     image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}, c => [2]} }")
     values = thaw(image)
     values["a"].append(5)
@@ -116,8 +116,8 @@ def test_in_place_changes_keep_what_is_shared(worker: Worker) -> None:
     assert found["a"] is found["b"]["l"]
 
 
-def test_a_change_beside_what_is_shared() -> None:
-    """A changed hash that holds another key's list goes on sharing it with that key."""
+def test_a_change_beside_shared_data() -> None:
+    """If a hash changes that contains another key's list, it still shares the list."""
     image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}} }")
     values = thaw(image)
     values["b"]["new"] = 1
@@ -126,7 +126,7 @@ def test_a_change_beside_what_is_shared() -> None:
     assert found["a"] is found["b"]["l"]
 
 
-def test_what_a_removed_key_shares_lives_on_elsewhere() -> None:
+def test_data_of_a_removed_key_stay_at_other_places() -> None:
     image = perl_image(need_perl(), "do { my $l = [1]; {a => $l, b => {l => $l}} }")
     for gone, kept in (("a", {"b": {"l": [1]}}), ("b", {"a": [1]})):
         assert thaw(edit(image, {gone: REMOVED})) == kept
@@ -155,7 +155,7 @@ LOCKED = r"do { require Hash::Util; my %h = (a => 1); Hash::Util::lock_hashref(\
         ),
     ],
 )
-def test_refuses_to_change_what_python_cannot_say(value: str, obstacle: str) -> None:
+def test_changes_to_data_that_python_cannot_represent(value: str, obstacle: str) -> None:
     image = perl_image(need_perl(), f"{{key => {value}, other => 1}}")
     current = thaw(image)
     with pytest.raises(StorableError, match=f"'key' changed, and it contains {obstacle}"):
@@ -164,7 +164,7 @@ def test_refuses_to_change_what_python_cannot_say(value: str, obstacle: str) -> 
     assert thaw(edit(image, {"key": REMOVED})) == {"other": 1}
 
 
-def test_refuses_objects_under_another_key() -> None:
+def test_objects_under_another_key_are_refused() -> None:
     """A dict that was an object of a class would be stored without the class."""
     image = perl_image(need_perl(), "{user => bless({n => 1}, 'My::User')}")
     objects: dict[int, Any] = {}
@@ -174,7 +174,7 @@ def test_refuses_objects_under_another_key() -> None:
         edit_hash(read_hash(image, "utf-8"), changes, current)
 
 
-def test_refuses_a_cycle_through_the_session() -> None:
+def test_a_changed_cycle_through_the_session_is_refused() -> None:
     image = perl_image(need_perl(), "do { my $s = {n => 1}; $s->{self} = [$s]; $s }")
     with pytest.raises(StorableError, match="a reference to the session itself"):
         edit(image, {"self": thaw(image)["self"]}, {"self"})
@@ -183,16 +183,16 @@ def test_refuses_a_cycle_through_the_session() -> None:
     assert found["self"][0] is found
 
 
-def test_keys_stay_what_they_are_for_perl() -> None:
-    """A changed key is written as perl wrote it: bytes, or characters of either kind."""
+def test_keys_keep_their_bytes() -> None:
+    """A key whose value changed is written as perl wrote it, as bytes or characters."""
     perl = need_perl()
     image = perl_image(perl, r'{"\xc3\xa9" => 1, "\x{e9}x\x{263a}" => 1, "l\x{e9}" => 1}')
     edited = edit(image, dict.fromkeys(thaw(image), 2))
     assert perl_dump(perl, edited) == perl_dump(perl, image).replace("=> 1", "=> 2")
 
 
-def test_one_key_in_two_spellings_is_one_key() -> None:
-    """With ``encoding`` null, perl's key is bytes in Python; the text of it is no second key."""
+def test_a_bytes_key_and_an_equal_str_key() -> None:
+    """With ``encoding`` null, Perl's keys are bytes. An equal str key is the same key in Perl."""
     perl = need_perl()
     image = nfreeze({b"user": 1})
     changes = Changes({"user": 2})
@@ -207,13 +207,13 @@ def test_one_key_in_two_spellings_is_one_key() -> None:
         (r"\{a => 1}", r"""\{"a" => 2}"""),
     ],
 )
-def test_what_is_around_the_hash_stays(expression: str, expected: str) -> None:
+def test_data_around_the_hash_are_not_changed(expression: str, expected: str) -> None:
     perl = need_perl()
     assert perl_dump(perl, edit(perl_image(perl, expression), {"a": 2})) == expected
 
 
 def test_the_member_of_an_object() -> None:
-    """The hash in a Cache::Object is edited, and what is around it stays."""
+    """The hash in a Cache::Object is changed, and the data around it are not."""
     perl = need_perl()
     fields = "A => undef, _Data => $s, odd => bless([$s], 'Odd')"
     session = "{n => 1, o => bless([], 'Odd')}"
@@ -233,7 +233,7 @@ def test_a_member_that_is_only_referred_to() -> None:
 
 
 def test_foreign_layouts_are_not_changed() -> None:
-    """A native image of a big-endian perl is read, and refused when it should be changed."""
+    """A native image of a big-endian perl can be read, but not changed."""
     image = b"\x04\x0b\x0887654321\x04\x08\x08\x08\x03\0\0\0\x01\x08\x81\0\0\0\x01a"
     assert thaw(image) == {"a": 1}
     with pytest.raises(StorableError, match="not on a 64-bit PC"):
@@ -248,8 +248,8 @@ def test_no_hash_at_the_root() -> None:
 
 @settings(max_examples=1500, deadline=None)
 @given(data=st.data())
-def test_broken_images(data: st.DataObject) -> None:
-    """Whatever bytes come: an image, or StorableError."""
+def test_damaged_images(data: st.DataObject) -> None:
+    """A change of any bytes gives an image, or raises StorableError."""
     image = bytearray(BROKEN_FROM[data.draw(st.integers(0, len(BROKEN_FROM) - 1))])
     for _ in range(data.draw(st.integers(1, 4))):
         image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
@@ -265,7 +265,7 @@ BROKEN_FROM = [
     nfreeze({"a": [1, {"b": "text" * 80}], "b": None, "ß": -5}),
     freeze({"a": [1, {"b": "text" * 80}], "b": 70000, "ß": 2.5}),
     bytes.fromhex(_MEMBER) + b"_Data",
-    # [7, $s, $s, $h], $h an object whose class has hooks, in a hash
+    # [7, $s, $s, $h] in a hash, where $h is an object of a class with hooks
     bytes.fromhex(
         "050b 03 00000001 04 02 00000004 0887 04 02 00000001 0a017a 04 00 00000005"
         "04 13 42 02 00000001 0885 82 024878 02636b 01 0000000a 00000001 61"

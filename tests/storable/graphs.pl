@@ -1,7 +1,7 @@
 #!/usr/bin/perl
-# A worker: makes random sessions, and describes what it thaws. One request and one reply a line:
+# A worker that creates random sessions and describes sessions. Requests and replies have one line:
 #   make SEED freeze|nfreeze      the image of a session, in base64
-#   dump BASE64 KEY,KEY...        Data::Dumper's words for the session without these keys, in base64
+#   dump BASE64 KEY,KEY...        Data::Dumper's output for the session without these keys, in base64
 use strict;
 use warnings;
 use Data::Dumper;
