@@ -112,7 +112,7 @@ class ItemsByKey(KVS):
         return self._swap(full_key, token, command)
 
     def _swap(self, full_key: bytes, token: Token, command: bytes) -> bool:
-        return self._servers.swap(full_key, token.life, command).words[0] == b"HD"
+        return self._servers.swap(full_key, token.run_id, command).words[0] == b"HD"
 
     def _attempts(self) -> Iterator[int]:
         for attempt in range(self.update_attempts):

@@ -39,8 +39,7 @@ class MemcacheKVS(Counters):
         """Remove all items of all servers, which is refused to a driver with a prefix."""
         if self.key_prefix:
             raise KVSNotSupported("memcached can remove all keys, not those under a prefix")
-        for server in self._servers:
-            server.ask(b"flush_all\r\n", repeatable=True)
+        self._servers.ask_each(b"flush_all\r\n")
 
     def check(self) -> None:
         self._servers.since(monotonic(), super().check)
@@ -223,7 +222,7 @@ class MemcacheKVS(Counters):
         """Return what :meth:`Connection.swap_all` needs for a swap."""
         mode = b" ME" if swap.old is None else items.if_still(swap.old.token)
         command = self._set_command(self._full_key(swap.key), swap.data, swap.ttl, None, mode)
-        return None if swap.old is None else swap.old.token.life, command
+        return None if swap.old is None else swap.old.token.run_id, command
 
     def _lost(self, swap: SwapRequest, current: Stored | None) -> Swap:
         if swap.old is None and current is None:  # the value that was in the way has expired

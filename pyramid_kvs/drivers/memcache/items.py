@@ -32,8 +32,8 @@ PADDED = re.compile(rb"([0-9]+) +")
 class Token(NamedTuple):
     """What a compare-and-set compares: an item's number, and the server that gave it."""
 
-    #: See :attr:`Connection.life`.
-    life: bytes
+    #: See :attr:`Connection.run_id`.
+    run_id: bytes
     cas: int
 
 
@@ -117,7 +117,7 @@ def item(reply: Reply) -> Item:
     """Return the item of a reply with data, flags, number and ttl."""
     flags = reply.number(2)
     data, deadline = opened(reply.data, flags)
-    return Item(data, flags, Token(reply.life, reply.number(3)), reply.number(4), deadline)
+    return Item(data, flags, Token(reply.run_id, reply.number(3)), reply.number(4), deadline)
 
 
 def stored(reply: Reply) -> Stored | None:
@@ -126,7 +126,7 @@ def stored(reply: Reply) -> Stored | None:
     if data is None:
         return None
     flags = reply.number(2)
-    token = Token(reply.life, reply.number(3))
+    token = Token(reply.run_id, reply.number(3))
     if is_compressed(flags):
         with contextlib.suppress(CodecError):
             return Stored(inflated(data), token, flags & ~COMPRESSED)

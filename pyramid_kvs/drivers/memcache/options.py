@@ -29,7 +29,7 @@ UNUSED = {
     "decompressor": f"values that python-memcached compressed are read; {_NOT_COMPRESSED}",
     "server_max_key_length": _KEYS_ARE_MAPPED,
     "check_keys": _KEYS_ARE_MAPPED,
-    "cache_cas": "each compare-and-set uses the number of its own read; call update()",
+    "cache_cas": "each compare-and-set uses the number that it read itself; call update()",
     "flush_on_reconnect": (
         'it would remove the keys of all applications; leave "rehash" out, so that keys do not move'
     ),

@@ -37,8 +37,8 @@ class Reply(NamedTuple):
 
     words: list[bytes]
     data: bytes = b""
-    #: See :attr:`Connection.life`.
-    life: bytes = b""
+    #: See :attr:`Connection.run_id`.
+    run_id: bytes = b""
 
     def number(self, place: int) -> int:
         """Return the number in a word such as ``f16`` or ``t-1``.
@@ -62,7 +62,7 @@ class Connection(Pooled):
     at most, or what is left of the call.
     """
 
-    __slots__ = ("_at", "_buffer", "_is_shortened", "_limit", "_socket", "_timeout", "life")
+    __slots__ = ("_at", "_buffer", "_is_shortened", "_limit", "_socket", "_timeout", "run_id")
 
     def __init__(self, connected: socket.socket, timeout: float, limit: float) -> None:
         """Use a socket whose timeout is ``timeout``."""
@@ -74,7 +74,7 @@ class Connection(Pooled):
         self._buffer = b""
         self._at = 0
         #: Identifies the server, from one of its starts to the next. Empty until it is needed.
-        self.life = b""
+        self.run_id = b""
 
     def close(self) -> None:
         self._socket.close()
@@ -101,13 +101,13 @@ class Connection(Pooled):
         received = self._socket.recv(CHUNK)
         if not self._is_shortened:
             if received in WORDS:
-                return Reply(WORDS[received], b"", self.life)
+                return Reply(WORDS[received], b"", self.run_id)
             if received.startswith(b"VA "):  # the whole reply, as it nearly always comes
                 line, _, rest = received.partition(b"\r\n")
                 words = line.split(b" ")
                 data = rest[:-2]
                 if words[1] == b"%d" % len(data) and rest.endswith(b"\r\n"):
-                    return Reply(words, data, self.life)
+                    return Reply(words, data, self.run_id)
         return self._read_rest(received)
 
     def _read_rest(self, received: bytes) -> Reply:
@@ -125,43 +125,48 @@ class Connection(Pooled):
         return replies
 
     def load(self, command: bytes) -> Reply:
-        """Return the reply to one command, with the :attr:`life` of the server."""
-        return self.ask(command) if self.life else self.load_all([command])[0]
+        """Return the reply to one command, with the :attr:`run_id` of the server."""
+        return self.ask(command) if self.run_id else self.load_all([command])[0]
 
     def load_all(self, commands: list[bytes]) -> list[Reply]:
-        """Return the replies to commands, with the :attr:`life` of the server.
+        """Return the replies to commands, with the :attr:`run_id` of the server.
 
         It is asked for after the first commands that need it, in the same round trip.
         """
-        if self.life:
+        if self.run_id:
             return self.ask_all(commands)
         self._send(b"".join([*commands, STATS]))
         replies = [self._reply() for _ in commands]
-        self.life = self._read_life()
+        self.run_id = self._read_run_id()
         self._finish()
-        return [reply._replace(life=self.life) for reply in replies]
+        return [reply._replace(run_id=self.run_id) for reply in replies]
 
     def swap(self, compared: tuple[bytes, bytes]) -> Reply:
         """Send a compare-and-set to the server that gave the number, or else do nothing.
 
         A server that starts again gives the same numbers to other data.
 
-        :param compared: the :attr:`life` of the server, and the command.
+        :param compared: the :attr:`run_id` of the server, and the command.
         """
-        life, command = compared
-        return self.ask(command) if life == self._known_life() else CHANGED
+        run_id, command = compared
+        if run_id == self._known_run_id():
+            return self.ask(command)
+        self.restore_timeout()
+        return CHANGED
 
     def swap_all(self, compared: list[tuple[bytes | None, bytes]]) -> list[Reply]:
-        """Run :meth:`swap` of several commands; ``None`` instead of a life compares nothing."""
-        known = self._known_life()
-        commands = [command for life, command in compared if life in (None, known)]
+        """Run :meth:`swap` of several commands; ``None`` instead of a run id compares nothing."""
+        known = self._known_run_id()
+        commands = [command for run_id, command in compared if run_id in (None, known)]
         replies = iter(self.ask_all(commands) if commands else ())
-        return [next(replies) if life in (None, known) else CHANGED for life, _ in compared]
+        self.restore_timeout()
+        return [next(replies) if run_id in (None, known) else CHANGED for run_id, _ in compared]
 
-    def _known_life(self) -> bytes:
-        if not self.life:
+    def _known_run_id(self) -> bytes:
+        if not self.run_id:
             self.load_all([])
-        return self.life
+            self.shorten()
+        return self.run_id
 
     # -- waits ----------------------------------------------------------------------------
 
@@ -172,10 +177,16 @@ class Connection(Pooled):
         """
         left = self.taken_at + self._limit - monotonic()
         if left <= 0:
-            raise TimeoutError
+            raise TimeoutError("timed out")
         if left < self._timeout:
             self._socket.settimeout(left)
             self._is_shortened = True
+
+    def restore_timeout(self) -> None:
+        """Give the waits of the next call their whole timeout again."""
+        if self._is_shortened:
+            self._socket.settimeout(self._timeout)
+            self._is_shortened = False
 
     def _send(self, commands: bytes) -> None:
         """Send commands and receive the beginning of the replies."""
@@ -199,9 +210,7 @@ class Connection(Pooled):
     def _finish(self) -> None:
         if self._buffer:
             raise OutOfStep("more replies than commands")
-        if self._is_shortened:
-            self._socket.settimeout(self._timeout)
-            self._is_shortened = False
+        self.restore_timeout()
 
     # -- replies --------------------------------------------------------------------------
 
@@ -213,7 +222,7 @@ class Connection(Pooled):
         self._advance(after)
         if line.startswith((b"ERROR", b"CLIENT_ERROR")) and line != NOT_A_NUMBER:
             raise OutOfStep(line.decode("latin-1"))
-        return Reply(words, b"", self.life)
+        return Reply(words, b"", self.run_id)
 
     def _line(self) -> tuple[bytes, int]:
         """Return the next line and where the bytes after it begin."""
@@ -235,7 +244,7 @@ class Connection(Pooled):
         if not buffer.startswith(b"\r\n", end):
             raise OutOfStep("a reply with more data than it said")
         self._advance(end + 2)
-        return Reply(words, buffer[start:end], self.life)
+        return Reply(words, buffer[start:end], self.run_id)
 
     def _receive_data(self, start: int, size: int) -> None:
         """Make the buffer begin where it now has ``start``, and hold at least ``size`` bytes."""
@@ -254,7 +263,7 @@ class Connection(Pooled):
             position = 0
         self._at = position
 
-    def _read_life(self) -> bytes:
+    def _read_run_id(self) -> bytes:
         """Read the reply to ``stats``: the process and its start, as far as they are known.
 
         A proxy may refuse the command. Then only its address is known.

@@ -22,7 +22,7 @@ R = TypeVar("R")
 LONG_IDLE = 1.0
 
 #: How long a new connection to a server that seems to hang may take to show that it does not.
-SIGN_OF_LIFE = 0.08
+PROBE_SECONDS = 0.08
 
 
 class Server:
@@ -61,10 +61,6 @@ class Server:
 
     def close(self) -> None:
         self._pool.close()
-
-    def ask(self, command: bytes, repeatable: bool = False) -> Reply:
-        """Send one command and return its reply; see :meth:`call`."""
-        return self.call(Connection.ask, command, repeatable, 0)
 
     def call(
         self, ask: Callable[[Connection, A], Reply], command: A, repeatable: bool, spent: float
@@ -137,6 +133,7 @@ class Server:
             if self._breaker.is_troubled and not was_troubled:
                 self._admit()
         except BaseException as error:
+            connection.restore_timeout()
             self._pool.give(connection)
             if isinstance(error, TimeoutError):
                 raise errors.no_answer(self, error, self.limit) from error
@@ -153,7 +150,7 @@ class Server:
         another = None
         if isinstance(error, TimeoutError):
             if self._was_idle(connection):
-                another = self._show_life(connection)
+                another = self._try_new_connection(connection)
         elif repeatable and not connection.is_new:
             another = self._replace(connection)
         if another is None:
@@ -161,6 +158,7 @@ class Server:
             self._note(error, spent)
             raise failure from error
         if not repeatable:
+            another.restore_timeout()
             self._pool.give(another)
             raise failure from error
         return another
@@ -168,7 +166,7 @@ class Server:
     def _was_idle(self, connection: Connection) -> bool:
         return not connection.is_new and connection.taken_at - connection.used_at > LONG_IDLE
 
-    def _show_life(self, connection: Connection) -> Connection | None:
+    def _try_new_connection(self, connection: Connection) -> Connection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
 
         Nobody knows whether the server hangs, or a firewall forgot the idle connection. It has
@@ -176,7 +174,7 @@ class Server:
         """
         self._pool.close_unused_since(connection.taken_at - LONG_IDLE)
         began = connection.taken_at
-        deadline = min(began + self.limit, monotonic() + SIGN_OF_LIFE)
+        deadline = min(began + self.limit, monotonic() + PROBE_SECONDS)
         connection.taken_at = deadline - self.limit
         try:
             another = self._pool.replace(connection)

@@ -84,9 +84,9 @@ class Servers:
         """Send a command that may run twice, and learn from which server the reply is."""
         return self._call(full_key, Connection.load, command, True)
 
-    def swap(self, full_key: bytes, life: bytes, command: bytes) -> Reply:
+    def swap(self, full_key: bytes, run_id: bytes, command: bytes) -> Reply:
         """Send a compare-and-set to the server that gave the number; see :class:`Connection`."""
-        return self._call(full_key, Connection.swap, (life, command), False)
+        return self._call(full_key, Connection.swap, (run_id, command), False)
 
     def _call(
         self, full_key: bytes, ask: Callable[[Connection, A], Reply], command: A, repeatable: bool
@@ -101,6 +101,14 @@ class Servers:
             return self.server(full_key).call(ask, command, repeatable, spent)
 
         return self._moving(call, repeatable)
+
+    # -- all servers ----------------------------------------------------------------------
+
+    def ask_each(self, command: bytes) -> None:
+        """Send a command that may run twice to each server."""
+        began = monotonic()
+        for server in self._servers:
+            server.call(Connection.ask, command, True, monotonic() - began)
 
     # -- several keys ---------------------------------------------------------------------
 
@@ -214,5 +222,5 @@ def _batches(
 
 
 def _length(command: Any) -> int:
-    """Return the size of a command, which may have a life to compare before it."""
+    """Return the size of a command, which may have a run id to compare before it."""
     return len(command) if isinstance(command, bytes) else len(command[1])
