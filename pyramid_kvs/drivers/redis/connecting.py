@@ -67,8 +67,10 @@ def _open_unix(connection: Any, deadline: Deadline) -> socket.socket:
 
 def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
     """Try all addresses of the host within one timeout: each gets its share of what is left."""
-    host, port = connection.host, connection.port
+    host, port, family = connection.host, connection.port, connection.socket_type
     addresses = [host] if _is_address(host) else resolver.addresses(host, str(port))
+    if family:
+        addresses = [address for address in addresses if _family(address) == family]
     timeout = deadline.timeout(connection.socket_connect_timeout)
     end = None if timeout is None else monotonic() + timeout
     failure = OSError("the host name has no address")
@@ -84,7 +86,7 @@ def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
 
 
 def _tcp_socket(connection: Any, address: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sock = socket.socket(_family(address))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if connection.socket_keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -135,6 +137,10 @@ class _Opened(redis.Connection):
 
     def _connect(self) -> socket.socket:
         return self.opened
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _is_address(host: str) -> bool:

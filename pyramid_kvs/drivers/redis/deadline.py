@@ -24,19 +24,17 @@ class Deadline:
     :param first_answer: when the server must have sent its first byte, if that is earlier.
     """
 
-    __slots__ = ("_end", "_final")
+    __slots__ = ("_end", "_final", "is_answered")
 
     def __init__(self, end: float, first_answer: float = math.inf) -> None:
         self._final = end
         self._end = min(end, first_answer)
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the end does not depend on the first byte, or no longer."""
-        return self._end == self._final
+        #: Whether the server has sent anything.
+        self.is_answered = False
 
     def answered(self) -> None:
         """Note that the server sent something."""
+        self.is_answered = True
         self._end = self._final
 
     def left(self) -> float:

@@ -40,6 +40,7 @@ _OF_PROXIES = re.compile(
 )
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 _OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
+_SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
 _NO_NUMBER = re.compile(r"not an integer or out of range")
 
 #: The modes of servers that the driver does not speak to, and the URL for each.
@@ -65,6 +66,10 @@ def as_kvs_error(error: Exception, server: str) -> KVSError:
         return KVSUnavailable(f"{server}: {reason}")
     if "unknown command" in reason:
         error.args = (reason,)  # the rest quotes the key
+        if _SELECT.search(reason):
+            return KVSNotSupported(
+                f"{server} has no databases; a sentinel needs a URL with redis+sentinel://"
+            )
         return KVSNotSupported(f"{server}: {reason}; the driver needs Redis 6.2 or newer")
     if _is_of_clusters(error, reason):
         return KVSNotSupported(f"{server} {_OTHER_MODES[b'cluster']}")

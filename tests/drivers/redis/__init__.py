@@ -1,0 +1,1 @@
+"""The redis driver, beyond the conformance suite."""
