@@ -88,12 +88,13 @@ def test_set_needs_a_ttl(cache: Any) -> None:
 
 @pytest.mark.parametrize("ttl", [30.5, 60, 3660, 40 * DAY, 400 * DAY])
 def test_ttl_of_any_length(cache: Any, ttl: float) -> None:
+    """On memcached it is rounded up, and a second more, so that no value expires early."""
     cache.set("key", "value", ttl)
-    assert ttl - 20 < cache.ttl("key") <= ttl + 1
+    assert ttl - 20 < cache.ttl("key") <= ttl + 2
     assert isinstance(cache.ttl("key"), float)
     assert cache.get("key") == "value"
     cache.expire("key", 2 * ttl)
-    assert 2 * ttl - 20 < cache.ttl("key") <= 2 * ttl + 1
+    assert 2 * ttl - 20 < cache.ttl("key") <= 2 * ttl + 2
     assert cache.get("key") == "value"
 
 
