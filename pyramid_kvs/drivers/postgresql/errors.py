@@ -35,7 +35,7 @@ UNAVAILABLE = {
     "57P01": "it is shutting down, or an administrator ended the connection",
     "57P03": "it is starting up or shutting down",
 }
-#: What poolers say without a state of their own while their server is down or they are full.
+#: Messages of poolers that are full or whose server is down, which have no SQLSTATE.
 PASSING = re.compile(
     r"login failed|(cannot|could not|failed to|unable to) (connect|acquire|get|obtain)"
     r"|no more connections|(too many|max(imum)?) (client )?(connection|client)s?|max_client_conn"

@@ -1,4 +1,4 @@
-"""Threads and child processes get connections of their own."""
+"""Each thread and each child process gets its own connections."""
 
 from __future__ import annotations
 
