@@ -71,10 +71,13 @@ class Breaker:
         self._open(now)
         return True
 
-    def timed_out(self) -> None:
-        """Note that the server did not answer in time: leave it alone from now on."""
+    def timed_out(self, began: float | None = None) -> None:
+        """Note that the server did not answer in time: leave it alone from now on.
+
+        :param began: when the call began, by ``time.monotonic()``; ``None`` means just now.
+        """
         now = time.monotonic()
-        self._begin(now)
+        self._begin(now if began is None else began)
         if self.seconds:
             self._open(now)
 

@@ -79,7 +79,7 @@ class Connections:
             return self._server.connect(began + self.timeout)
         except psycopg.Error as error:
             if isinstance(error, TIMED_OUT):
-                self.breaker.timed_out()
+                self.breaker.timed_out(began)
             else:
                 self.breaker.failed()
             raise KVSUnavailable(f"no connection to PostgreSQL: {error}") from error

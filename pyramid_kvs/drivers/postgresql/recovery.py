@@ -97,10 +97,13 @@ class Recovery:
             self._after_break(error)
         elif error.sqlstate in LOST_STATEMENT and self._attempt < 3:
             self._connections.note_lost_statements(self._connection)
-        elif error.sqlstate in ROLLED_BACK and monotonic() < self._connection.deadline:
+        elif error.sqlstate in ROLLED_BACK and self._has_time():
             pause(self._attempt + 1)
         else:
             self._end(error)
+
+    def _has_time(self) -> bool:
+        return monotonic() < self._connection.deadline - self._connections.GRACE
 
     def _explained(self, error: psycopg.Error) -> psycopg.Error:
         """Return an error that says that the server is a standby, if that is the reason."""
@@ -132,8 +135,9 @@ class Recovery:
         connection, connections = self._connection, self._connections
         another = self._show_life() if _was_idle(connection) else None
         if another is None:
-            connections.breaker.timed_out()
-            connections.pool.close()
+            if not self._attempt:  # else the server answered during this call
+                connections.breaker.timed_out(connection.taken_at)
+                connections.pool.close()
             connections.give_up(connection)
             raise as_kvs_error(error, connections.table) from error
         if not self._repeatable:

@@ -14,8 +14,17 @@ from typing import Any
 
 import pytest
 
+from pyramid_kvs.exceptions import KVSError, KVSUnavailable
 from tests.drivers.postgresql.helpers import Make, PostgresqlKVS, count_at_once, psycopg
-from tests.servers import LOOPBACK, PostgresServer, Server, find, free_port, missing
+from tests.servers import (
+    LOOPBACK,
+    PostgresServer,
+    Server,
+    find,
+    free_port,
+    missing,
+    wait_until,
+)
 
 
 class PgBouncer(Server):
@@ -34,7 +43,7 @@ class PgBouncer(Server):
             f"[pgbouncer]\nlisten_addr = {self.host}\nlisten_port = {self.port}\n"
             f"unix_socket_dir =\nauth_type = trust\nauth_file = {self.directory}/users\n"
             f"pool_mode = transaction\ndefault_pool_size = {size}\n"
-            "server_round_robin = 1\n"
+            "server_round_robin = 1\nserver_login_retry = 1\n"
         )
         for path in (self.directory, *self.directory.iterdir()):
             path.chmod(0o755)
@@ -89,6 +98,47 @@ def test_statements_that_the_server_lost_are_prepared_again(
     for count in range(1, 4):
         assert driver.incr("n") == count
         driver._client.run_script("DEALLOCATE ALL", 5)
+
+
+def test_pgbouncer_without_its_server(make: Make, frail: PostgresServer) -> None:
+    """What it says is unavailable for now, on an open connection and on a new one."""
+    with PgBouncer(frail, size=3) as bouncer:
+        driver = make(frail, url=bouncer.url, statement_timeout=0.5)
+        driver.set("key", 1)
+        frail.stop()
+        for call in (driver.get, driver.incr, driver.delete):
+            with pytest.raises(KVSUnavailable):
+                call("key")
+        driver.close()
+        with pytest.raises(KVSUnavailable):
+            driver.get("key")
+        frail.start()
+        wait_until(driver.ping, "the return of the server", 20)
+        assert driver.get("key") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        ("FATAL: server login failed: connection refused", True),
+        ("no more connections allowed (max_client_conn)", True),
+        ("Max client connections reached", True),
+        ("Timed-out waiting to acquire database connection", True),
+        ("cache lookup failed for relation 16384", False),
+    ],
+)
+def test_an_internal_error_passes_if_it_is_of_a_pooler(
+    message: str, passes: bool, store: PostgresqlKVS, postgres_server: PostgresServer
+) -> None:
+    """Some poolers have no other state for what they say."""
+    postgres_server.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE EXCEPTION '{message}' USING ERRCODE = 'XX000'; END$$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON kvs EXECUTE FUNCTION refuse()"
+    )
+    with pytest.raises(KVSError) as caught:
+        store.set("key", 1)
+    assert isinstance(caught.value, KVSUnavailable) == passes
 
 
 def test_statements_are_prepared_again_after_discard_all(
