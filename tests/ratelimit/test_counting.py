@@ -64,7 +64,7 @@ def test_every_counter_has_an_expiry(driver: KVS, strategy: str) -> None:
             rule = Rule(strategy, 3, year * 1000, 3, cost)
             count([LimitCheck(rule, f"k{number}", f"k{number}")])
         left = driver.raw_ttl(f"k{number}")
-        assert year / 2 < left <= 2 * year + 2
+        assert year / 2 < left <= 2 * year + 4  # memcached's date may be some seconds behind
     assert allowed(count([LimitCheck(Rule(strategy, 3, year * 1000, 3), "k1", "k1")])) == [False]
 
 

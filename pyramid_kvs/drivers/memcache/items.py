@@ -71,8 +71,9 @@ def has_fraction(ttl: float | None) -> bool:
 def exptime(ttl: float | None) -> int:
     """Return the time that memcached needs for a ttl: a date if it is longer than 30 days.
 
-    It is a second longer, because memcached's clock ticks once a second. Its date may be a second
-    ahead of the system's.
+    It is a second longer, because memcached's clock ticks once a second. Its date may be up to a
+    second ahead of the system's, or up to two seconds behind, as both are cut to whole seconds when
+    it starts.
     """
     if ttl is None:
         return 0

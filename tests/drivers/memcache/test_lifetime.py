@@ -152,7 +152,10 @@ def test_a_ttl_never_ends_early(memcached_server: MemcachedServer, kvs: KVS) -> 
 def test_a_second_more_does_not_make_a_date(
     memcached_server: MemcachedServer, kvs: KVS, ttl: int
 ) -> None:
-    """Memcached reads more than 30 days as a date, which would be over."""
+    """Memcached reads more than 30 days as a date, which would be over.
+
+    Its date is less than a second ahead of the system's, and less than two behind.
+    """
     kvs.set("key", 1, ttl)
-    assert ttl <= seconds_left(memcached_server, b"p::key") <= ttl + 3
-    assert ttl - 2 <= kvs.ttl_of("key") <= ttl + 2
+    assert ttl <= seconds_left(memcached_server, b"p::key") <= ttl + 4
+    assert ttl - 2 <= kvs.ttl_of("key") <= ttl + 3
