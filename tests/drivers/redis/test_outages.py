@@ -24,6 +24,11 @@ def silent(*_: object) -> bytes:
     return b""
 
 
+def hello(*words: bytes) -> bytes:
+    """Switch to RESP3; do not tell the mode."""
+    return b"%1\r\n+proto\r\n:3\r\n" if words else b"-ERR wrong number of arguments\r\n"
+
+
 def seconds(call) -> float:
     began = time.monotonic()
     with pytest.raises(KVSUnavailable):
@@ -139,9 +144,7 @@ def test_drivers_share_it(fake):
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_forgotten_connection(fake, protocol):
     """A call that can be repeated succeeds. Those that were idle for as long are closed."""
-    fake.answers[b"HELLO"] = lambda *words: (
-        b"%1\r\n+proto\r\n:3\r\n" if words else b"-ERR unknown command\r\n"
-    )
+    fake.answers[b"HELLO"] = hello
     driver = fake.driver(protocol=protocol)
     open_some(driver)
     let_idle(driver)
@@ -224,7 +227,7 @@ def test_health_checks(fake):
 
 @pytest.mark.parametrize("kwargs", [{}, {"protocol": 3}])
 def test_a_reply_that_trickles(fake, kwargs):
-    fake.answers[b"HELLO"] = lambda *_: b"%1\r\n+proto\r\n:3\r\n"
+    fake.answers[b"HELLO"] = hello
     fake.answers[b"GET"] = lambda _: b"$100\r\n%b\r\n" % (b"x" * 100)
     fake.answers[b"MGET"] = lambda _: b"*1\r\n$100\r\n%b\r\n" % (b"x" * 100)
     driver = fake.driver(breaker=0, **kwargs)
@@ -236,15 +239,16 @@ def test_a_reply_that_trickles(fake, kwargs):
     assert driver.raw_get("key") == b"x" * 100
 
 
-def test_the_timeout_of_the_socket_is_kept(fake):
-    """After a call that read in several steps."""
+def test_the_next_call_has_its_whole_time(fake):
+    """Also after a call that read in several steps, the last of them with little time left."""
     fake.answers[b"GET"] = lambda _: b"$5\r\nvalue\r\n"
-    driver = fake.driver(socket_timeout=0.4)
-    fake.pause = 0.02
+    driver = fake.driver(socket_timeout=0.4, socket_connect_timeout=0.1)
+    driver.raw_get("key")
+    fake.pause = 0.035
     assert driver.raw_get("key") == b"value"
-    connection = pool_of(driver).take()
-    assert connection._connection._sock.gettimeout() == 0.4
-    pool_of(driver).give(connection)
+    fake.pause = 0
+    fake.answers[b"GET"] = lambda _: time.sleep(0.3) or b"$5\r\nvalue\r\n"
+    assert driver.raw_get("key") == b"value"
 
 
 @pytest.mark.filterwarnings("ignore:.*retry_on_timeout.*:DeprecationWarning")
