@@ -103,20 +103,25 @@ def redis_rows(stack: ExitStack) -> Iterator[Row]:
         lambda: driver.set_many(dict.fromkeys(many, VALUE)),
         "json.dumps + pipeline",
         pipeline,
-        loops=20,
+        0.62,
+        20,
     )
-    yield Row("incr", lambda: driver.incr("count"), "Redis.incr", lambda: client.incr("plain"))
+    yield Row(
+        "incr", lambda: driver.incr("count"), "Redis.incr", lambda: client.incr("plain"), 0.85
+    )
     yield Row(
         "swap 1 KB",
         lambda: driver.raw_swap("key", old, TEXT, 300),
         "a registered script",
         lambda: swap(keys=["key"], args=[TEXT, TEXT]),
+        0.75,
     )
     yield Row(
         "load and renew",
         lambda: driver.raw_load("key", renew=300),
         "Redis.getex",
         lambda: client.getex("key", px=300_000),
+        0.85,
     )
     yield Row(
         "load and renew",
