@@ -71,6 +71,21 @@ def test_a_store_that_hangs(own_store: Store) -> None:
     wait_until(lambda: works(cache), "the cache's return", 30)
 
 
+def test_a_store_that_hangs_is_left_alone(own_store: Store) -> None:
+    """Only the first call waits for its timeout, and one call in each second after it."""
+    cache = own_store.load()
+    cache.initialize_schema()
+    cache.set("key", 1, 60)
+    own_store.server.pause()
+    check_failure(own_store, lambda: cache.get("key"))
+    started = time.monotonic()
+    for _ in range(20):
+        check_failure(own_store, lambda: cache.get("key"))
+    assert time.monotonic() - started < 0.5
+    own_store.server.resume()
+    wait_until(lambda: works(cache), "the cache's return", 30)
+
+
 def test_a_store_that_was_never_there(own_store: Store) -> None:
     own_store.kill()
     cache = own_store.load()

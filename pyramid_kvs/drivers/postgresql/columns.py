@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ...kvs import Data
+from ...kvs.stored import LONGEST_TTL
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -23,8 +24,6 @@ FLOAT8 = 701
 #: A B-tree entry has about 2,700 bytes. A longer key is shortened to a length that no key which
 #: is stored unchanged has.
 LONGEST_KEY = 1000
-#: The longest lifetime, 30,000 years. The last possible timestamptz is not much later.
-LONGEST_TTL = 1e12
 
 #: A batch takes a fraction of ``statement_timeout``: 5,000 rows of 100 bytes take 0.1 seconds.
 BATCH_ROWS = 5_000

@@ -18,12 +18,12 @@ from ...kvs import (
     encode_key,
     key_pattern,
 )
+from ...kvs.stored import LONGEST_TTL
 from .client import Client
 from .columns import (
     BOOL,
     BYTEA,
     FLOAT8,
-    LONGEST_TTL,
     array,
     batches,
     decode_data,
