@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .format import (
@@ -35,19 +36,34 @@ from .format import (
     decode_text,
 )
 from .header import Header
-from .state import HASH, LIST, MODES, MORE, PENDING, ROOT, State
+from .state import MORE, PENDING, State
 
 REFERENCES: Final = frozenset({SX_REF, SX_TIED_ARRAY, SX_TIED_HASH, SX_TIED_SCALAR})
 
 NOTES_END: Final = ord("X")
 NOTE_CLASS: Final = ord("b")
 NOTE_LONG_CLASS: Final = ord("B")
-MARKS: Final = {LIST: b"iI", HASH: b"vV"}
+MARKS: Final = {SX_ARRAY: b"iI", SX_HASH: b"vV"}
 """In major version 0: the mark of an item that is a record, and of one that is missing."""
 MARK_KEY: Final = ord("k")
 
 _be_u32 = struct.Struct(">I").unpack_from
 _be_i32 = struct.Struct(">i").unpack_from
+
+
+@dataclass
+class Frame:
+    """A container that is being read, and the number of items to come.
+
+    ``first`` and ``last`` are the tags of the references that lead to it and of itself, because
+    each of them has notes after the container.
+    """
+
+    kind: int
+    target: Any
+    items: int
+    first: int
+    last: int
 
 
 class OldReader(State):
@@ -61,50 +77,39 @@ class OldReader(State):
         self.scalars = OLDEST_SCALARS if self.has_marks else OLD_SCALARS
         self.identifiers: dict[bytes, int] = {}
         self.identifier = b""
-        self.span = (0, 0)
+        self.frames: list[Frame] = []
 
     def read_records(self) -> Any:
-        """Read records and give each to the container that waits for it.
-
-        A frame is (mode, container, items to come). Its span is the first and last tag of the
-        container and the references that lead to it, because each has notes at its end.
-        """
-        stack = self.stack
-        spans: list[tuple[int, int]] = []
-        value: Any
-        target: Any
-        mode, target, count = ROOT, None, 1
-        while True:
-            if self.has_marks and mode != ROOT and self._is_hole(mode):
-                value = None
-            else:
-                value = self._read_record(target)
+        value = self._read_record(None)
+        while self.frames:
             if value is MORE:
-                opened = stack.pop()
-                stack.append((mode, target, count))
-                spans.append(self.span)
-                mode, target, count = opened
-                continue
-            while True:
-                if mode == ROOT:
-                    return value
-                if mode == LIST:
-                    target.append(value)
-                else:
-                    target[self._read_old_key()] = value
-                count -= 1
-                if count:
-                    break
-                value = self._read_notes(*spans.pop(), target)
-                mode, target, count = stack.pop()
+                value = self._read_item(self.frames[-1])
+            else:
+                value = self._add_item(self.frames[-1], value)
+        return value
 
-    def _is_hole(self, mode: int) -> bool:
-        """Read the mark of an item, and return whether the item is missing."""
-        mark = self.data[self.pos]
-        if mark not in MARKS[mode]:
-            raise StorableError(f"unknown mark of an item: {mark:#04x}", self.pos)
-        self.pos += 1
-        return mark == MARKS[mode][1]
+    def _read_item(self, frame: Frame) -> Any:
+        """Read the mark of an item, and the item itself, if it is not missing."""
+        if self.has_marks:
+            mark = self.data[self.pos]
+            if mark not in MARKS[frame.kind]:
+                raise StorableError(f"unknown mark of an item: {mark:#04x}", self.pos)
+            self.pos += 1
+            if mark == MARKS[frame.kind][1]:
+                return None
+        return self._read_record(frame.target)
+
+    def _add_item(self, frame: Frame, value: Any) -> Any:
+        """Add an item to its container; return the container if it is complete."""
+        if frame.kind == SX_ARRAY:
+            frame.target.append(value)
+        else:
+            frame.target[self._read_old_key()] = value
+        frame.items -= 1
+        if frame.items:
+            return MORE
+        self.frames.pop()
+        return self._read_notes(frame.first, frame.last, frame.target)
 
     def _read_old_key(self) -> str | bytes:
         if self.has_marks:
@@ -155,13 +160,13 @@ class OldReader(State):
 
     def _open_old(self, kind: int, first: int) -> Any:
         value: Any = [] if kind == SX_ARRAY else {}
-        self.span = first, len(self.tags) - 1
+        last = len(self.tags) - 1
         self.tags[first:] = [value] * (len(self.tags) - first)
         items = self.take_u32()
         self.check_count(kind, items)
         if not items:
-            return self._read_notes(*self.span, value)
-        self.stack.append((MODES[kind], value, items))
+            return self._read_notes(first, last, value)
+        self.frames.append(Frame(kind, value, items, first, last))
         return MORE
 
     def _read_notes(self, first: int, last: int, value: Any) -> Any:

@@ -63,7 +63,8 @@ from .state import (
 REFERENCES: Final = frozenset(
     {SX_REF, SX_OVERLOAD, SX_WEAKREF, SX_WEAKOVERLOAD, SX_TIED_ARRAY, SX_TIED_HASH, SX_TIED_SCALAR}
 )
-LEADS: Final = REFERENCES | {SX_BLESS, SX_IX_BLESS, SX_VSTRING, SX_LVSTRING}
+VERSION_STRINGS: Final = frozenset({SX_VSTRING, SX_LVSTRING})
+LEADS: Final = REFERENCES | VERSION_STRINGS | {SX_BLESS, SX_IX_BLESS}
 TEXT_KINDS: Final = (SX_LSCALAR, SX_SCALAR, SX_UTF8STR, SX_LUTF8STR)
 TIED_FRAMES: Final = {SX_TIED_KEY: (DROP, None, 2), SX_TIED_IDX: (TIED_INDEX, None, 1)}
 LEFT_TO_MAIN_LOOP: Final = frozenset(
@@ -79,13 +80,11 @@ def read_rare(state: State) -> Any:
     References have the value of the record that they lead to. Their tags get a list or dict as
     soon as it exists, because its own items may refer back to it.
     """
-    kind = state.data[state.pos]
-    if kind not in LEADS:
-        return _open_blessed_hook(state) if _is_wanted_hook(state, kind) else _open(state, kind)
+    if state.data[state.pos] not in LEADS:
+        return _read_value(state)
     tags, first = state.tags, len(state.tags)
     wraps = _follow_leads(state)
-    last = len(tags)
-    kind = state.data[state.pos]
+    last, kind = len(tags), state.data[state.pos]
     if wraps or kind in LEFT_TO_MAIN_LOOP:
         state.stack.append((LEAD, (last, *wraps), first))
     if kind in LEFT_TO_MAIN_LOOP:
@@ -93,9 +92,8 @@ def read_rare(state: State) -> Any:
             tags[first:last] = [None] * (last - first)
         return MORE
     value = _open(state, kind)
-    if last > first:
-        known = state.stack[-1][1] if value is MORE else value
-        tags[first:last] = [known] * (last - first)
+    known = state.stack[-1][1] if value is MORE else value
+    tags[first:last] = [known] * (last - first)
     if wraps and value is not MORE:
         state.stack.pop()
         value = _finish_lead(state, (last, *wraps), first, value)
@@ -127,27 +125,24 @@ def _follow_leads(state: State) -> list[int]:
     :returns: for the ``blessed`` callback, the tags and class numbers of the objects on the way and
         of the one at its end: tag, class number, tag, class number... Empty without a callback.
     """
-    data, tags, pos = state.data, state.tags, state.pos
+    tags = state.tags
     wraps: list[int] = []
-    class_number, is_wanted = NO_CLASS, state.blessed is not None
-    while (kind := data[pos]) in LEADS:
-        pos += 1
+    class_number = NO_CLASS
+    while (kind := state.data[state.pos]) in LEADS:
+        state.pos += 1
         if kind in REFERENCES:
             if class_number != NO_CLASS:
                 wraps += (len(tags), class_number)
                 class_number = NO_CLASS
             tags.append(PENDING)
-        elif kind == SX_VSTRING:
-            pos += 1 + data[pos]
-        elif kind == SX_LVSTRING:
-            pos += 4 + state.read_u32(data, pos)[0]
+        elif kind in VERSION_STRINGS:
+            length = state.take_size(kind == SX_LVSTRING)
+            state.pos += length
         else:
-            state.pos = pos
-            number = _read_class(state, kind)
-            class_number = number if is_wanted else NO_CLASS
-            pos = state.pos
-    state.pos = pos
-    if _is_wanted_hook(state, kind):
+            class_number = _read_class(state, kind)
+    if state.blessed is None:
+        return []
+    if _is_hook(state, kind):
         class_number = CLASS_OF_HOOK
     if class_number != NO_CLASS and not _is_known_object(state, kind):
         wraps += (len(tags), class_number)
@@ -167,10 +162,8 @@ def _is_known_object(state: State, kind: int) -> bool:
     return inner == SX_OBJECT
 
 
-def _is_wanted_hook(state: State, kind: int) -> bool:
-    """Tell if a record is a hook, which names its own class, and there is a callback."""
-    if state.blessed is None:
-        return False
+def _is_hook(state: State, kind: int) -> bool:
+    """Tell if a record is a hook, which names its own class."""
     return kind == SX_HOOK or (kind == SX_LOBJECT and state.data[state.pos + 1] == SX_HOOK)
 
 
@@ -196,10 +189,13 @@ def _wrap(state: State, number: int, value: Any) -> Any:
 # -- values
 
 
-def _open_blessed_hook(state: State) -> Any:
-    tag = len(state.tags)
+def _read_value(state: State) -> Any:
+    """Read a record that is not a lead."""
+    kind, tag = state.data[state.pos], len(state.tags)
+    if state.blessed is None or not _is_hook(state, kind):
+        return _open(state, kind)
     state.stack.append((HOOK_DONE, None, tag))
-    value = _open(state, state.data[state.pos])
+    value = _open(state, kind)
     if value is not MORE:
         state.stack.pop()
         value = state.tags[tag] = _wrap(state, CLASS_OF_HOOK, value)

@@ -28,6 +28,11 @@ SCALARS: Final = (str, int, float, type(None))
 # an encoded item.
 _Open = tuple[Iterator[tuple[Any, Any]], Callable[[Any, Any], None]]
 
+# A value to write: the text before it, the value, and its depth. The end of a list or dict is only
+# text.
+_Part = tuple[str, Any, int]
+_END: Final = object()
+
 
 def encode(value: Any) -> Any:
     """Convert a value to one that the module ``json`` can write.
@@ -124,36 +129,29 @@ def _encode_scalar(value: Any) -> Any:
 
 def _write(encoded: Any, indent: int | None, write_scalar: Callable[[Any], str]) -> Iterator[str]:
     """Write JSON in pieces; ``json.dumps`` is recursive and fails at 1,000 levels."""
-    comma = ", " if indent is None else ","
-    stack: list[tuple[str, Iterator[tuple[Any, Any]]]] = []
-    key, value, lead = None, encoded, ""
-    while True:
-        yield lead if key is None else f"{lead}{write_scalar(key)}: "
+    todo: list[_Part] = [("", encoded, 0)]
+    while todo:
+        lead, value, depth = todo.pop()
+        yield lead
         if value and isinstance(value, (list, dict)):
             yield "[" if isinstance(value, list) else "{"
-            stack.append(_iterate(value))
-            lead = _break_line(indent, len(stack))
-        else:
+            todo += reversed([*_parts(value, indent, depth + 1, write_scalar)])
+        elif value is not _END:
             yield write_scalar(value)
-            lead = comma + _break_line(indent, len(stack))
-        while stack:
-            closing, items = stack[-1]
-            following = next(items, None)
-            if following is not None:
-                key, value = following
-                break
-            stack.pop()
-            yield _break_line(indent, len(stack)) + closing
-            lead = comma + _break_line(indent, len(stack))
+
+
+def _parts(
+    value: Any, indent: int | None, depth: int, write_scalar: Callable[[Any], str]
+) -> Iterator[_Part]:
+    """Yield the items of a list or dict, and its end."""
+    separator, is_list = _break_line(indent, depth), isinstance(value, list)
+    for item in value:
+        if is_list:
+            yield separator, item, depth
         else:
-            return
-
-
-def _iterate(value: Any) -> tuple[str, Iterator[tuple[Any, Any]]]:
-    """Return the closing bracket and the items as (key, item); a list's items have no key."""
-    if isinstance(value, list):
-        return "]", ((None, item) for item in value)
-    return "}", iter(value.items())
+            yield f"{separator}{write_scalar(item)}: ", value[item], depth
+        separator = ("," if indent is not None else ", ") + _break_line(indent, depth)
+    yield _break_line(indent, depth - 1) + ("]" if is_list else "}"), _END, depth
 
 
 def _break_line(indent: int | None, depth: int) -> str:

@@ -103,22 +103,25 @@ class Assembly:
 
     def _class_patches(self, use: ClassUse) -> list[Patch]:
         """Name a class at its first place, and number it at the others."""
-        scanner, numbers = self.image.scanner, self.class_numbers
+        numbers = self.class_numbers
         is_known = use.number in numbers
         number = numbers.setdefault(use.number, len(numbers))
-        name = b"" if is_known else scanner.classes[use.number]
+        name = b"" if is_known else self.image.scanner.classes[use.number]
         value = number if is_known else len(name)
-        if use.hook_flags is None:
-            kind = bytes([SX_IX_BLESS if is_known else SX_BLESS])
-            size = bytes([value]) if value < TOP_BIT else bytes([TOP_BIT]) + self.pack_u32(value)
-            return [(use.start, use.end, kind + size + name)]
-        flags = scanner.data[use.hook_flags] & ~(HOOK_INDEXED_CLASS | HOOK_LARGE_CLASS)
+        if use.hook_flags is not None:
+            return self._hook_patches(use, use.hook_flags, is_known, value, name)
+        kind = bytes([SX_IX_BLESS if is_known else SX_BLESS])
+        size = bytes([value]) if value < TOP_BIT else bytes([TOP_BIT]) + self.pack_u32(value)
+        return [(use.start, use.end, kind + size + name)]
+
+    def _hook_patches(
+        self, use: ClassUse, place: int, is_known: bool, value: int, name: bytes
+    ) -> list[Patch]:
+        """Return the patches of the flags of a hook record, and of its class."""
+        flags = self.image.scanner.data[place] & ~(HOOK_INDEXED_CLASS | HOOK_LARGE_CLASS)
         flags |= (HOOK_INDEXED_CLASS * is_known) | (HOOK_LARGE_CLASS * (value > 255))
         size = bytes([value]) if value <= 255 else self.pack_u32(value)
-        return [
-            (use.hook_flags, use.hook_flags + 1, bytes([flags])),
-            (use.start, use.end, size + name),
-        ]
+        return [(place, place + 1, bytes([flags])), (use.start, use.end, size + name)]
 
 
 def _freeze(values: dict[Key, Any], header: Header) -> HashImage:

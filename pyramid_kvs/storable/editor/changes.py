@@ -54,26 +54,32 @@ def edit_hash(image: HashImage, changes: Changes, current: Mapping[Key, Any]) ->
 
 def _dropped(image: HashImage, changes: Changes, current: Mapping[Key, Any]) -> set[int]:
     """Return the places of the pairs to drop, and add the keys that share data to the changes."""
-    pairs, written = image.pairs, {key.characters for key in _wire_keys(image, changes).values()}
-    dropped = {
-        place
-        for place, pair in enumerate(pairs)
-        if pair.key in changes.values or pair.wire_key.characters in written
-    }
+    dropped = _changed_places(image, changes)
     _refuse_obstacles(image, changes)
     uses, used_by = _links(image)
     todo = list(dropped)
     while todo:
         place = todo.pop()
-        key = pairs[place].key
+        key = image.pairs[place].key
         linked = used_by[place] | (uses[place] if key in changes.mutated else set())
         for other in linked - dropped:
             _refuse_linked(image, other, key)
-            changes.values.setdefault(pairs[other].key, current[pairs[other].key])
-            changes.mutated.add(pairs[other].key)
+            other_key = image.pairs[other].key
+            changes.values.setdefault(other_key, current[other_key])
+            changes.mutated.add(other_key)
             dropped.add(other)
             todo.append(other)
     return dropped
+
+
+def _changed_places(image: HashImage, changes: Changes) -> set[int]:
+    """Return the places of the pairs whose keys, in Python or in Perl, are in the changes."""
+    written = {key.characters for key in _wire_keys(image, changes).values()}
+    return {
+        place
+        for place, pair in enumerate(image.pairs)
+        if pair.key in changes.values or pair.wire_key.characters in written
+    }
 
 
 def _refuse_obstacles(image: HashImage, changes: Changes) -> None:
@@ -160,7 +166,7 @@ def _new_values(changes: Changes) -> dict[Key, Any]:
     values = {key: value for key, value in changes.values.items() if value is not REMOVED}
     if changes.text_codec is None:
         return values
-    encoded = _encode_strings([*values.values()], changes.text_codec)
+    encoded = _StringEncoder(changes.text_codec).encode([*values.values()])
     return dict(zip(values, encoded, strict=True))
 
 
@@ -174,32 +180,38 @@ def _wire_key(key: Key, text_codec: str | None) -> WireKey:
         raise StorableError(f"the key {key!r} cannot be written: {error.reason}") from None
 
 
-def _encode_strings(value: Any, codec: str) -> Any:
-    """Return a copy of lists and dicts in which all strings that are not ASCII are bytes.
+class _StringEncoder:
+    """Copies lists and dicts. In the copies, all strings that are not ASCII are bytes."""
 
-    :raises StorableError: the codec cannot encode a string.
-    """
-    copies: dict[int, Any] = {}
-    todo: list[Any] = []
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.copies: dict[int, Any] = {}
+        self.todo: list[Any] = []
 
-    def copied(item: Any) -> Any:
+    def encode(self, value: Any) -> Any:
+        """Return a copy of a value.
+
+        :raises StorableError: the codec cannot encode a string.
+        """
+        root = self._copied(value)
+        while self.todo:
+            item = self.todo.pop()
+            if isinstance(item, dict):
+                pairs = ((self._copied(key), self._copied(inner)) for key, inner in item.items())
+                self.copies[id(item)].update(pairs)
+            else:
+                self.copies[id(item)].extend(map(self._copied, item))
+        return root
+
+    def _copied(self, item: Any) -> Any:
         if isinstance(item, str):
-            return _encode_string(item, codec)
+            return _encode_string(item, self.codec)
         if not isinstance(item, (dict, list, tuple)) or item == ():
             return item
-        if id(item) not in copies:
-            copies[id(item)] = {} if isinstance(item, dict) else []
-            todo.append(item)
-        return copies[id(item)]
-
-    root = copied(value)
-    while todo:
-        item = todo.pop()
-        if isinstance(item, dict):
-            copies[id(item)].update({copied(key): copied(inner) for key, inner in item.items()})
-        else:
-            copies[id(item)].extend(map(copied, item))
-    return root
+        if id(item) not in self.copies:
+            self.copies[id(item)] = {} if isinstance(item, dict) else []
+            self.todo.append(item)
+        return self.copies[id(item)]
 
 
 def _encode_string(text: str, codec: str) -> str | bytes:

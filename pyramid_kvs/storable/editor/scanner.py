@@ -36,6 +36,16 @@ RESTRICTED: Final = KEY_RECORD | KEY_PLACEHOLDER | KEY_LOCKED
 class Scanner(Walk):
     """Passes the records of an image, and notes where objects and classes are named."""
 
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.scalar_sizes = {
+            **dict.fromkeys(CONSTANTS, 0),
+            SX_BYTE: 1,
+            SX_NETINT: 4,
+            SX_INTEGER: self.header.iv_size,
+            SX_DOUBLE: self.header.nv_size,
+        }
+
     def element(self) -> None:
         """Pass the record of an item of an array, or of a value in a hash."""
         kind = self.byte()
@@ -68,20 +78,15 @@ class Scanner(Walk):
 
     def _scalar(self, kind: int) -> bool:
         """Pass a record after its type byte, and return True, if it is a scalar."""
-        if kind in SHORT_STRINGS:
-            self.skip(self.byte())
-        elif kind in LONG_STRINGS:
-            self.skip(self.number())
-        elif kind == SX_BYTE:
-            self.skip(1)
-        elif kind == SX_NETINT:
-            self.skip(4)
-        elif kind == SX_INTEGER:
-            self.skip(self.header.iv_size)
-        elif kind == SX_DOUBLE:
-            self.skip(self.header.nv_size)
-        elif kind not in CONSTANTS:
-            return False
+        size = self.scalar_sizes.get(kind)
+        if size is None:
+            if kind in SHORT_STRINGS:
+                size = self.byte()
+            elif kind in LONG_STRINGS:
+                size = self.number()
+            else:
+                return False
+        self.skip(size)
         self.tag += 1
         return True
 
