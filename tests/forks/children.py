@@ -44,6 +44,9 @@ def run(driver: KVS) -> int:
     """Use the driver in this process and its children; return how many of them went wrong."""
     use(driver)
     failed = fork_all(driver)
+    # A child that is forked while another thread asks for the interpreter's lock would wait for
+    # that thread forever, because it does not exist there. Nobody asks before this time is over.
+    sys.setswitchinterval(60)
     stop = threading.Event()
     busy = threading.Thread(target=keep_busy, args=(driver, stop))
     busy.start()
@@ -67,6 +70,7 @@ def fork_all(driver: KVS) -> int:
 
 def keep_busy(driver: KVS, stop: threading.Event) -> None:
     """Hold the driver's locks now and then, so that some forks happen while they are held."""
+    sys.setprofile(lambda *event: time.sleep(0.0002))  # between all calls, also with a lock
     while not stop.is_set():
         driver.set("busy", "x")
 
