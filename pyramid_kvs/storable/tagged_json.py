@@ -145,12 +145,13 @@ def _parts(
 ) -> Iterator[_Part]:
     """Yield the items of a list or dict, and its end."""
     separator, is_list = _break_line(indent, depth), isinstance(value, list)
+    following = ("," if indent is not None else ", ") + separator
     for item in value:
         if is_list:
             yield separator, item, depth
         else:
             yield f"{separator}{write_scalar(item)}: ", value[item], depth
-        separator = ("," if indent is not None else ", ") + _break_line(indent, depth)
+        separator = following
     yield _break_line(indent, depth - 1) + ("]" if is_list else "}"), _END, depth
 
 
