@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyramid.config import Configurator
+if TYPE_CHECKING:  # pyramid_kvs.storable works without Pyramid
+    from pyramid.config import Configurator
 
 __version__ = "2.0.0"
 

@@ -166,6 +166,14 @@ def test_storable_needs_the_standard_library_only() -> None:
     assert [item for item in found if item.target.split(".")[0] not in allowed] == []
 
 
+def test_storable_works_without_pyramid() -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['pyramid', 'webob', 'zope', 'redis']))\n"
+        "from pyramid_kvs.storable import nfreeze, thaw; print(thaw(nfreeze([1])))"
+    )
+    assert python(program) == "[1]"
+
+
 def test_importing_loads_no_client_library() -> None:
     program = f"import sys, pyramid_kvs; print(sorted({set(CLIENT_LIBRARIES)} & set(sys.modules)))"
     assert python(program) == "[]"
