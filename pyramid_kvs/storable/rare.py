@@ -120,7 +120,7 @@ def resume(state: State, mode: int, target: Any, count: int, value: Any) -> Any:
 
 
 def _follow_leads(state: State) -> list[int]:
-    """Pass all leads and give the references among them tags.
+    """Skip all leads and give the references among them tags.
 
     :returns: for the ``blessed`` callback, the tags and class numbers of the objects on the way and
         of the one at its end: tag, class number, tag, class number... Empty without a callback.

@@ -246,6 +246,13 @@ def test_no_hash_at_the_root() -> None:
             read_hash(image, "utf-8")
 
 
+def test_encoded_empty_tuples_are_not_shared() -> None:
+    """Python has only one empty tuple, but two places that contain it do not share data."""
+    changes = Changes({"pair": [(), ()]}, text_codec="utf-8")
+    first, second = thaw(edit_hash(read_hash(nfreeze({}), "utf-8"), changes, {}))["pair"]
+    assert first is not second
+
+
 @settings(max_examples=1500, deadline=None)
 @given(data=st.data())
 def test_damaged_images(data: st.DataObject) -> None:

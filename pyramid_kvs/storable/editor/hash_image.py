@@ -19,7 +19,7 @@ from ..format import (
     check_encoding,
     decode_text,
 )
-from .odd_records import ODD_REFERENCES, pass_class
+from .odd_records import ODD_REFERENCES, skip_class
 from .scanner import RESTRICTED, Scanner
 from .walk import Piece, Step
 
@@ -90,12 +90,12 @@ def _read_hash(scanner: Scanner, codec: str | None, member: bytes | None) -> Has
 
 
 def _follow_references(scanner: Scanner, wanted: tuple[int, ...]) -> int:
-    """Pass references and blessings up to a record of a wanted type; return its position."""
+    """Skip references and blessings up to a record of a wanted type; return its position."""
     while (kind := scanner.byte()) not in wanted:
         if kind in ODD_REFERENCES:
             scanner.tag += 1
         elif kind in (SX_BLESS, SX_IX_BLESS):
-            pass_class(scanner, kind)
+            skip_class(scanner, kind)
         else:
             expected = "a hash" if SX_HASH in wanted else "an array"
             raise StorableError(f"expected {expected}, found record type {kind}", scanner.pos - 1)
@@ -103,7 +103,7 @@ def _follow_references(scanner: Scanner, wanted: tuple[int, ...]) -> int:
 
 
 def _open_hash(scanner: Scanner) -> tuple[int, bool]:
-    """Pass the beginning of a hash; return the number of pairs and whether keys have flags."""
+    """Skip the beginning of a hash; return the number of pairs and whether keys have flags."""
     scanner.tag += 1
     is_flagged = scanner.byte() == SX_FLAG_HASH
     if is_flagged and scanner.byte():

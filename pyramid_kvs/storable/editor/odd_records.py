@@ -1,4 +1,4 @@
-"""Passes the records that Python values cannot represent, and notes what they are.
+"""Skips the records that Python values cannot represent, and notes what they are.
 
 Each function gets the walk, whose position is after the type byte, and the record type.
 """
@@ -51,19 +51,19 @@ ODD_REFERENCES: Final = {
 TOP_BIT: Final = 0x80
 
 
-def pass_odd_record(walk: Walk, kind: int) -> None:
-    """Pass a record after its type byte.
+def skip_odd_record(walk: Walk, kind: int) -> None:
+    """Skip a record after its type byte.
 
     :raises StorableError: the type is unknown.
     """
-    pass_record = _RECORDS.get(kind)
-    if pass_record is None:
+    skip_record = _RECORDS.get(kind)
+    if skip_record is None:
         raise StorableError(f"records of type {kind} cannot be copied", walk.pos - 1)
-    pass_record(walk, kind)
+    skip_record(walk, kind)
 
 
-def pass_class(walk: Walk, kind: int) -> None:
-    """Pass the class of a blessing."""
+def skip_class(walk: Walk, kind: int) -> None:
+    """Skip the class of a blessing."""
     start = walk.pos - 1
     first = walk.byte()
     value = walk.number() if first & TOP_BIT else first
@@ -71,7 +71,7 @@ def pass_class(walk: Walk, kind: int) -> None:
 
 
 def _bare_container(walk: Walk, kind: int) -> None:
-    """Pass an array or hash without a reference, for example inside a blessing."""
+    """Skip an array or hash without a reference, for example inside a blessing."""
     walk.note("an array or hash without a reference to it")
     walk.container(kind)
 
@@ -94,7 +94,7 @@ def _code(walk: Walk, kind: int) -> None:
 
 
 def _tagged(walk: Walk, obstacle: str) -> None:
-    """Pass a record that has a tag and contains one record."""
+    """Skip a record that has a tag and contains one record."""
     walk.note(obstacle)
     walk.tag += 1
     walk.push(walk.record)
@@ -125,7 +125,7 @@ def _regexp(walk: Walk, kind: int) -> None:
 
 
 def _blessing(walk: Walk, kind: int) -> None:
-    pass_class(walk, kind)
+    skip_class(walk, kind)
     walk.push(walk.record)
 
 

@@ -1,4 +1,4 @@
-"""Passes records without creating values. The records here can be represented in Python."""
+"""Skips records without creating values. The records here can be represented in Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..format import (
     SX_SCALAR,
     SX_UTF8STR,
 )
-from .odd_records import pass_odd_record
+from .odd_records import skip_odd_record
 from .walk import Walk
 
 CONTAINERS: Final = (SX_ARRAY, SX_HASH, SX_FLAG_HASH)
@@ -34,7 +34,7 @@ RESTRICTED: Final = KEY_RECORD | KEY_PLACEHOLDER | KEY_LOCKED
 
 
 class Scanner(Walk):
-    """Passes the records of an image, and notes where objects and classes are named."""
+    """Skips the records of an image, and notes where objects and classes are named."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -47,16 +47,16 @@ class Scanner(Walk):
         }
 
     def element(self) -> None:
-        """Pass the record of an item of an array, or of a value in a hash."""
+        """Skip the record of an item of an array, or of a value in a hash."""
         kind = self.byte()
         if kind == SX_REF:
             self.tag += 1
             self.push(self.target)
         elif not self._scalar(kind):
-            pass_odd_record(self, kind)
+            skip_odd_record(self, kind)
 
     def target(self) -> None:
-        """Pass the record that a reference in a container leads to."""
+        """Skip the record that a reference in a container leads to."""
         kind = self.byte()
         if kind in CONTAINERS:
             self.container(kind)
@@ -69,15 +69,15 @@ class Scanner(Walk):
         elif self._scalar(kind):
             self.note("a reference to a scalar")
         else:
-            pass_odd_record(self, kind)
+            skip_odd_record(self, kind)
 
     def record(self) -> None:
         kind = self.byte()
         if not self._scalar(kind):
-            pass_odd_record(self, kind)
+            skip_odd_record(self, kind)
 
     def _scalar(self, kind: int) -> bool:
-        """Pass a record after its type byte, and return True, if it is a scalar."""
+        """Skip a record after its type byte, and return True, if it is a scalar."""
         size = self.scalar_sizes.get(kind)
         if size is None:
             if kind in SHORT_STRINGS:

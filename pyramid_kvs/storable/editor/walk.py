@@ -53,7 +53,7 @@ class Piece:
 
 
 class Walk:
-    """Passes the fields of records, and notes where objects and classes are named.
+    """Skips the fields of records, and notes where objects and classes are named.
 
     ``work`` is a stack of the steps to come. It replaces recursion, so that the depth of the data
     is not limited.
@@ -107,11 +107,11 @@ class Walk:
     # -- records
 
     def record(self) -> None:
-        """Pass a record of any type."""
+        """Skip a record of any type."""
         raise NotImplementedError
 
     def container(self, kind: int) -> None:
-        """Pass an array or hash after its type byte."""
+        """Skip an array or hash after its type byte."""
         raise NotImplementedError
 
     # -- fields
@@ -138,14 +138,14 @@ class Walk:
         return taken
 
     def object_tag(self) -> int:
-        """Pass the number of an object, and note its place."""
+        """Skip the number of an object, and note its place."""
         (tag,) = _be_u32.unpack_from(self.data, self.pos)
         self.piece.tag_uses.append(TagUse(self.pos, tag))
         self.pos += 4
         return int(tag)
 
     def use_class(self, start: int, is_indexed: bool, value: int, hook_flags: int | None) -> None:
-        """Pass the name of a class, or its number, and note its place.
+        """Skip the name of a class, or its number, and note its place.
 
         :param start: the offset at which the place begins.
         :param value: the class number if the class is indexed, else the length of the name.
