@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 #: uWSGI forks with this function of libc; Python's hooks for a fork do not run.
@@ -14,9 +17,26 @@ fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork
 FORKS = [os.fork, fork_in_c]
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no other thread ask for the interpreter's lock.
+
+    A child that C code forks while a thread asks for the lock waits for that thread forever,
+    because it does not exist there. Threads ask when the switch interval is over.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        time.sleep(0.02)  # what has been asked for is given
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def is_true_in_child(check: Callable[[], Any], fork: Callable[[], int] = os.fork) -> bool:
     """Return whether ``check`` returns a true value in a child process, within 20 seconds."""
-    child = fork()
+    with undisturbed():
+        child = fork()
     if not child:
         signal.alarm(20)
         status = 1

@@ -227,7 +227,7 @@ def test_modules_are_imported_on_a_system_without_fork_and_poll() -> None:
     """On Windows, for example. A driver that cannot work there says so in one line."""
     program = """
         import importlib, os, select, sys
-        for name in ("fork", "register_at_fork", "fchmod", "getuid"):
+        for name in ("fork", "register_at_fork", "fchmod"):
             delattr(os, name)
         for name in ("poll", "epoll", "POLLIN", "POLLOUT"):
             delattr(select, name)
