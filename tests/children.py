@@ -44,4 +44,14 @@ def is_true_in_child(check: Callable[[], Any], fork: Callable[[], int] = os.fork
             status = 0 if check() else 1
         finally:
             os._exit(status)
-    return os.waitpid(child, 0)[1] == 0
+    return wait(child, 25) == 0
+
+
+def wait(child: int, seconds: float) -> int:
+    """Wait for a child and return its status; kill it if it hangs, also before it sets an alarm."""
+    deadline = time.monotonic() + seconds
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
+    return ended[1]
