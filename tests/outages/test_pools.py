@@ -100,7 +100,7 @@ def test_no_other_exception_leaves_a_pool(size: int, frail: Store) -> None:
     threads = [threading.Thread(target=call, args=(action,)) for action in [*actions, driver.close]]
     for thread in threads:
         thread.start()
-    time.sleep(1)
+    time.sleep(0.4)
     stop.set()
     for thread in threads:
         thread.join(20)

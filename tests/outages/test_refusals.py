@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -219,7 +220,7 @@ def test_lock_timeout(postgres: PostgresServer) -> None:
     "state",
     [
         "55P03", "55006", "55000", "25P04", "25P03", "25006", "53100", "53200", "53300", "53400",
-        "57014", "57P01", "57P02", "57P03", "58030", "58000", "08006", "28000",
+        "57014", "57P01", "57P02", "57P03", "58030", "58000", "08006", "40001", "40P01", "28000",
         "57P05", "57P04",
     ],
 )  # fmt: skip
@@ -237,24 +238,17 @@ def test_states_that_pass(state: str, postgres: PostgresServer) -> None:
     assert driver.incr("count") == 1
 
 
-@pytest.fixture
-def standby(
-    own_postgres: Callable[..., PostgresServer],
-) -> Iterator[tuple[PostgresServer, PostgresServer]]:
+@pytest.fixture(scope="module")
+def standby() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """A primary with the driver's table, and a standby that follows it."""
     pytest.importorskip("psycopg")
-    program = find("pg_basebackup")
-    if program is None:
-        program = need("pg_basebackup")
-    primary = own_postgres(wal_level="replica", max_wal_senders="4", hot_standby="on")
-    KVS("postgresql", {"url": primary.url}).initialize_schema()
-    second = PostgresServer(hot_standby="on")
-    try:
+    program = find("pg_basebackup") or need("pg_basebackup")
+    options = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
+    with PostgresServer(**options) as primary, contextlib.closing(PostgresServer()) as second:
+        KVS("postgresql", {"url": primary.url}).initialize_schema()
         copy_cluster(program, primary, second)
         second.start()
         yield primary, second
-    finally:
-        second.close()
 
 
 def copy_cluster(program: str, primary: PostgresServer, standby: PostgresServer) -> None:
@@ -282,13 +276,14 @@ def test_a_standby(standby: tuple[PostgresServer, PostgresServer]) -> None:
     assert not driver.ping()
     with pytest.raises(KVSUnavailable):
         driver.check()
-    primary.execute(
-        f"ALTER DATABASE {primary.dbname} SET default_transaction_isolation = 'serializable'"
-    )
+    alter = f"ALTER DATABASE {primary.dbname}"
+    primary.execute(f"{alter} SET default_transaction_isolation = 'serializable'")
     wait_until(lambda: refuses_serializable(second), "the setting on the standby", 10)
     serializable = postgres_driver(second)
     assert isinstance(outcome(lambda: serializable.get("key")), (KVSUnavailable, type(None)))
     assert_refused_for_now(serializable)
+    primary.execute(f"{alter} RESET ALL", dbname="postgres")
+    wait_until(lambda: not refuses_serializable(second), "the setting on the standby", 10)
 
 
 def refuses_serializable(standby: PostgresServer) -> bool:
