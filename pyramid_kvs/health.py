@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pyramid.config import Configurator
@@ -15,6 +17,8 @@ from .kvs import KVS
 from .messages import reason
 
 log = logging.getLogger("pyramid_kvs.stores")
+
+_is_checked: ContextVar[bool] = ContextVar("pyramid_kvs_is_checked", default=True)
 
 
 def check_at_start(config: Configurator) -> None:
@@ -28,11 +32,26 @@ def check_at_start(config: Configurator) -> None:
     def check(event: Any) -> None:
         registry.unregisterHandler(check, (IApplicationCreated,))
         registry.has_listeners = _has_listeners(registry)
-        log_failures(Application.of(registry).stores)
+        if _is_checked.get():
+            log_failures(Application.of(registry).stores)
 
     config.action(
         "kvs start check", lambda: registry.registerHandler(check, (IApplicationCreated,))
     )
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Create applications without the check, for commands that call the stores themselves.
+
+    A check that timed out would open the circuit breaker. The command would then report the open
+    breaker instead of the reason.
+    """
+    token = _is_checked.set(False)
+    try:
+        yield
+    finally:
+        _is_checked.reset(token)
 
 
 def _has_listeners(registry: Registry) -> bool:

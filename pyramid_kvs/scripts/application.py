@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pyramid.paster import bootstrap
 from pyramid.registry import Registry
 from pyramid.scripts.common import parse_vars
 
+from ..health import unchecked
 from ..messages import reason
 
 
@@ -51,7 +51,7 @@ def add_ini(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def application(args: argparse.Namespace) -> Iterator[Registry]:
-    """Start the application and give its registry; its stores may be down.
+    """Start the application and give its registry; its stores may be unavailable.
 
     :raises Failed: there is no such file, or the application does not start.
     """
@@ -59,7 +59,7 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
     if "://" not in path and not os.path.isfile(path):
         raise Failed(f"{path}: no such file")
     try:
-        with _without_start_check():
+        with unchecked():
             started = bootstrap(args.ini, options=_parse_vars(args.vars))
     except (ConfigurationError, PlasterError) as error:
         raise Failed(f"{path}: {reason(_cause(error))}") from error
@@ -71,17 +71,6 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
         raise Failed(f"{path}: {type(error).__name__}: {reason(error)}") from error
     with started:
         yield started["registry"]
-
-
-@contextlib.contextmanager
-def _without_start_check() -> Iterator[None]:
-    """Keep the lines of the start check out of the output: each command reports by itself."""
-    log = logging.getLogger("pyramid_kvs.stores")
-    log.disabled = True
-    try:
-        yield
-    finally:
-        log.disabled = False
 
 
 def _cause(error: Exception) -> Exception:
