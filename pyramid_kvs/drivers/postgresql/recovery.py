@@ -1,4 +1,4 @@
-"""What follows when a statement fails: a repeat, a sign of life, an error."""
+"""What follows when a statement fails: a probe of the server, a repeat, an error."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 #: A firewall may have forgotten a connection that was not used for so many seconds.
 LONG_IDLE = 1.0
 #: How long a new connection to a server that seems to hang may take to show that it does not.
-SIGN_OF_LIFE = 0.08
-#: How much later than the client's timeout a call ends that is repeated after a sign of life.
+PROBE_TIMEOUT = 0.08
+#: How much later than the client's timeout a call ends that is repeated after a probe.
 EXTRA = 0.5
 
 IS_ALIVE = statement("SELECT true")
@@ -133,7 +133,7 @@ class Recovery:
 
     def _after_timeout(self, error: psycopg.Error) -> None:
         connection, connections = self._connection, self._connections
-        another = self._show_life() if _was_idle(connection) else None
+        another = self._replace_if_answered() if _was_idle(connection) else None
         if another is None:
             if not self._attempt:  # else the server answered during this call
                 connections.breaker.timed_out(connection.taken_at)
@@ -146,7 +146,7 @@ class Recovery:
         self._connection = another
         self._may_move = False
 
-    def _show_life(self) -> Connection | None:
+    def _replace_if_answered(self) -> Connection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
 
         Nobody knows whether the server hangs, or a firewall forgot the idle connection. It has
@@ -155,7 +155,7 @@ class Recovery:
         connections, silent = self._connections, self._connection
         connections.pool.close_unused_since(silent.taken_at - LONG_IDLE)
         began, request = silent.taken_at, silent.cancel_request()
-        deadline = monotonic() + SIGN_OF_LIFE
+        deadline = monotonic() + PROBE_TIMEOUT
         silent.taken_at = deadline - connections.timeout
         try:
             another = connections.pool.replace(silent)

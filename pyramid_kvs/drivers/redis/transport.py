@@ -26,7 +26,7 @@ IDLE = 0.1
 LONG_IDLE = 1.0
 
 #: How long a server has to show that it answers, after a long idle connection was silent.
-SIGN_OF_LIFE = 0.08
+PROBE_TIMEOUT = 0.08
 
 #: How long a health check waits. A call has time left to connect again.
 HEALTH_CHECK = 0.25
@@ -178,7 +178,7 @@ class Transport:
         idle = 0 if connection.is_new else connection.taken_at - connection.used_at
         another = None
         if isinstance(error, NoReply):
-            another = self._sign_of_life(connection) if idle > LONG_IDLE else None
+            another = self._replace_if_answered(connection) if idle > LONG_IDLE else None
         elif isinstance(error, NoConnection) and not connection.is_new:
             if repeatable:
                 return self.pool.replace(connection)
@@ -191,13 +191,13 @@ class Transport:
             raise error
         return another
 
-    def _sign_of_life(self, connection: RedisConnection) -> RedisConnection | None:
+    def _replace_if_answered(self, connection: RedisConnection) -> RedisConnection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
 
         Nobody knows whether the server hangs, or a firewall forgot the connection while it was
         idle. The firewall has then forgotten the others that were idle for as long, too.
         """
-        deadline = Deadline(connection.taken_at + self._options.limit, monotonic() + SIGN_OF_LIFE)
+        deadline = Deadline(connection.taken_at + self._options.limit, monotonic() + PROBE_TIMEOUT)
         try:
             another = self.pool.replace(connection, lambda _: self._connect(deadline))
         except (RedisError, OSError):

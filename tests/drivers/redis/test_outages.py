@@ -171,7 +171,7 @@ def test_a_forgotten_counter(fake):
 
 @pytest.mark.filterwarnings("ignore:.*lib_name.*:DeprecationWarning")
 def test_a_handshake_without_a_reply(fake):
-    """A connection that is not greeted is asked for its sign of life."""
+    """A new connection without a handshake is probed with ``PING``."""
     driver = fake.driver(lib_name=None, lib_version=None)
     open_some(driver)
     let_idle(driver)
@@ -181,7 +181,7 @@ def test_a_handshake_without_a_reply(fake):
 
 
 def test_a_hung_server_after_a_pause(fake):
-    """No sign of life: the breaker opens, and the call took its timeout and 0.08 s."""
+    """The probe gets no reply: the breaker opens after the timeout and 0.08 s."""
     driver = fake.driver()
     open_some(driver)
     let_idle(driver)
