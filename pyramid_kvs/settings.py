@@ -102,7 +102,7 @@ def pattern(value: Any) -> str:
     try:
         return re.compile(string(value)).pattern
     except re.error as error:
-        raise InvalidOption(f"a regular expression of Python ({error})") from None
+        raise InvalidOption(f"a Python regular expression ({error})") from None
 
 
 def one_of(*allowed: Any) -> Check:

@@ -9,7 +9,7 @@ from pyramid.config import Configurator
 from .backend import Cache
 from .options import POOL, build, read, read_required
 
-#: No other program's table: without a prefix, ``flush`` removes all of it.
+#: A table that no other program uses: without a prefix, ``flush`` empties it.
 TABLE = "kinto_cache"
 
 

@@ -38,9 +38,9 @@ class Breaker:
         #: Whether the latest call that ended failed; the only thing to look at while all is well.
         self.is_troubled = False
         self._open_until = 0.0
-        #: Holds the moment that ends the opening. Who removes it probes the server.
+        #: Holds the moment that ends the opening. The caller that removes it probes the server.
         self._tokens: list[float] = []
-        #: Holds the moment at which the outage began. Who removes it logs its end.
+        #: Holds the moment at which the outage began. The caller that removes it logs its end.
         self._outage: list[float] = []
 
     @property

@@ -101,7 +101,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         request._kvs_counted = LATER
         try:
             response = handler(request)
-        except Exception:  # also a 404: no view has answered, but the request counts all the same
+        except Exception:  # for example a 404: no view has answered, but the request counts
             _count_after(request, limiter)
             raise
         _count_after(request, limiter)

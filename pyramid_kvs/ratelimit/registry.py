@@ -185,7 +185,7 @@ def _checked_equal(known: Limit, options: Options, place: str) -> Limit:
     if _without_add(known.options) != _without_add(options):
         raise ConfigurationError(
             f"{place}: name: {known.name!r} is the name of another limit with other options; "
-            "limits of one name are one limit, with one counter"
+            "limits with the same name are one limit, with one counter"
         )
     return known
 

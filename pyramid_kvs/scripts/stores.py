@@ -123,5 +123,5 @@ def purge(args: argparse.Namespace) -> int:
 
 
 MIGRATE = Command("create the tables that the stores need", add_migrate_arguments, migrate)
-PING = Command("ask each store whether it answers, and how fast", add_ini, ping)
+PING = Command("check whether each store can serve, and how fast it answers", add_ini, ping)
 PURGE = Command("remove expired entries from stores that keep them", add_ini, purge)

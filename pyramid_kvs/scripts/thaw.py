@@ -13,7 +13,7 @@ from .application import Command, Failed, print_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="an image of Perl's Storable; - means the input"
+        "file", metavar="FILE", help="an image of Perl's Storable; - means standard input"
     )
     parser.add_argument(
         "--encoding",

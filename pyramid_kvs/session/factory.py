@@ -60,7 +60,7 @@ class SessionFactory:
     def session_key(self, request: Request) -> str | None:
         """Return the key that the session of a request would have in the store.
 
-        It is ``None`` if the request has no id or token, or one that is not possible.
+        It is ``None`` if the request has no valid id or token.
         """
         keys = self.session_keys(request)
         return keys[0] if keys else None
@@ -68,7 +68,7 @@ class SessionFactory:
     # -- for the rate limit ---------------------------------------------------------------
 
     def session_keys(self, request: Request) -> list[str]:
-        """Return all keys that it may have, the key for new sessions first; see ``hash_keys``."""
+        """Return all keys that the session may have, the key for new sessions first."""
         return self._backend.session_keys(request)
 
     def keys_of(self, session_id: str) -> list[str]:

@@ -154,7 +154,10 @@ class SessionMapping(MutableMapping[str, Any]):
             tracker.touched.add(USER)
 
     def changed(self) -> None:
-        """Do nothing that is necessary: changes inside of values are found without it."""
+        """Mark the session as changed.
+
+        A call is never necessary, because changes inside values are found without it.
+        """
         self._use()
         self._tracker.is_forced = True
 

@@ -23,7 +23,7 @@ USER = META + "user"
 
 
 def created_at(record: Record) -> float | None:
-    """Return when a session began, in seconds of the epoch; ``None`` if the record lacks it."""
+    """Return when a session began, in seconds since 1970; ``None`` if the record lacks it."""
     created: Any = record.get(CREATED)
     if type(created) in (int, float) and math.isfinite(created):
         return float(created)

@@ -65,7 +65,7 @@ class Session(SessionMapping):
 
     @property
     def created(self) -> int:
-        """When the session began, in seconds of the epoch."""
+        """When the session began, in seconds since 1970."""
         self._use()
         return int(self._meta[CREATED])
 

@@ -35,9 +35,9 @@ class UserSession(NamedTuple):
 
     #: Identifies the session for :func:`end_session`. It is not the id, and gives no access.
     handle: str
-    #: In seconds of the epoch.
+    #: In seconds since 1970.
     created: int
-    #: In seconds of the epoch; ``None`` if sessions never expire.
+    #: In seconds since 1970; ``None`` if sessions never expire.
     last_seen: int | None
     #: Whether it is the session of this request.
     is_current: bool

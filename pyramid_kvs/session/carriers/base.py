@@ -25,7 +25,7 @@ class Carrier:
         self._reserved += (suffix,)
 
     def find(self, request: Request) -> SessionId | None:
-        """Return the id that the client sent; ``None`` if it sent none that is possible."""
+        """Return the id that the client sent; ``None`` if it sent no valid one."""
         raise NotImplementedError
 
     def ids_of(self, value: str) -> list[SessionId]:

@@ -54,7 +54,7 @@ class HeaderCarrier(Carrier):
         """Return the session id of a token.
 
         :param header_name: in any case, with ``_`` or ``-``.
-        :raises ValueError: ``kvs.session`` does not name the header, or the token is not possible.
+        :raises ValueError: ``kvs.session`` does not name the header, or the token is not valid.
         """
         name = header_name.lower().replace("_", "-")
         if name not in self._names:
