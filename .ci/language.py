@@ -55,6 +55,7 @@ IDIOMS = {
     r"(?<![a-z] )(?<![a-z] ``)(?-i:None(``)?: )(?=[a-z])": "None if ..., None means ...",
     r"latest used": "most recently used",
     r"has got": "has, gains",
+    r"so many\b(?! that)": "this number of, enough",
     r"of several, the": "if there are several",
     r"what others? (saved|wrote|changed|did)": "changes that other requests saved",
 }

@@ -36,6 +36,7 @@ def check(name: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, 
         ("``None``: no limit", "a.rst:1: 'None``: ': write None if"),
         ("Not once is it tried anew", "a.rst:1: 'anew': write again"),
         ("The store is away.", "a.rst:1: 'is away': write is unavailable"),
+        ("It waits for so many seconds.", "a.rst:1: 'so many': write this number of, enough"),
     ],
 )
 def test_idiom_is_found(text: str, instead: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from .stored import checked_ttl, encode_key, pause
 
 T = TypeVar("T")
 
-#: The keys of :meth:`KVS.check` begin with it, and live for so many seconds.
+#: The beginning of the keys of :meth:`KVS.check`, and their ttl in seconds.
 CHECK_KEY = "__kvs_check-"
 CHECK_TTL = 10
 

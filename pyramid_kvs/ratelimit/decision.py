@@ -91,7 +91,7 @@ class RequestLimits:
         """Count more units for this request on all its limits, best before the work is done.
 
         :param cost: a negative number returns units.
-        :raises RateLimitError: a limit does not have so many units left; then nothing is counted.
+        :raises RateLimitError: a limit does not have enough units left. Then nothing is counted.
         :raises KVSUnavailable: the store is unavailable, and ``on_error`` is ``"deny"``.
         """
         if isinstance(cost, bool) or not isinstance(cost, int):

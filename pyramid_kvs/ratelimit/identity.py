@@ -42,7 +42,7 @@ class SessionSource(Protocol):
         """Return the keys that a session with this id or token may have."""
 
     def reserve(self, suffix: str) -> None:
-        """Let no session have a key that ends with a suffix."""
+        """Refuse session ids that end with a suffix."""
 
     def preload(self, request: Request, key: str, stored: Stored | None) -> None:
         """Let the request's session use what was loaded, instead of loading it again."""

@@ -77,7 +77,7 @@ class SessionFactory:
         return [key for found in ids for key in self._backend.keys.all(found)]
 
     def reserve(self, suffix: str) -> None:
-        """Let no session have a key that ends with a suffix.
+        """Refuse session ids that end with a suffix.
 
         Otherwise a client could send the token ``"token::ratelimit"``, and its session would be
         stored where the counter of another client is.

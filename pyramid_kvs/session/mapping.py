@@ -54,8 +54,8 @@ class Tracker:
 class SessionMapping(MutableMapping[str, Any]):
     """The mapping methods of a session, its flash messages and its CSRF token.
 
-    A value that cannot change in place is returned as it is. Of any other value, a snapshot is
-    taken before the application gets it. At the end, the value is compared with its snapshot.
+    A value that cannot change in place is returned as it is. Before the application gets any other
+    value, a snapshot of it is taken. At the end, the value is compared with its snapshot.
     """
 
     __slots__ = ("_data", "_meta", "_phase", "_tracker")

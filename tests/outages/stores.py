@@ -67,7 +67,7 @@ class Store:
         return KVS(self.kvs, {**self.kwargs(port, host), **kwargs}, next(_prefixes))
 
     def pooled(self, size: int, port: int | None = None, **kwargs: Any) -> KVS:
-        """Return a driver with at most so many connections."""
+        """Return a driver with at most this number of connections."""
         name, others = SIZES[self.kvs]
         return self.driver(port, **{name: size}, **others, **kwargs)
 

@@ -22,7 +22,7 @@ CHUNK = 65536
 #: The buffers of an idle connection take so much at once. To send more may need several waits.
 SENT_AT_ONCE = 8192
 
-#: For so many seconds after its last reply a connection is used without a look at it.
+#: Seconds after its last reply for which a connection is used without a check.
 JUST_USED = 0.01
 
 #: The words of common replies without data. Nobody changes the lists.

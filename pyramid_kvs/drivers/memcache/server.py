@@ -18,7 +18,7 @@ from .protocol import Connection, Reply
 A = TypeVar("A")
 R = TypeVar("R")
 
-#: A firewall may have forgotten a connection that was not used for so many seconds.
+#: Seconds without use after which a firewall may have forgotten a connection.
 LONG_IDLE = 1.0
 
 #: How long a new connection to a server that seems to hang may take to show that it does not.

@@ -27,7 +27,7 @@ BATCH_COUNT = 1000
 class Clock(threading.local):
     """When the operation began that the steps of this thread belong to."""
 
-    #: Of ``time.monotonic()``; 0 if each step is an operation by itself.
+    #: By ``time.monotonic()``. 0 means that each step is a separate operation.
     began = 0.0
 
 

@@ -15,7 +15,7 @@ from .store import MAX_BYTES, MemoryStore, named_stores
 
 T = TypeVar("T")
 
-#: So many keys are written before another thread can write.
+#: The number of keys that are written before another thread can write.
 BATCH = 1000
 
 #: How long it gets for that, in seconds.

@@ -28,7 +28,7 @@ from .statements import Param, Statement, statement
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-#: A firewall may have forgotten a connection that was not used for so many seconds.
+#: Seconds without use after which a firewall may have forgotten a connection.
 LONG_IDLE = 1.0
 #: How long a new connection to a server that seems to hang may take to show that it does not.
 PROBE_TIMEOUT = 0.08

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ...kvs import Data, PackedArguments, Script, pack_words
 
-#: So many keys go with one command; so many commands, or bytes, with one send.
+#: The maximum number of keys in one command, of commands in one send, and of bytes in one send.
 BATCH = 5000
 BATCH_BYTES = 2**24
 

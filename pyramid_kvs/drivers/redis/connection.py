@@ -14,7 +14,7 @@ from .commands import pack
 from .connecting import connect
 from .deadline import Deadline, DeadlineSocket, OutOfTime
 
-#: A command of so many bytes may wait for the server before all of it is sent.
+#: The size in bytes from which a command may wait for the server before all of it is sent.
 LARGE = 2**14
 
 _PING = pack(b"PING")

@@ -48,7 +48,7 @@ class Deadline:
         return left
 
     def timeout(self, own: float | None = None) -> float | None:
-        """Return the timeout of a step: its own one, or what is left of the call.
+        """Return the timeout of a step, or the rest of the call if that is shorter.
 
         :raises OutOfTime: nothing is left.
         """

@@ -22,7 +22,7 @@ from .options import Options
 #: A connection that was idle for longer, in seconds, is checked before it is used.
 IDLE = 0.1
 
-#: After so many seconds without traffic a firewall may have forgotten a connection.
+#: Seconds without traffic after which a firewall may have forgotten a connection.
 LONG_IDLE = 1.0
 
 #: How long a server has to show that it answers, after a long idle connection was silent.

@@ -21,7 +21,7 @@ class Carrier:
         self._reserved: tuple[str, ...] = ()
 
     def reserve(self, suffix: str) -> None:
-        """Let no session id end with a suffix."""
+        """Refuse session ids that end with a suffix."""
         self._reserved += (suffix,)
 
     def find(self, request: Request) -> SessionId | None:
