@@ -14,6 +14,12 @@ from typing import NamedTuple
 import pytest
 from pyramid.config import Configurator
 
+from pyramid_kvs.cache.settings import OPTIONS as CACHE
+from pyramid_kvs.perlsess.settings import OPTIONS as PERLSESS
+from pyramid_kvs.ratelimit.settings import OPTIONS as RATELIMIT
+from pyramid_kvs.session.settings import OPTIONS as SESSION
+from pyramid_kvs.settings import Option
+
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *ROOT.glob("*.rst"),
@@ -23,6 +29,8 @@ MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
 ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
 #: A file or folder of the repository, or of the package, in the text of a page.
 NAMED = re.compile(r"(?:tests|docs|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*(?:/|\.py)")
+#: A row of a table of options: the key, and its default as JSON or in words.
+ROW = re.compile(r"^``(?P<key>\w+)`` +(?P<default>``.+?``(?=,|  )|\w[^.,\n]*?(?=  ))", re.MULTILINE)
 BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)$")
 
 
@@ -115,6 +123,29 @@ def test_ini_example_starts_an_application(block: Block) -> None:
         settings.setdefault("kvs.session", '{"kvs": "memory"}')
     settings.setdefault("pyramid.includes", "pyramid_kvs")
     Configurator(settings=settings).commit()
+
+
+@pytest.mark.parametrize(
+    ("options", "page"),
+    [(CACHE, "cache"), (SESSION, "sessions"), (RATELIMIT, "ratelimit"), (PERLSESS, "perl")],
+)
+def test_options_are_documented_with_their_defaults(options: dict[str, Option], page: str) -> None:
+    listed = {**defaults("settings"), **defaults(page)}
+    not_in_tables = {"type", "on_error"} if page == "cache" else {"type"}
+    assert options.keys() - listed.keys() == not_in_tables
+    for key in options.keys() & listed.keys() - {"key_prefix"}:
+        if listed[key].startswith("``"):
+            assert listed[key] == f"``{json.dumps(options[key].default)}``", key
+    assert f"``{json.dumps(options['key_prefix'].default)}``" in text_of("settings") + text_of(page)
+
+
+def defaults(page: str) -> dict[str, str]:
+    """Return the second column of a page's tables by the first one."""
+    return {row["key"]: row["default"] for row in ROW.finditer(text_of(page))}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / f"docs/{page}.rst").read_text(encoding="utf-8")
 
 
 def kvs_settings(text: str) -> dict[str, str]:
