@@ -56,6 +56,9 @@ _CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "servers": {"servers": ["127.0.0.1:11211"]},
 }
 
+#: The function in Python's error about an argument. The user of a setting does not know it.
+_FUNCTION = re.compile(r"\A[\w.]+\(\) got an (?=unexpected keyword argument )")
+
 #: A URL, perhaps with a driver of SQLAlchemy in its scheme: ``postgresql+psycopg2://``.
 _URL = re.compile(r"(?P<scheme>[a-z]+)(\+\w+)?://(?P<place>.*)", re.IGNORECASE | re.DOTALL)
 _SCHEMES = {
@@ -139,7 +142,7 @@ def build_driver(
     except Exception as error:
         raise ConfigurationError(
             f"{place}: kvs_kwargs: the {options['kvs']} client refuses {show(kwargs)}: "
-            f"{reason(error, kwargs)}{_hint(kwargs, error, found)}"
+            f"{_FUNCTION.sub('', reason(error, kwargs))}{_hint(kwargs, error, found)}"
         ) from error
     driver.share_breakers(application.breakers)
     application.stores.append(Store(setting, place, driver, server_of(kwargs)))

@@ -197,6 +197,22 @@ def test_memcached_has_servers() -> None:
     assert "did you mean 'servers'?" in message
 
 
+@pytest.mark.parametrize(
+    ("driver", "written", "meant"),
+    [
+        ("memory", "max_byte", "max_bytes"),
+        ("memcache", "server", "servers"),
+        ("redis", "hst", "host"),
+    ],
+)
+def test_an_unknown_argument_of_a_client_names_no_function(
+    driver: str, written: str, meant: str
+) -> None:
+    message = refusal(cache={"kvs": driver, "kvs_kwargs": {written: 1}})
+    assert f'client refuses {{"{written}": 1}}: unexpected keyword argument {written!r}' in message
+    assert f"did you mean {meant!r}?" in message
+
+
 @pytest.mark.parametrize("feature", ["cache", "session", "ratelimit", "perlsess"])
 def test_a_refusal_ends_with_its_setting(feature: str) -> None:
     """Pyramid adds where the configuration comes from: no line of code, but a setting."""
