@@ -25,7 +25,15 @@ Check = Callable[[Any], Any]
 
 
 class InvalidOption(ValueError):
-    """Raised by a check; the message says what is allowed."""
+    """Raised by a check; the message says what is allowed.
+
+    :param hint: the closest match, as part of a message.
+    """
+
+    def __init__(self, allowed: str, hint: str = "") -> None:
+        super().__init__(allowed + hint)
+        self.allowed = allowed
+        self.hint = hint
 
 
 class Option(NamedTuple):
@@ -111,7 +119,7 @@ def one_of(*allowed: Any) -> Check:
             if type(value) is type(choice) and value == choice:
                 return value
         choices = ", ".join(json.dumps(choice) for choice in allowed)
-        raise InvalidOption(f"one of {choices}{closest(value, allowed)}")
+        raise InvalidOption(f"one of {choices}", closest(value, allowed))
 
     return check
 
@@ -132,7 +140,7 @@ def optional(check: Check) -> Check:
         try:
             return check(value)
         except InvalidOption as error:
-            raise InvalidOption(f"{error}, or null") from None
+            raise InvalidOption(f"{error.allowed}, or null", error.hint) from None
 
     return check_or_none
 

@@ -74,7 +74,7 @@ def http_methods(value: Any) -> list[str]:
         meant = closest(name, _METHODS)
         if not re.fullmatch(r"[A-Z-]+", name) or (meant and name not in _METHODS):
             raise InvalidOption(
-                f'the name of an HTTP method, such as "POST", or a list of them{meant}'
+                'the name of an HTTP method, such as "POST", or a list of them', meant
             )
     return methods
 

@@ -86,7 +86,7 @@ def test_limits_with_equal_stores_count_in_one_call(redis_server: RedisServer) -
         ({"headers": ["y"]}, "headers: found"),
         ({"status": 200}, "status: found 200, expected an HTTP status from 400 to 599"),
         ({"methods": 5}, "methods: found 5"),
-        ({"methods": ["GTE"]}, "did you mean 'GET'?"),
+        ({"methods": ["GTE"]}, r"or a list of them, or null; did you mean 'GET'\?"),
         ({"methods": "G T"}, "the name of an HTTP method"),
         ({"name": "n\u00e9"}, "name: found .*printable ASCII"),
         ({"name": "a\r\nb"}, "name: found .*printable ASCII"),

@@ -50,7 +50,7 @@ CANCEL_TIMEOUT = 0.2
 class Connection(Pooled, psycopg.Connection[Any]):
     """One connection, outside of any transaction, used by one thread at a time."""
 
-    #: Of ``time.monotonic()``. Each call sets it.
+    #: By ``time.monotonic()``. Each call sets it.
     deadline = 0.0
 
     def __init__(self, pgconn: PGconn) -> None:
