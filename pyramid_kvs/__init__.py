@@ -1,6 +1,6 @@
 """Cache, sessions, rate limit and Perl sessions for Pyramid, on key-value stores.
 
-``pyramid.includes = pyramid_kvs`` switches it on; each feature exists if its setting does:
+``pyramid.includes = pyramid_kvs`` includes the library. Each feature is switched on by its setting:
 ``kvs.cache``, ``kvs.session``, ``kvs.ratelimit``, ``kvs.perlsess``.
 """
 
@@ -59,7 +59,7 @@ def includeme(config: Configurator) -> None:
 def subscribe_cache(event: Any) -> None:
     """Put ``cache`` on the request of an event.
 
-    For requests that do not pass through the router.
+    Requests that do not pass through the router need this, for example in tests.
     """
     from .cache import subscribe
 

@@ -62,7 +62,7 @@ class Application:
 
 
 class SettingInfo(ActionInfo):  # type: ignore[misc]
-    """Where an action of the configuration comes from: not a line of code, but a setting."""
+    """The origin of a configuration action: a setting, instead of a line of code."""
 
     def __init__(self, setting: str) -> None:
         super().__init__(None, 0, "", setting)

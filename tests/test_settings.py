@@ -215,7 +215,7 @@ def test_an_unknown_argument_of_a_client_names_no_function(
 
 @pytest.mark.parametrize("feature", ["cache", "session", "ratelimit", "perlsess"])
 def test_a_refusal_ends_with_its_setting(feature: str) -> None:
-    """Pyramid adds where the configuration comes from: no line of code, but a setting."""
+    """Pyramid adds where the configuration comes from: a setting, instead of a line of code."""
     features = {"session": {"kvs": "memory"}, feature: {"kvs": "memory", "tll": 5}}
     assert refusal(**features).endswith(f"in:\n  the setting kvs.{feature}")
 

@@ -120,7 +120,7 @@ def _count_after(request: Request, limiter: Ratelimit) -> None:
 def subscribe_ratelimit(event: Any) -> None:
     """Count the request of an event, and add the header fields by a response callback.
 
-    For requests that do not pass through the router, and so not through the tween.
+    Requests that do not pass through the router need this, because no tween counts them.
 
     :raises RateLimitError: the request is over a limit.
     """

@@ -147,7 +147,10 @@ class SessionStore:
         return written
 
     def _write(self, save: Save, loaded: Stored | None) -> Written | None:
-        """:param loaded: what the key has, as far as is known."""
+        """Store a record by compare-and-set, merged again after each conflict.
+
+        :param loaded: what the key has, as far as is known.
+        """
         is_first = is_same(save.base, loaded and loaded.data)
         record = save.record if is_first else self._merged(save, loaded)
         for attempt in range(self.driver.update_attempts):

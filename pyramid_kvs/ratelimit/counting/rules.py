@@ -34,9 +34,9 @@ class LimitResult(NamedTuple):
 
     allowed: bool
     remaining: int
-    #: Until more units remain than now.
+    #: Milliseconds until more units remain than now.
     reset_ms: int
-    #: Until the same request would be allowed.
+    #: Milliseconds until the same request would be allowed.
     retry_ms: int
 
 
