@@ -241,6 +241,10 @@ def test_modules_are_imported_on_a_system_without_fork_and_poll() -> None:
             except Exception as error:
                 failed[name] = str(error)
         print("\\n".join(sorted({*failed.values()})))
+        from pyramid.config import Configurator
+        settings = dict.fromkeys(("kvs.cache", "kvs.session"), {"kvs": "memory"})
+        settings.update({"kvs.ratelimit": "{}", "pyramid.includes": "pyramid_kvs"})
+        Configurator(settings=settings).make_wsgi_app()
     """
     names = [f"pyramid_kvs.{name}".rstrip(".") for name in modules() if part_of(name) != "kinto"]
     assert python(textwrap.dedent(program), *names).splitlines() == [

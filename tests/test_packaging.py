@@ -6,7 +6,6 @@ import configparser
 import re
 import shutil
 import subprocess
-import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -64,36 +63,3 @@ def test_console_script_loads() -> None:
 
 def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
-
-
-def test_modules_can_be_imported_on_windows() -> None:
-    """Without fork, poll and unix sockets, a driver works or says in one line why it does not."""
-    program = """
-import importlib, os, pkgutil, select, signal, socket, sys
-import memcache, redis
-from pyramid.config import Configurator
-for module, names in {
-    os: ["fork", "register_at_fork", "geteuid", "getuid"],
-    select: ["epoll", "poll"],
-    signal: ["SIGHUP", "SIGKILL", "SIGSTOP"],
-    socket: ["AF_UNIX"],
-}.items():
-    for name in names:
-        delattr(module, name)
-sys.modules.update(dict.fromkeys(["fcntl", "grp", "pwd", "resource", "termios"]))
-Configurator(settings={
-    "pyramid.includes": "pyramid_kvs",
-    **{f"kvs.{name}": '{"kvs": "memory"}' for name in ("cache", "session", "ratelimit")},
-}).make_wsgi_app()
-import pyramid_kvs
-for module in pkgutil.walk_packages(pyramid_kvs.__path__, "pyramid_kvs.", onerror=lambda _: None):
-    try:
-        importlib.import_module(module.name)
-    except ImportError as error:
-        if error.name not in ("kinto", "psycopg") and "this system does not have" not in str(error):
-            raise
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

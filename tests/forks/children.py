@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pyramid_kvs.kvs import KVS
@@ -40,39 +41,67 @@ def use(driver: KVS) -> None:
         assert driver.incr(f"{process}-count") == number + 1, "another process's count"
 
 
+class Busy(threading.Thread):
+    """A thread that uses the driver, and that stops anywhere in a call while another one forks.
+
+    It stops in an untimed wait. If it ran, it could hold or ask for the interpreter's own lock at
+    the fork, and the child would wait for it forever, because this thread does not exist there.
+    """
+
+    def __init__(self, driver: KVS) -> None:
+        super().__init__(daemon=True)
+        self.driver = driver
+        self.is_asked_to_stop = False
+        self.has_stopped = threading.Semaphore(0)
+        self.may_go_on = threading.Semaphore(0)
+        self.is_over = False
+
+    def run(self) -> None:
+        sys.setprofile(self.between_calls)
+        while not self.is_over:
+            self.driver.set("busy", "x")
+
+    def between_calls(self, *event: object) -> None:
+        if self.is_asked_to_stop:
+            self.is_asked_to_stop = False
+            self.has_stopped.release()
+            self.may_go_on.acquire()
+        else:
+            time.sleep(0.0002)  # the others' turn
+
+    def fork(self) -> int:
+        """Fork while this thread has stopped."""
+        self.is_asked_to_stop = True
+        self.has_stopped.acquire()
+        child = fork_in_c()
+        if child:
+            self.may_go_on.release()
+        return child
+
+
 def run(driver: KVS) -> int:
     """Use the driver in this process and its children; return how many of them went wrong."""
     use(driver)
-    failed = fork_all(driver)
-    # A child that is forked while another thread asks for the interpreter's lock would wait for
-    # that thread forever, because it does not exist there. Nobody asks before this time is over.
-    sys.setswitchinterval(60)
-    stop = threading.Event()
-    busy = threading.Thread(target=keep_busy, args=(driver, stop))
+    failed = use_everywhere(driver, fork_in_c)
+    sys.setswitchinterval(60)  # a thread runs until it waits, and takes the lock from nobody
+    busy = Busy(driver)
     busy.start()
-    failed += fork_all(driver)
-    stop.set()
+    failed += use_everywhere(driver, busy.fork)
+    busy.is_over = True
     busy.join()
     return failed
 
 
-def fork_all(driver: KVS) -> int:
-    """Fork, use the driver everywhere, and return how many children went wrong."""
+def use_everywhere(driver: KVS, fork: Callable[[], int]) -> int:
+    """Fork, use the driver in all processes, and return how many children went wrong."""
     children = []
     for _ in range(CHILDREN):
-        child = fork_in_c()
+        child = fork()
         if child == 0:
             finish_child(driver)
         children.append(child)
     use(driver)
     return sum(os.waitpid(child, 0)[1] != 0 for child in children)
-
-
-def keep_busy(driver: KVS, stop: threading.Event) -> None:
-    """Hold the driver's locks now and then, so that some forks happen while they are held."""
-    sys.setprofile(lambda *event: time.sleep(0.0002))  # between all calls, also with a lock
-    while not stop.is_set():
-        driver.set("busy", "x")
 
 
 def finish_child(driver: KVS) -> None:
