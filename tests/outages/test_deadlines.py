@@ -229,3 +229,17 @@ def test_a_resolver_that_hangs_delays_one_caller(frail: Store, resolver: Resolve
     for thread in threads:
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("kvs", ["redis", "memcache"])
+def test_nobody_waits_for_a_resolver_longer_than_to_connect(kvs: str, resolver: Resolver) -> None:
+    place = {"host": NAME} if kvs == "redis" else {"servers": [f"{NAME}:11211"]}
+    timeouts = {"socket_connect_timeout": 0.05, "socket_timeout": 0.05}
+    driver = KVS(kvs, {**place, **timeouts, "breaker": 0})
+    first = threading.Thread(target=lambda: outcome(lambda: driver.get("key")))
+    first.start()
+    while not resolver.waiting:
+        time.sleep(0.001)
+    assert min(seconds(lambda: driver.get("key")) for _ in range(3)) < 0.2
+    resolver.released.set()
+    first.join()

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from time import monotonic
 
-from ..resolver import resolver
+from ..resolver import PATIENCE, resolver
 
 
 class Address:
@@ -33,7 +33,7 @@ class Address:
         :raises OSError: the name is unknown, or no address accepts the connection.
         """
         deadline = monotonic() + timeout
-        addresses = self._addresses()
+        addresses = self._addresses(min(PATIENCE, timeout))
         for number, address in enumerate(addresses, 1):
             left = (deadline - monotonic()) / (len(addresses) - number + 1)
             try:
@@ -43,12 +43,12 @@ class Address:
                     raise
         raise OSError(f"the host name {self._address[0]!r} has no address of this family")
 
-    def _addresses(self) -> list[str | tuple[str, int]]:
+    def _addresses(self, patience: float) -> list[str | tuple[str, int]]:
         if isinstance(self._address, str) or not self._needs_lookup:
             return [self._address]
         host, port = self._address
         wanted = self._family == socket.AF_INET6
-        found = resolver.addresses(host, str(port))
+        found = resolver.addresses(host, str(port), patience)
         return [(address, port) for address in found if (":" in address) == wanted]
 
     def _connect(self, address: str | tuple[str, int], timeout: float) -> socket.socket:

@@ -106,7 +106,7 @@ class Server:
             replies = ask(connection, commands)
         except OSError as error:
             connection = self._after_failure(error, connection, repeatable, spent)
-            replies = self._repeat(connection, ask, commands)
+            replies = self._repeat(connection, ask, commands, isinstance(error, TimeoutError))
         except BaseException as error:  # noqa: BLE001 - the reply may still be under way
             self._lose(connection, error)
         self._pool.give(connection)
@@ -200,9 +200,24 @@ class Server:
             self._note(error, 0)
             raise errors.no_connection(self, error) from error
 
-    def _repeat(self, connection: Connection, ask: Callable[[Connection, A], R], commands: A) -> R:
+    def _repeat(
+        self,
+        connection: Connection,
+        ask: Callable[[Connection, A], R],
+        commands: A,
+        is_alive: bool,
+    ) -> R:
+        """Ask a second time, on another connection.
+
+        :param is_alive: the server has just answered. It may have little time for this answer.
+        """
         try:
             return ask(connection, commands)
+        except TimeoutError as error:
+            if not is_alive:
+                self._lose(connection, error)
+            self._pool.drop(connection)
+            raise errors.no_answer(self, error, self.limit) from error
         except BaseException as error:  # noqa: BLE001 - the reply may still be under way
             self._lose(connection, error)
 

@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoReply
 
-from ..resolver import resolver
+from ..resolver import PATIENCE, resolver
 from .deadline import Deadline, DeadlineSocket, OutOfTime, until
 
 
@@ -68,7 +68,7 @@ def _open_unix(connection: Any, deadline: Deadline) -> socket.socket:
 def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
     """Try all addresses of the host within one timeout: each gets its share of what is left."""
     host, port, family = connection.host, connection.port, connection.socket_type
-    addresses = [host] if _is_address(host) else resolver.addresses(host, str(port))
+    addresses = [host] if _is_address(host) else _look_up(connection, deadline)
     if family:
         addresses = [address for address in addresses if _family(address) == family]
     timeout = deadline.timeout(connection.socket_connect_timeout)
@@ -83,6 +83,12 @@ def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
         except OSError as error:
             failure = error
     raise failure
+
+
+def _look_up(connection: Any, deadline: Deadline) -> list[str]:
+    timeout = deadline.timeout(connection.socket_connect_timeout)
+    patience = PATIENCE if timeout is None else min(PATIENCE, timeout)
+    return resolver.addresses(connection.host, str(connection.port), patience)
 
 
 def _tcp_socket(connection: Any, address: str) -> socket.socket:

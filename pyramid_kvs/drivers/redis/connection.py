@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from time import monotonic
 from typing import Any
 
 import redis
@@ -66,6 +68,10 @@ class RedisConnection(Pooled):
         :raises redis.RedisError: no reply in time, a lost connection, or a refusal.
         """
         raise NotImplementedError
+
+    def ask_late(self, packed: bytes, count: int = 0) -> Reply:
+        """As :meth:`ask`, for a call that may have taken some of its time to connect."""
+        return self.ask(packed, count)
 
     def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
         """As :meth:`ask`, with a deadline for each step, from the first byte that is sent on."""
@@ -135,6 +141,12 @@ class DirectConnection(RedisConnection):
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def ask_late(self, packed: bytes, count: int = 0) -> Reply:
+        end = self.taken_at + self._limit
+        if end == math.inf or monotonic() + self._timeout <= end:
+            return self.ask(packed, count)
+        return self.ask_within(Deadline(end), packed, count)
 
     def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import getpid
 from time import monotonic
 from typing import Any, NoReturn
@@ -21,6 +22,9 @@ from .options import Options
 
 #: A connection that was idle for longer, in seconds, is checked before it is used.
 IDLE = 0.1
+
+#: How long a new connection was idle: its ``used_at`` is infinite.
+NEW = -math.inf
 
 #: Seconds without traffic after which a firewall may have forgotten a connection.
 LONG_IDLE = 1.0
@@ -82,9 +86,11 @@ class Transport:
         pool, connection = self.pool, None
         try:
             connection = pool.take()
-            if connection.taken_at - connection.used_at >= IDLE:
+            if NEW < connection.taken_at - connection.used_at < IDLE:
+                reply = connection.ask(packed, count)
+            else:
                 connection = self._checked(connection)
-            reply = connection.ask(packed, count)
+                reply = connection.ask_late(packed, count)
         except BaseException as error:  # noqa: BLE001 - a reply may still be under way
             return self._after_failure(error, connection, packed, repeatable, count)
         # Not in the try: if it was given and then dropped, a connection would have two users.
@@ -133,7 +139,9 @@ class Transport:
         return connection
 
     def _checked(self, connection: RedisConnection) -> RedisConnection:
-        """Return the idle connection, or a new one if it is dead."""
+        """Return a new or idle connection, or another one if it is dead."""
+        if connection.is_new:
+            return connection
         idle = connection.taken_at - connection.used_at
         interval = self._options.health_check_interval
         is_alive = connection.is_alive()
@@ -214,9 +222,14 @@ class Transport:
     def _ask(self, connection: RedisConnection, packed: bytes, count: int) -> Reply:
         """Ask a second time, on another connection."""
         try:
-            reply = connection.ask(packed, count)
+            reply = connection.ask_late(packed, count)
         except BaseException as error:
-            self._let_go(connection, error)
+            if isinstance(error, NoReply) and connection.is_new:
+                # The circuit breaker is not told. The server answered when the call connected, and
+                # may have had little time since.
+                self.pool.drop(connection)
+            else:
+                self._let_go(connection, error)
             raise
         self.pool.give(connection)
         if self.breaker.is_troubled:

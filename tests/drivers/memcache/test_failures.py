@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socketserver
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -86,6 +87,38 @@ def test_only_repeatable_commands_are_repeated() -> None:
                 call(kvs)
             assert len(received) == sent
             kvs.close()
+
+
+def test_little_time_after_a_sign_of_life() -> None:
+    """A timeout then says nothing about the server, which has just answered."""
+
+    class Forgotten(socketserver.BaseRequestHandler):
+        """Answers whether it lives, and the first command of all."""
+
+        replies: ClassVar = [b"EN\r\n"]
+
+        def handle(self) -> None:
+            while command := self.request.recv(4096):
+                if command == b"mn\r\n":
+                    self.request.sendall(b"MN\r\n")
+                elif self.replies:
+                    self.request.sendall(self.replies.pop())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forgotten) as listener:
+        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
+        place = f"127.0.0.1:{listener.server_address[1]}"
+        kvs = connect(place, socket_connect_timeout=0.1, socket_timeout=0.4)
+        assert kvs.get("key") is None
+        (server,) = kvs._servers  # type: ignore[attr-defined]
+        pool = server._pool
+        connection = pool.take()
+        pool.give(connection)
+        connection.used_at -= 2
+        with pytest.raises(KVSUnavailable, match="did not answer"):
+            kvs.get("key")
+        assert not server._breaker.is_open
+        kvs.close()
+        listener.shutdown()
 
 
 def test_an_interrupted_call_leaves_no_reply(own_memcached: Start, alarm: Any) -> None:

@@ -280,6 +280,28 @@ def test_a_second_attempt_within_the_time(fake):
     assert replies == []
 
 
+def test_a_slow_handshake_leaves_less_time(fake):
+    """Each step is quicker than its timeout, and there is no reply to the command."""
+
+    def slow(*_: object) -> bytes:
+        time.sleep(0.3)
+        return b"+OK\r\n"
+
+    fake.answers.update({b"CLIENT": slow, b"HELLO": slow, b"GET": silent})
+    assert seconds(lambda: fake.driver().get("key")) < 1 + SLACK
+
+
+def test_little_time_after_a_sign_of_life(fake):
+    """The second attempt ends in time, and says nothing about the server, which has answered."""
+    driver = fake.driver(socket_connect_timeout=0.1, socket_timeout=0.5)
+    driver.set("key", 1)
+    let_idle(driver)
+    fake.forget()
+    fake.answers[b"GET"] = silent
+    assert seconds(lambda: driver.get("key")) < 0.6 + SLACK
+    assert not driver._transport.breaker.is_open
+
+
 def test_the_wait_for_a_connection_is_not_counted(fake):
     driver = fake.driver(
         max_connections=1, pool_timeout=2, socket_timeout=0.4, socket_connect_timeout=0.1
