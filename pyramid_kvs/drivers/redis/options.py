@@ -142,7 +142,8 @@ def _query(url: str) -> dict[str, str]:
 
 def _check_url(url: Any) -> None:
     if not isinstance(url, str):
-        raise TypeError(f"url is {url!r}, expected a string such as 'redis://localhost:6379/0'")
+        # not quoted, because it may contain a password
+        raise TypeError("url: expected a string such as 'redis://localhost:6379/0'")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018
