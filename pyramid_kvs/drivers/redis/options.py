@@ -161,13 +161,17 @@ def check_connection(options: Mapping[str, Any]) -> None:
     """Refuse values of ``connection_kwargs`` that redis-py only notices when it connects."""
     for name in ("socket_timeout", "socket_connect_timeout"):
         timeout = options.get(name)
-        if timeout is not None and not (_is_number(timeout) and timeout > 0):
-            raise ValueError(f"{name} is {timeout!r}, expected seconds above 0, or null")
+        if timeout is not None and not (_is_number(timeout) and 0 < timeout <= 86400):
+            raise ValueError(
+                f"{name} is {timeout!r}, expected seconds above 0, at most 86400, or null"
+            )
     _check_integer("port", options.get("port", 6379), 1, 65535)
     _check_integer("db", options.get("db") or 0, 0, 2**31)
     host = options.get("host", "")
     if not isinstance(host, str):
         raise TypeError(f"host is {host!r}, expected a string")
+    if "@" in host:  # not quoted, because it contains a password
+        raise ValueError("host: expected a host name; 'username' and 'password' are options")
     host.encode("idna")
     if not isinstance(options.get("retry"), (Retry, type(None))):
         raise TypeError("retry is expected to be a redis.retry.Retry")
