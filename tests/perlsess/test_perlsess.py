@@ -335,7 +335,7 @@ def test_max_bytes(memcached_server: MemcachedServer) -> None:
         ({"format": "base46"}, "did you mean 'base64'"),
         ({"key_format": "session"}, "expected a string that contains {id} once"),
         ({"key_format": "{id}{other}"}, "expected a string that contains {id} once"),
-        ({"id_pattern": "["}, "expected a regular expression"),
+        ({"id_pattern": "["}, "expected a Python regular expression"),
         ({"writable": "yes"}, "expected true or false"),
         ({"max_bytes": 0}, "max_bytes"),
         ({"cookie": "x"}, "did you mean 'cookie_name'"),
