@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from ipaddress import ip_address
 from os import getpid
 
 from ..messages import quoted
@@ -42,6 +43,15 @@ class Resolver:
         finally:
             lock.release()
         return found
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, with or without a scope, and needs no lookup."""
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _look_up(host: str, port: str) -> list[str]:

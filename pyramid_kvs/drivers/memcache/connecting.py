@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from time import monotonic
 
-from ..resolver import PATIENCE, resolver
+from ..resolver import PATIENCE, is_address, resolver
 
 
 class Address:
@@ -18,7 +17,7 @@ class Address:
     def __init__(self, family: int, address: str | tuple[str, int]) -> None:
         self._family = family
         self._address = address
-        self._needs_lookup = not isinstance(address, str) and not _is_ip(address[0])
+        self._needs_lookup = not isinstance(address, str) and not is_address(address[0])
 
     def __str__(self) -> str:
         if isinstance(self._address, str):
@@ -64,11 +63,3 @@ class Address:
             connecting.close()
             raise
         return connecting
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

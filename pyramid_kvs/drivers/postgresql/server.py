@@ -6,13 +6,12 @@ import os
 import random
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from time import monotonic
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..resolver import resolver
+from ..resolver import is_address, resolver
 from .connection import Connection, connect
 from .errors import TIMED_OUT
 
@@ -214,7 +213,7 @@ def _each_address(
     params: Params, deadline: float, failures: list[psycopg.OperationalError]
 ) -> list[Params]:
     host = params.get("host", "")
-    if not host or "hostaddr" in params or host[0] in "/@" or _is_address(host):
+    if not host or "hostaddr" in params or host[0] in "/@" or is_address(host):
         return [params]
     port = params.get("port") or DEFAULT_PORT
     try:
@@ -224,11 +223,3 @@ def _each_address(
         failures.append(kind(str(error)))
         return []
     return [{**params, "hostaddr": address} for address in found]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from ipaddress import ip_address
 from time import monotonic
 from typing import Any
 
@@ -12,7 +11,7 @@ import redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoReply
 
-from ..resolver import PATIENCE, resolver
+from ..resolver import PATIENCE, is_address, resolver
 from .deadline import Deadline, DeadlineSocket, OutOfTime, until
 
 
@@ -68,7 +67,7 @@ def _open_unix(connection: Any, deadline: Deadline) -> socket.socket:
 def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
     """Try all addresses of the host within one timeout: each gets its share of what is left."""
     host, port, family = connection.host, connection.port, connection.socket_type
-    addresses = [host] if _is_address(host) else _look_up(connection, deadline)
+    addresses = [host] if is_address(host) else _look_up(connection, deadline)
     if family:
         addresses = [address for address in addresses if _family(address) == family]
     timeout = deadline.timeout(connection.socket_connect_timeout)
@@ -147,11 +146,3 @@ class _Opened(redis.Connection):
 
 def _family(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
