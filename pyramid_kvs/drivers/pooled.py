@@ -9,6 +9,12 @@ from os import getpid
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
+#: Seconds without use after which a firewall may have forgotten a connection.
+LONG_IDLE = 1.0
+
+#: How long a new connection to a server that seems to hang may take to show that it does not.
+PROBE_TIMEOUT = 0.08
+
 
 class Pooled:
     """A connection with the pool's notes on it. The drivers' connections inherit from it.
@@ -34,6 +40,11 @@ class Pooled:
     def is_new(self) -> bool:
         """Whether it was opened by the call that has it."""
         return self.used_at == math.inf
+
+    @property
+    def was_long_idle(self) -> bool:
+        """Whether a firewall may have forgotten it before the call that has it."""
+        return not self.is_new and self.taken_at - self.used_at > LONG_IDLE
 
     def close(self) -> None:
         """Close without waiting for the server."""

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from ...exceptions import KVSUnavailable
 from ...kvs import Breaker, Breakers
 from ..pool import Pool
+from ..pooled import LONG_IDLE, PROBE_TIMEOUT
 from . import errors
 from .connecting import Address
 from .errors import NotConnected, OutOfStep
@@ -17,12 +18,6 @@ from .protocol import Connection, Reply
 
 A = TypeVar("A")
 R = TypeVar("R")
-
-#: Seconds without use after which a firewall may have forgotten a connection.
-LONG_IDLE = 1.0
-
-#: How long a new connection to a server that seems to hang may take to show that it does not.
-PROBE_SECONDS = 0.08
 
 
 class Server:
@@ -149,7 +144,7 @@ class Server:
         failure = errors.no_answer(self, error, self._timeout)
         another = None
         if isinstance(error, TimeoutError):
-            if self._was_idle(connection):
+            if connection.was_long_idle:
                 another = self._try_new_connection(connection)
         elif repeatable and not connection.is_new:
             another = self._replace(connection)
@@ -163,9 +158,6 @@ class Server:
             raise failure from error
         return another
 
-    def _was_idle(self, connection: Connection) -> bool:
-        return not connection.is_new and connection.taken_at - connection.used_at > LONG_IDLE
-
     def _try_new_connection(self, connection: Connection) -> Connection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
 
@@ -174,7 +166,7 @@ class Server:
         """
         self._pool.close_unused_since(connection.taken_at - LONG_IDLE)
         began = connection.taken_at
-        deadline = min(began + self.limit, monotonic() + PROBE_SECONDS)
+        deadline = min(began + self.limit, monotonic() + PROBE_TIMEOUT)
         connection.taken_at = deadline - self.limit
         try:
             another = self._pool.replace(connection)

@@ -11,6 +11,7 @@ import psycopg
 
 from ...exceptions import KVSUnavailable
 from ...kvs.stored import pause
+from ..pooled import LONG_IDLE, PROBE_TIMEOUT
 from .connection import Connection, cancel
 from .connections import Connections
 from .errors import (
@@ -28,10 +29,6 @@ from .statements import Param, Statement, statement
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-#: Seconds without use after which a firewall may have forgotten a connection.
-LONG_IDLE = 1.0
-#: How long a new connection to a server that seems to hang may take to show that it does not.
-PROBE_TIMEOUT = 0.08
 #: How much later than the client's timeout a call ends that is repeated after a probe.
 EXTRA = 0.5
 
@@ -133,7 +130,7 @@ class Recovery:
 
     def _after_timeout(self, error: psycopg.Error) -> None:
         connection, connections = self._connection, self._connections
-        another = self._replace_if_answered() if _was_idle(connection) else None
+        another = self._replace_if_answered() if connection.was_long_idle else None
         if another is None:
             if not self._attempt:  # else the server answered during this call
                 connections.breaker.timed_out(connection.taken_at)
@@ -189,7 +186,3 @@ class Recovery:
         else:
             connections.give_up(connection)
         raise as_kvs_error(error, connections.table) from error
-
-
-def _was_idle(connection: Connection) -> bool:
-    return not connection.is_new and connection.taken_at - connection.used_at > LONG_IDLE

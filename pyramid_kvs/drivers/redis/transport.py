@@ -14,6 +14,7 @@ from redis.exceptions import TimeoutError as NoReply
 from ...exceptions import KVSError, ValueTooLarge
 from ...kvs import Breaker, Breakers
 from ..pool import Pool
+from ..pooled import PROBE_TIMEOUT
 from . import errors
 from .commands import pack
 from .connection import RedisConnection, Reply, open_connection
@@ -25,12 +26,6 @@ IDLE = 0.1
 
 #: How long a new connection was idle: its ``used_at`` is infinite.
 NEW = -math.inf
-
-#: Seconds without traffic after which a firewall may have forgotten a connection.
-LONG_IDLE = 1.0
-
-#: How long a server has to show that it answers, after a long idle connection was silent.
-PROBE_TIMEOUT = 0.08
 
 #: How long a health check waits. A call has time left to connect again.
 HEALTH_CHECK = 0.25
@@ -183,10 +178,9 @@ class Transport:
         self, connection: RedisConnection, error: BaseException, repeatable: bool
     ) -> RedisConnection:
         """Return a connection on which the call can be sent again, or raise the error."""
-        idle = 0 if connection.is_new else connection.taken_at - connection.used_at
         another = None
         if isinstance(error, NoReply):
-            another = self._replace_if_answered(connection) if idle > LONG_IDLE else None
+            another = self._replace_if_answered(connection) if connection.was_long_idle else None
         elif isinstance(error, NoConnection) and not connection.is_new:
             if repeatable:
                 return self.pool.replace(connection)
