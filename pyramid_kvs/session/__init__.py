@@ -9,8 +9,8 @@ from ..application import Application, add_feature
 from .factory import SessionFactory
 from .session import AuthTokenSession, CookieSession
 from .settings import SETTING
-from .user_sessions import end_session, end_sessions, list_sessions
 from .users import UserSession
+from .users.functions import end_session, end_sessions, list_sessions
 
 __all__ = [
     "AuthTokenSession",

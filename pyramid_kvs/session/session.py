@@ -22,8 +22,8 @@ from ..web.headers import add_vary
 from .backend import SessionBackend
 from .carriers import HeaderCarrier
 from .keys import SessionId
-from .mapping import CSRF_TOKEN, SessionMapping, Tracker
-from .merge import REMOVED, Changes, difference
+from .mapping import CSRF_TOKEN, SessionMapping
+from .merge import REMOVED, Changes, Tracker, difference
 from .records import CREATED, META, USER, Record, created_at
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written

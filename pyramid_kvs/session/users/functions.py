@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pyramid.request import Request
 
-from ..exceptions import KVSNotSupported
-from .session import Session
-from .users import EPOCH, UserEpochs, UserSession, is_chosen, user_digest
+from ...exceptions import KVSNotSupported
+from ..session import Session
+from .base import UserSession, is_chosen, user_digest
+from .epochs import EPOCH, UserEpochs
 
 
 def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:

@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..exceptions import KVSConflict, ValueTooLarge
-from ..kvs import KVS, Stored, Swap, pause
-from ..logs import fingerprint
-from ..serializer import Data
-from .keys import SessionId, SessionKeys
-from .merge import Changes, difference, merge, refuse_conflict
-from .records import (
+from ...exceptions import KVSConflict, ValueTooLarge
+from ...kvs import KVS, Stored, Swap, pause
+from ...logs import fingerprint
+from ...serializer import Data
+from ..keys import SessionId, SessionKeys
+from ..merge import Changes, difference, merge, refuse_conflict
+from ..records import (
     CREATED,
     Record,
     RecordCodec,
@@ -26,7 +26,7 @@ from .records import (
     is_ended,
     is_same,
 )
-from .state import Found
+from ..state import Found
 
 log = logging.getLogger("pyramid_kvs.session")
 

@@ -1,0 +1,84 @@
+"""What a request changed in a session."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ...serializer import Data
+from ..records import Record
+
+Snapshot: TypeAlias = "Data | None"
+Dumps: TypeAlias = "Callable[[Any], Data]"
+
+REMOVED: Any = type("Removed", (), {"__repr__": lambda _: "REMOVED", "__slots__": ()})()
+
+
+def snapshot(value: Any, dumps: Dumps) -> Snapshot:
+    """Return what :func:`is_changed` later compares a value with.
+
+    :param dumps: of the codec, for values that ``marshal`` cannot write.
+    """
+    try:
+        return marshal.dumps(value)
+    except ValueError:
+        return _encoded(value, dumps)
+
+
+def is_changed(value: Any, before: Snapshot, dumps: Dumps) -> bool:
+    """Return whether a value differs from its snapshot, types and order included."""
+    after = snapshot(value, dumps)
+    if after == before:
+        return False
+    try:
+        return _comparable(value) != _comparable(marshal.loads(before))  # type: ignore[arg-type]  # noqa: S302
+    except (ValueError, TypeError, EOFError):
+        return True
+
+
+def _comparable(value: Any) -> bytes:
+    # Later versions of the format depend on reference counts. They write a list differently while
+    # other code has a reference to it. But they are twice as fast, so this version is used only
+    # if they differ.
+    return marshal.dumps(value, 2)
+
+
+def _encoded(value: Any, dumps: Dumps) -> Snapshot:
+    try:
+        return dumps({"value": value})
+    except Exception:  # noqa: BLE001  # the codec refuses it, which the save reports
+        return None
+
+
+def identical(one: Any, other: Any, dumps: Dumps) -> bool:
+    """Return whether two values have the same data; ``1``, ``1.0`` and ``True`` differ."""
+    if one is REMOVED or other is REMOVED:
+        return one is other
+    return dumps({"value": one}) == dumps({"value": other})
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one request changed, relative to what it read."""
+
+    #: The new value of each changed key, or ``REMOVED``.
+    values: dict[str, Any] = field(default_factory=dict)
+    #: Flash queues that were popped. New messages may have been pushed afterwards.
+    popped: Collection[str] = ()
+    #: Messages that were pushed with ``allow_duplicate=False``, by queue.
+    unique: Mapping[str, list[Any]] = field(default_factory=dict)
+    #: Whether ``clear()`` was called; the store then does not keep the session if it is empty.
+    is_cleared: bool = False
+
+
+def difference(old: Record, new: Record, dumps: Dumps) -> Changes:
+    """Return the changes that turn one record into another."""
+    removed = {key: REMOVED for key in old if key not in new}
+    changed = {
+        key: value
+        for key, value in new.items()
+        if not identical(old.get(key, REMOVED), value, dumps)
+    }
+    return Changes({**removed, **changed})

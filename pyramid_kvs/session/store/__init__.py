@@ -1,0 +1,7 @@
+"""Sessions in the store: how they are loaded and saved."""
+
+from __future__ import annotations
+
+from .sessions import Save, SessionStore, Written
+
+__all__ = ["Save", "SessionStore", "Written"]

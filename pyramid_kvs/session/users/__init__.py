@@ -1,0 +1,31 @@
+"""Which sessions belong to a user, so that all of them can be ended.
+
+In most stores, a record per user lists the keys of the user's sessions. A memcached server can drop
+any record at any time. It has a number per user instead, the epoch. To end all sessions of the
+user, the epoch is raised, because a session with a lower epoch has ended.
+"""
+
+from __future__ import annotations
+
+from ...kvs import KVS
+from ..store import SessionStore
+from .base import Users, UserSession, is_chosen, user_digest
+from .epochs import EPOCH, UserEpochs
+from .index import UserIndex
+
+__all__ = [
+    "EPOCH",
+    "UserEpochs",
+    "UserIndex",
+    "UserSession",
+    "Users",
+    "is_chosen",
+    "user_digest",
+    "users_of",
+]
+
+
+def users_of(store: SessionStore) -> Users:
+    """Return the way in which a store finds the sessions of a user."""
+    cannot_list = type(store.driver).get_keys is KVS.get_keys  # for example memcached
+    return UserEpochs(store.driver) if cannot_list else UserIndex(store)
