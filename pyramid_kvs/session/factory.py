@@ -14,6 +14,7 @@ from ..kvs import Stored
 from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from .backend import SessionBackend
 from .carriers import Carrier, CookieCarrier, HeaderCarrier
+from .codec_check import check_codec
 from .keys import SessionKeys
 from .session import AuthTokenSession, CookieSession, Session
 from .settings import OPTIONS, SETTING
@@ -46,6 +47,7 @@ class SessionFactory:
         self.key_name: str | list[str] = checked["key_name"]
         self.ttl: float | None = checked["ttl"]
         self.driver = build_driver(name, checked, application or Application())
+        check_codec(name, checked["codec"], self.driver.codec)
         warn_of_unsigned_pickle(name, checked)
         keys = SessionKeys(checked["hash_keys"])
         store = SessionStore(self.driver, keys, checked)

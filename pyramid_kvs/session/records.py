@@ -5,12 +5,16 @@ A record has the keys of the application, its flash queues, and metadata of the 
 
 from __future__ import annotations
 
-import math
+import logging
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ..exceptions import CodecError, SessionTooLarge
 from ..kvs import KVS
-from ..serializer import Data, as_bytes
+from ..logs import ThrottledLog, fingerprint
+from ..serializer import Data, JSONCodec, as_bytes
+
+log = logging.getLogger("pyramid_kvs.session")
 
 Record: TypeAlias = "dict[str, Any]"
 
@@ -18,16 +22,84 @@ Record: TypeAlias = "dict[str, Any]"
 QUEUE = "_f_"
 #: The beginning of the keys of metadata.
 META = "__kvs_"
+#: When the session began, in seconds since 1970. It identifies the session.
 CREATED = META + "created"
+#: The hash of the user to whom the session is bound.
 USER = META + "user"
+#: When the session was last entered in the index of its user, in seconds since 1970.
+ENTERED = META + "user_at"
+#: The epoch of the user, where there is no index.
+EPOCH = META + "user_epoch"
+#: When the cookie was last sent, in seconds since 1970.
+SENT = META + "sent"
+#: The key to which the session moved.
+MOVED = META + "moved"
+#: When the marker with the key ends, in seconds since 1970.
+UNTIL = META + "until"
+
+#: The year 10000, which is the first that ``datetime`` does not know.
+_LATEST = 253402300800
+
+
+def number(value: Any) -> float:
+    """Return a number that is not negative, which the codec may have turned into a string.
+
+    :raises ValueError, TypeError, ArithmeticError: it is not one, or is out of range.
+    """
+    if type(value) is not int and type(value) is not float:
+        if isinstance(value, bool):
+            raise ValueError("not a number")
+        value = float(value)
+        value = int(value) if value.is_integer() else value
+    if not 0 <= value < 2**63:
+        raise ValueError("out of range")
+    return value  # type: ignore[no-any-return]
+
+
+def _time(value: Any) -> float:
+    seconds = number(value)
+    if seconds >= _LATEST:
+        raise ValueError("not a time")
+    return seconds
+
+
+def _text(value: Any) -> str:
+    text = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+        raise ValueError("not a string")
+    return text
+
+
+#: How the value of each key of metadata is read; an error means that the value is odd.
+METADATA: dict[str, Callable[[Any], Any]] = {
+    CREATED: _time,
+    USER: _text,
+    ENTERED: _time,
+    EPOCH: number,
+    SENT: _time,
+    MOVED: _text,
+    UNTIL: _time,
+}
+_LESS_COMMON = METADATA.keys() - {CREATED}
+
+
+def check_metadata(record: Record) -> None:
+    """Give the metadata of a new record the right types, whatever the codec made of them.
+
+    Some codecs turn numbers into strings, and strings into bytes.
+
+    :raises ValueError, TypeError, ArithmeticError: a value cannot be what its key says.
+    """
+    created = record.get(CREATED)
+    if type(created) is float and 0 <= created < _LATEST and _LESS_COMMON.isdisjoint(record):
+        return  # nearly every record
+    for key in METADATA.keys() & record.keys():
+        record[key] = METADATA[key](record[key])
 
 
 def created_at(record: Record) -> float | None:
     """Return when a session began, in seconds since 1970; ``None`` if the record lacks it."""
-    created: Any = record.get(CREATED)
-    if type(created) in (int, float) and math.isfinite(created):
-        return float(created)
-    return None
+    return record.get(CREATED)
 
 
 def is_empty(record: Record) -> bool:
@@ -55,16 +127,32 @@ class RecordCodec:
     def __init__(self, driver: KVS, max_bytes: int) -> None:
         self.dumps = driver.codec.dumps
         self._loads = driver.codec.loads
+        self._has_string_keys = isinstance(driver.codec, JSONCodec)
         self._max_bytes = max_bytes
         self._prefix = len(driver.key_prefix)
+        self._undecodable = ThrottledLog(log)
 
     def decode(self, data: Data) -> Record | None:
-        """Decode a record; return ``None`` if it does not decode or is not a dict."""
+        """Decode a record; return ``None`` if it does not decode or is not a session.
+
+        A session is a dict with strings as keys, whose metadata can be read.
+        """
         try:
             record = self._loads(data)
-        except CodecError:
+            if not isinstance(record, dict):
+                return None
+            if not self._has_string_keys and not all(isinstance(key, str) for key in record):
+                return None
+            check_metadata(record)
+        except (CodecError, ValueError, TypeError, ArithmeticError):
             return None
-        return record if isinstance(record, dict) else None
+        return record
+
+    def warn_of_undecodable(self, key: str) -> None:
+        """Log that a record does not decode, once a minute for all records."""
+        self._undecodable.warning(
+            "the stored session %s does not decode; a new one takes its place", fingerprint(key)
+        )
 
     def encode(self, key: str, record: Record) -> Data:
         """Return the data of a record.

@@ -98,9 +98,7 @@ class SessionStore:
             return None
         record = self.codec.decode(stored.data)
         if record is None:
-            log.warning(
-                "the stored session %s does not decode; a new one takes its place", fingerprint(key)
-            )
+            self.codec.warn_of_undecodable(key)
             return None
         return Found(session_id, key, stored.data, stored), record
 

@@ -8,9 +8,10 @@ user, the epoch is raised, because a session with a lower epoch has ended.
 from __future__ import annotations
 
 from ...kvs import KVS
+from ..records import EPOCH
 from ..store import SessionStore
 from .base import Users, UserSession, is_chosen, user_digest
-from .epochs import EPOCH, UserEpochs
+from .epochs import UserEpochs
 from .index import UserIndex
 
 __all__ = [

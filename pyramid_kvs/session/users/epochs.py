@@ -8,10 +8,8 @@ from typing import Any
 
 from ...exceptions import CodecError, KVSNotSupported
 from ...kvs import KVS
-from ..records import META, USER, Record
+from ..records import EPOCH, USER, Record, number
 from .base import MONTH, USER_KEY, UserSession
-
-EPOCH = META + "user_epoch"
 
 
 class UserEpochs:
@@ -31,15 +29,14 @@ class UserEpochs:
         if USER not in record:
             return False
         epoch, entered = self._load(record[USER]), record.get(EPOCH)
-        return epoch is None or not isinstance(entered, int) or entered < epoch
+        return epoch is None or entered is None or entered < epoch
 
     def _load(self, user: str) -> int | None:
         stored = self._driver.raw_load(f"{USER_KEY}{user}", self._ttl)
         try:
-            epoch = None if stored is None else self._driver.decode(stored.data)
+            return None if stored is None else _epoch(self._driver.decode(stored.data))
         except CodecError:
             return None
-        return epoch if isinstance(epoch, int) else None
 
     def is_stale(self, record: Record) -> bool:
         return False
@@ -58,7 +55,7 @@ class UserEpochs:
         """End all sessions with a lower epoch; return the epoch, which may have become higher."""
 
         def raised(value: Any) -> int:
-            return max(epoch, value) if isinstance(value, int) else epoch
+            return max(epoch, _epoch(value) or 0)
 
         try:
             return self._driver.update(USER_KEY + user, raised, self._ttl)
@@ -69,3 +66,10 @@ class UserEpochs:
     @staticmethod
     def _now() -> int:
         return int(time.time() * 1_000_000)
+
+
+def _epoch(value: Any) -> int | None:
+    try:
+        return int(number(value))
+    except (ValueError, TypeError, ArithmeticError):
+        return None

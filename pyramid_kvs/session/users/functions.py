@@ -5,9 +5,10 @@ from __future__ import annotations
 from pyramid.request import Request
 
 from ...exceptions import KVSNotSupported
+from ..records import EPOCH
 from ..session import Session
 from .base import UserSession, is_chosen, user_digest
-from .epochs import EPOCH, UserEpochs
+from .epochs import UserEpochs
 
 
 def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:

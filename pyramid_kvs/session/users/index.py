@@ -8,13 +8,11 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ...exceptions import CodecError
-from ..records import META, USER, Record, created_at
+from ..records import ENTERED, USER, Record, created_at, number
 from ..store import SessionStore
 from .base import MONTH, USER_KEY, UserSession, handle_of
 
 log = logging.getLogger("pyramid_kvs.session")
-
-ENTERED = META + "user_at"
 
 #: A key is listed before its session is saved. It stays listed without one for this many seconds.
 _GRACE = 60.0
@@ -44,7 +42,7 @@ class UserIndex:
         if self._ttl is None or USER not in record:
             return False
         entered = record.get(ENTERED)
-        return not isinstance(entered, int) or time.time() - entered > self._ttl / 2
+        return entered is None or time.time() - entered > self._ttl / 2
 
     def all(self, user: str, current: Collection[str]) -> list[UserSession]:
         entries = self._load(user)
@@ -116,6 +114,7 @@ class UserIndex:
 
 
 def _entries(value: Any) -> dict[str, float]:
-    if not isinstance(value, dict):
+    try:
+        return {key: number(at) for key, at in value.items()}
+    except (AttributeError, ValueError, TypeError, ArithmeticError):
         return {}
-    return {key: at for key, at in value.items() if isinstance(at, (int, float))}
