@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import PHASE3_CONFIG, ITweens
 from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
@@ -19,7 +21,8 @@ from pyramid.tweens import EXCVIEW
 from ..application import ORDER_FEATURES, Application, SettingInfo
 from ..web.attribute import RequestAttribute
 from .settings import SETTING
-from .views import AT_ONCE, CATEGORY, DONE, LATER, RouteMatcher, describe
+from .views.introspection import CATEGORY, describe
+from .views.phases import DONE, EARLY, NO_VIEW, UNCOUNTED
 
 if TYPE_CHECKING:
     from .decision import RequestLimits
@@ -54,6 +57,11 @@ __all__ = [
     "tween_factory",
 ]
 
+TWEEN = "pyramid_kvs.ratelimit.tween_factory"
+
+#: After everything that adds tweens.
+_ORDER_CHECK = PHASE3_CONFIG + 10
+
 Handler = Callable[[Request], Response]
 
 
@@ -80,7 +88,25 @@ def includeme(config: Configurator) -> None:
     # After the session, whose store it uses.
     config.action(SETTING, build, introspectables=(introspectable,), order=ORDER_FEATURES + 1)
     config.add_request_method(RequestAttribute(lambda _: RequestLimits()), "ratelimit")
-    config.add_tween("pyramid_kvs.ratelimit.tween_factory", under=EXCVIEW)
+    config.add_tween(TWEEN, under=EXCVIEW)
+    config.action((SETTING, "tween"), lambda: _check_tweens(config.registry), order=_ORDER_CHECK)
+
+
+def _check_tweens(registry: Registry) -> None:
+    """Refuse a list of tweens, written out in the settings, in which the tween has no effect."""
+    explicit = [name for name, _ in registry.getUtility(ITweens).explicit]
+    if not explicit:
+        return
+    if TWEEN not in explicit:
+        problem = f"does not name {TWEEN}, so that no request would be counted"
+    elif EXCVIEW in explicit[explicit.index(TWEEN) :]:
+        problem = f"names {TWEEN} above {EXCVIEW}, so that nothing would answer a refused request"
+    else:
+        return
+    raise ConfigurationError(
+        f"pyramid.tweens {problem}, but kvs.ratelimit is set: write this line below the line "
+        f"{EXCVIEW}:\n    {TWEEN}"
+    )
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -88,33 +114,39 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     limiter = limiter_of(registry)
     if limiter is None:
         return handler
-    matcher = RouteMatcher(limiter.registry.views, registry)
+    application, matcher = limiter.registry.application, limiter.matcher
+    early = application.early
+    late = application.without(early)
+    has_late = bool(late.limits)
 
-    def count_at_once(request: Request) -> Response:
-        limiter.count(request)
+    def tween(request: Request) -> Response:
+        if has_late or matcher.is_needed:
+            return count_in_time(request)
+        limiter.count(request, early)
         return handler(request)
 
     def count_in_time(request: Request) -> Response:
-        if not matcher.may_differ(request):
-            request._kvs_counted = AT_ONCE
-            return count_at_once(request)
-        request._kvs_counted = LATER
+        if matcher.is_needed and matcher.may_differ(request):
+            request._kvs_counted = UNCOUNTED
+        else:
+            limiter.count(request, early)
+            request._kvs_counted = EARLY
         try:
             response = handler(request)
         except Exception:  # for example a 404: no view has answered, but the request counts
-            _count_after(request, limiter)
+            count_rest(request, NO_VIEW)
             raise
-        _count_after(request, limiter)
+        count_rest(request, DONE)
         return response
 
-    return count_in_time if matcher.is_needed else count_at_once
+    def count_rest(request: Request, phase: str) -> None:
+        before, request._kvs_counted = request._kvs_counted, phase
+        if before is UNCOUNTED:
+            limiter.count(request, application)
+        elif before is EARLY and has_late:
+            limiter.count(request, late)
 
-
-def _count_after(request: Request, limiter: Ratelimit) -> None:
-    """Count a request that no view answered."""
-    if request._kvs_counted is LATER:
-        request._kvs_counted = DONE
-        limiter.count(request)
+    return tween
 
 
 def subscribe_ratelimit(event: Any) -> None:

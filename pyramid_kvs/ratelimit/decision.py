@@ -112,26 +112,31 @@ class RequestLimits:
         return not self._statuses
 
     def note(self, limits: Sequence[Limit], results: Iterable[LimitResult | None]) -> None:
-        """Keep the results of a store."""
+        """Keep the results of a store, or that it has counted nobody."""
         statuses = self._statuses
         for limit, result in zip(limits, results, strict=True):
             if result is not None:
                 statuses[limit] = LimitStatus(limit, result)
+            else:
+                self.note_uncounted([limit])
 
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
         """Note that no store has counted the request, so that all units of the limits remain."""
         for limit in limits:
             self._statuses[limit] = LimitStatus(
-                limit, LimitResult(True, limit.rule.burst, 0, 0), is_counted=False
+                limit, LimitResult(True, limit.rule.limit, 0, 0), is_counted=False
             )
 
     def add_counters(self, counters: Counters) -> None:
         """Keep where the request was counted."""
         self._counters.append(counters)
 
-    def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
-        """Return the units that other stores have already counted, and raise."""
-        for counters in done:
+    def refuse(self, done: Iterable[Counters] | None = None, cost: int | None = None) -> NoReturn:
+        """Return the units that other stores have already counted, and raise.
+
+        :param done: ``None`` means all that have counted this request.
+        """
+        for counters in self._counters if done is None else done:
             hit = counters.hit(cost, -1)
             if hit is not None:
                 self.note(counters.limits, hit.results)

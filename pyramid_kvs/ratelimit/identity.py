@@ -19,6 +19,7 @@ from pyramid.request import Request
 from ..kvs import KVS, Stored
 from ..logs import ThrottledLog
 from ..messages import quoted
+from .views.phases import is_without_view
 
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
 
@@ -57,6 +58,8 @@ class Identity(NamedTuple):
 
 #: Returns the identity of a request and of its session key, which is ``None`` without a session.
 Identify = Callable[[Request, "str | None"], Identity]
+#: Returns who is counted for a request without the value that ``by`` names.
+Fallback = Callable[[Request], "str | None"]
 NOBODY = Identity(None, None)
 
 
@@ -70,12 +73,26 @@ def identify_by(by: str, unknown: str, resolve: Callable[[str], Any]) -> Identif
         return _BY_SESSION[unknown]
     if by == "address":
         return lambda request, session_key: _only(address(request))
-    fallback = _nobody if unknown == "allow" else address
+    fallback = fallback_of(unknown)
     if by == "user":
-        return _or(_user, fallback)
+        return _if_a_view_is_found(_or(_user, fallback), fallback)
     if by.startswith("header:"):
         return _or(_header(by.removeprefix("header:")), fallback)
-    return _callable(by, resolve)
+    return _if_a_view_is_found(_callable(by, resolve), fallback)
+
+
+def is_late(by: str) -> bool:
+    """Return whether ``by`` must not be asked before routing and traversal.
+
+    A security policy may look at ``request.matched_route`` and ``request.context``, and may keep
+    its answer for the rest of the request. Callables are code of the application, too.
+    """
+    return by not in ("session", "address") and not by.startswith("header:")
+
+
+def fallback_of(unknown: str) -> Fallback:
+    """Return the function for a limit's ``unknown``, for requests without a session."""
+    return _nobody if unknown == "allow" else address
 
 
 def address(request: Request) -> str:
@@ -139,13 +156,20 @@ _BY_SESSION: dict[str, Identify] = {
 }
 
 
-def _or(
-    find: Callable[[Request], str | None], fallback: Callable[[Request], str | None]
-) -> Identify:
+def _or(find: Callable[[Request], str | None], fallback: Fallback) -> Identify:
     def identify(request: Request, session_key: str | None) -> Identity:
         return _only(find(request) or fallback(request))
 
     return identify
+
+
+def _if_a_view_is_found(identify: Identify, fallback: Fallback) -> Identify:
+    def identify_late(request: Request, session_key: str | None) -> Identity:
+        if is_without_view(request):
+            return _only(fallback(request))
+        return identify(request, session_key)
+
+    return identify_late
 
 
 def _user(request: Request) -> str | None:

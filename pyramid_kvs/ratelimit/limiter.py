@@ -16,6 +16,7 @@ from .decision import Counters, RequestLimits, resolved
 from .identity import SessionSource
 from .limits import Limit
 from .registry import Group, LimitRegistry, LimitSet
+from .views.matcher import RouteMatcher
 
 _RESOLVER = DottedNameResolver(None)
 
@@ -38,6 +39,7 @@ class Ratelimit:
         resolve: Callable[[str], Any] = _RESOLVER.maybe_resolve,
     ) -> None:
         self.session = session
+        self.matcher = RouteMatcher()
         self.registry = LimitRegistry(session, application or Application(), resolve)
         self.registry.add_setting(settings)
 
@@ -64,14 +66,12 @@ class Ratelimit:
         session_keys: list[str] = []
         if limits.by_session and self.session is not None:
             session_keys = self.session.session_keys(request)
-        done: list[Counters] = []
         for group in limits.groups:
             counters = self._count_group(request, group, session_keys, decided)
             if counters is not None:
                 if not decided.allowed:
-                    decided.refuse(done)
+                    decided.refuse()
                 decided.add_counters(counters)
-                done.append(counters)
 
     def _count_group(
         self, request: Request, group: Group, session_keys: list[str], decided: RequestLimits
@@ -80,11 +80,11 @@ class Ratelimit:
         limits = group.limits
         if group.by_method:
             limits = [limit for limit in limits if limit.applies(request)]
-        checks, asked = self._checks(request, group, limits, session_keys)
-        if not checks:
+        if not limits:
             return None
-        renew = None if asked is None or self.session is None else self.session.ttl
         try:
+            checks, asked = self._checks(request, group, limits, session_keys)
+            renew = None if asked is None or self.session is None else self.session.ttl
             hit, is_of_store = outage.count(group.store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)
@@ -103,21 +103,28 @@ class Ratelimit:
         """Return what to count, and the session that the counters' store loads with them."""
         session_key = session_keys[0] if session_keys else None
         checks = [limit.check(request, session_key) for limit in limits]
-        if not (checks and session_keys and group.by_session):
+        if not (session_keys and group.by_session):
             return checks, None
         if group.store is self.registry.session_store and len(session_keys) == 1:
             return checks, session_key
-        return resolved(checks, self._is_known(request, session_keys)), None
+        try:
+            is_known = self._is_known(request, session_keys)
+        except KVSError as error:
+            for limit in limits:
+                if limit.by == "session":
+                    limit.note_failure(error)
+            is_known = False
+        return resolved(checks, is_known), None
 
     def _is_known(self, request: Request, session_keys: list[str]) -> bool:
-        """Look for a session in another store than the counters, or under one of two keys."""
+        """Look for a session in another store than the counters, or under one of two keys.
+
+        :raises KVSError: the store of the sessions fails.
+        """
         if self.session is None:
             return False
         for key in session_keys:
-            try:
-                stored = self.session.driver.raw_load(key, self.session.ttl)
-            except KVSError:
-                return False
+            stored = self.session.driver.raw_load(key, self.session.ttl)
             self.session.preload(request, key, stored)
             if stored is not None:
                 return True

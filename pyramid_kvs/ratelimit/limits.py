@@ -11,9 +11,10 @@ from urllib.parse import quote
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
+from ..exceptions import KVSError, KVSUnavailable
 from ..messages import reason
 from .counting import LimitCheck, LimitResult, Rule
-from .identity import Identify, identify_by
+from .identity import Fallback, Identify, fallback_of, identify_by, is_late
 from .settings import Options
 from .store import LimitStore
 
@@ -28,6 +29,10 @@ class Limit:
     window: float
     by: str
     identify: Identify
+    #: Whether only a request that has reached a view can be identified.
+    is_late: bool
+    #: Returns who is counted for a request that cannot be identified.
+    fallback: Fallback
     #: Follows the identity in the key of a counter.
     suffix: str
     store: LimitStore
@@ -50,11 +55,32 @@ class Limit:
 
     def check(self, request: Request, session_key: str | None) -> LimitCheck:
         """Return what to ask the store about a request."""
-        known, unknown = self.identify(request, session_key)
+        try:
+            known, unknown = self.identify(request, session_key)
+        except KVSError as error:
+            self.note_failure(error)
+            known = unknown = self.fallback(request)
         return LimitCheck(
             self.rule,
             None if known is None else known + self.suffix,
             None if unknown is None else unknown + self.suffix,
+        )
+
+    def note_failure(self, error: KVSError) -> None:
+        """Note that a store fails which the identity depends on: nobody is known.
+
+        :raises KVSUnavailable: ``on_error`` is ``"deny"``.
+        :raises KVSError: the error itself, if the application has to be corrected.
+        """
+        if error.http_status is None:
+            raise error
+        if self.on_error == "deny":
+            raise KVSUnavailable("rate limit: nobody passes who cannot be identified") from error
+        self.store.log.warning(
+            "rate limit %s: who is counted cannot be found (by: %s), which counts as unknown: %s",
+            self.name,
+            self.by,
+            error,
         )
 
 
@@ -66,7 +92,8 @@ class LimitStatus:
     def __init__(self, limit: Limit, result: LimitResult, is_counted: bool = True) -> None:
         self.policy = limit
         self._result = result
-        #: False while the store is unavailable and ``on_error`` is ``"allow"``.
+        #: False while the store is unavailable and ``on_error`` is ``"allow"``, and if nobody is
+        #: counted, as with ``"unknown": "allow"``.
         self.is_counted = is_counted
 
     def __repr__(self) -> str:
@@ -105,10 +132,17 @@ class LimitStatus:
 
 
 def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus | None:
-    """Return the limit that refuses, or else the one with the fewest units left."""
+    """Return the limit that refuses, or else the one with the fewest units left.
+
+    A limit that has not counted the request comes last.
+    """
     if len(statuses) < 2:
         return statuses[0] if statuses else None
-    return min(statuses, key=lambda status: (status.allowed, status.remaining, -status.reset))
+    return min(statuses, key=_restriction)
+
+
+def _restriction(status: LimitStatus) -> tuple[bool, bool, int, float]:
+    return status.allowed, not status.is_counted, status.remaining, -status.reset
 
 
 def make_limit(
@@ -138,6 +172,8 @@ def make_limit(
         window=window,
         by=options["by"],
         identify=_identify(options, place, resolve),
+        is_late=is_late(options["by"]),
+        fallback=fallback_of(options["unknown"]),
         suffix=suffix,
         store=store,
         methods=_methods(options["methods"]),

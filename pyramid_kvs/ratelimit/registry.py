@@ -39,6 +39,15 @@ class LimitSet:
         self.groups = [_group(store, found) for store, found in by_store.items()]
         self.by_session = any(group.by_session for group in self.groups)
 
+    @property
+    def early(self) -> LimitSet:
+        """Those that can be counted before a view is found."""
+        return LimitSet([limit for limit in self.limits if not limit.is_late])
+
+    def without(self, others: LimitSet) -> LimitSet:
+        """Return the limits that are not in another set."""
+        return LimitSet([limit for limit in self.limits if limit not in others.limits])
+
 
 def _group(store: LimitStore, limits: list[Limit]) -> Group:
     by_session = any(limit.by == "session" for limit in limits)
@@ -49,11 +58,8 @@ class ViewLimits(NamedTuple):
     """The limits of a view that has the option."""
 
     label: str
-    route: str | None
     #: All that apply to the view.
     limits: LimitSet
-    #: Those of its option, without the ones of the application.
-    own: LimitSet
 
 
 class LimitRegistry:
@@ -110,7 +116,7 @@ class LimitRegistry:
         own = self._limits_of_view(option, listed)
         is_added = any(options["add"] for options in listed)
         limits = self.application.limits + own if is_added else own
-        found = ViewLimits(option.label, option.route, LimitSet(limits), LimitSet(own))
+        found = ViewLimits(option.label, LimitSet(limits))
         self.views.append(found)
         return found
 
@@ -158,7 +164,7 @@ class LimitRegistry:
 
     def _store(self, options: Options, place: str) -> LimitStore:
         if options["kvs"] is None:
-            return self._store_of_session(options, place)
+            return self._default_store(options, place)
         key = repr([options[name] for name in ("kvs", "kvs_kwargs", "key_prefix")])
         if key not in self._stores:
             driver = build_driver(SETTING, {**options, "ttl": None}, self._application, place)
@@ -166,12 +172,15 @@ class LimitRegistry:
             self._stores[key] = LimitStore(driver)
         return self._stores[key]
 
-    def _store_of_session(self, options: Options, place: str) -> LimitStore:
+    def _default_store(self, options: Options, place: str) -> LimitStore:
+        """Return the store of the application's first limit, or else of the session."""
         if options["kvs_kwargs"]:
             raise ConfigurationError(
                 f"{place}: kvs_kwargs: found {show(options['kvs_kwargs'])} but no 'kvs': name "
                 'the driver of the limit\'s store, for example "kvs": "redis"'
             )
+        for limit in self.application.limits[:1]:  # empty while these are read
+            return limit.store
         if self.session_store is None:
             raise ConfigurationError(
                 f"{place}: 'kvs' is missing, and there is no kvs.session whose store could be "

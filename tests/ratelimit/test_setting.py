@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
+from webtest import TestApp
 
 from pyramid_kvs.ratelimit import Ratelimit
-from tests.ratelimit.stores import Settings, make_app, mock_keys, policies, statuses
+from tests.ratelimit.stores import Settings, hello, make_app, mock_keys, policies, statuses
 from tests.servers import RedisServer
 
 MEMORY = {"kvs": "memory"}
@@ -131,3 +133,57 @@ def test_the_limiter_works_without_an_application() -> None:
     decided = limiter.count(request)
     assert (decided.limit, decided.remaining, decided.allowed) == (2, 1, True)
     assert request.ratelimit is decided
+
+
+# -- tweens that the settings list ---------------------------------------------------------------
+
+EXCVIEW = "pyramid.tweens.excview_tween_factory"
+TWEEN = "pyramid_kvs.ratelimit.tween_factory"
+LIMIT = {"limit": 2, "window": 60, **MEMORY}
+
+
+@pytest.mark.parametrize("value", [LIMIT, []])
+@pytest.mark.parametrize("include", ["setting", "directive"])
+def test_a_list_of_tweens_without_the_tween_stops_the_start(value: Any, include: str) -> None:
+    """Otherwise all limits would be off without a word."""
+    settings = {"pyramid.tweens": EXCVIEW, "kvs.ratelimit": value}
+    if include == "setting":
+        settings["pyramid.includes"] = "pyramid_kvs"
+    config = Configurator(settings=settings)
+    if include == "directive":
+        config.include("pyramid_kvs")
+    with pytest.raises(ConfigurationError) as caught:
+        config.make_wsgi_app()
+    assert str(caught.value).count("pyramid.tweens does not name") == 1
+    assert f"below the line {EXCVIEW}:\n    {TWEEN}" in str(caught.value)
+
+
+def test_a_list_of_tweens_with_the_tween_above_exception_views_stops_the_start() -> None:
+    """Nothing would answer the error, so that a refused client would get a 500."""
+    with pytest.raises(ConfigurationError, match=f"names {TWEEN} above {EXCVIEW}"):
+        make_app(LIMIT, **{"pyramid.tweens": f"{TWEEN}\n{EXCVIEW}"})
+
+
+@pytest.mark.parametrize("tweens", [f"{EXCVIEW}\n{TWEEN}", "", " \n"])
+def test_a_list_of_tweens_with_the_tween_counts(tweens: str) -> None:
+    assert statuses(make_app(LIMIT, **{"pyramid.tweens": tweens}), 3) == [200, 200, 429]
+
+
+def test_without_the_setting_a_list_of_tweens_needs_no_tween() -> None:
+    assert statuses(make_app(None, **{"pyramid.tweens": EXCVIEW}), 1) == [200]
+
+
+# -- when the setting is read --------------------------------------------------------------------
+
+
+def test_the_setting_is_read_when_the_configuration_is_committed() -> None:
+    """Directives after the include count, as for ``kvs.session``."""
+    config = Configurator(settings={"kvs.ratelimit": {"kvs": "late"}})
+    config.include("pyramid_kvs")
+    config.add_kvs_driver("late", "pyramid_kvs.drivers.memory.MemoryKVS")
+    config.registry.settings["kvs.ratelimit"]["limit"] = 1
+    config.add_settings({"kvs.ratelimit": {"kvs": "late", "limit": 2, "window": 60}})
+    config.add_route("hello", "/")
+    config.add_view(hello, route_name="hello")
+    app = TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    assert statuses(app, 3) == [200, 200, 429]

@@ -19,7 +19,8 @@ from webtest import TestApp
 
 from pyramid_kvs import subscribe_ratelimit
 from pyramid_kvs.ratelimit import RateLimitError
-from tests.ratelimit.stores import hello, make_app, policies, statuses
+from tests.ratelimit.stores import hello, make_app, mock_keys, policies, statuses
+from tests.servers import RedisServer
 
 APPLICATION = {"limit": 4, "window": 600, "name": "application", "kvs": "memory"}
 TIGHT = {"limit": 2, "window": 600, "kvs": "memory"}
@@ -178,6 +179,38 @@ def test_limits_of_one_name_are_one_limit() -> None:
     assert found == [200, 200, 429, 429]
 
 
+def test_a_limit_without_a_store_uses_that_of_the_first_limit(
+    mock_store: dict[str, Any], redis_server: RedisServer
+) -> None:
+    """With it, both are checked in one call."""
+    redis = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view")
+        config.add_view(
+            hello, route_name="view", ratelimit={"limit": 2, "window": 600, "add": True}
+        )
+
+    limits = [{**APPLICATION, **redis}, {"limit": 9, "window": 600, "name": "session's"}]
+    app = make_app(limits, mock_store, configure)
+    assert policies(app.get("/view")) == ["application", "view-600s", "session's"]
+    assert redis_server.client.get("ratelimit::@address::192.0.2.1::ratelimit::view-600s") == b"1"
+    assert mock_keys() == ["session::@address::192.0.2.1::ratelimit::session's"]
+
+
+def test_without_application_limits_a_limit_uses_the_store_of_the_session(
+    mock_store: dict[str, Any],
+) -> None:
+    def configure(config: Configurator) -> None:
+        for name, option in (("one", {**TIGHT, "limit": 9}), ("two", {"limit": 9})):
+            config.add_route(name, f"/{name}")
+            config.add_view(hello, route_name=name, ratelimit=option)
+
+    app = make_app([], mock_store, configure)
+    app.get("/one"), app.get("/two")
+    assert mock_keys() == ["session::@address::192.0.2.1::ratelimit::two-1s"]
+
+
 # -- requests without a view -------------------------------------------------------------------
 
 
@@ -241,6 +274,39 @@ def test_a_subrequest_with_tweens_is_counted_separately() -> None:
     assert policies(response) == ["application"]
     assert response.headers["X-RateLimit-Remaining"] == "97"
     assert app.get("/view").headers["X-RateLimit-Remaining"] == "0"
+
+
+# -- views that are added later ----------------------------------------------------------------
+
+
+def test_a_view_that_a_later_commit_adds_has_its_own_limits() -> None:
+    """The application already serves requests when the views are added."""
+    config = Configurator(settings={"kvs.ratelimit": APPLICATION})
+    config.include("pyramid_kvs")
+    config.add_route("old", "/")
+    config.add_view(hello, route_name="old")
+    app = TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    assert statuses(app, 1) == [200]
+    config.add_route("free", "/free")
+    config.add_view(hello, route_name="free", ratelimit=False)
+    config.add_route("tight", "/tight")
+    config.add_view(hello, route_name="tight", ratelimit=TIGHT)
+    config.commit()
+    assert statuses(app, 9, "/free") == [200] * 9
+    assert "X-RateLimit-Limit" not in app.get("/free").headers
+    assert policies(app.get("/tight")) == ["tight-600s"]
+    assert statuses(app, 4) == [200, 200, 200, 429]
+
+
+def test_a_later_commit_can_move_the_route_of_an_exempt_view() -> None:
+    config = Configurator(settings={"kvs.ratelimit": APPLICATION})
+    config.include("pyramid_kvs")
+    config.add_route("free", "/free")
+    config.add_view(hello, route_name="free", ratelimit=False)
+    app = TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    config.add_route("free", "/moved")
+    config.commit()
+    assert statuses(app, 9, "/moved") == [200] * 9
 
 
 # -- static views ------------------------------------------------------------------------------
@@ -376,10 +442,23 @@ def plain_app(**options: Callable[..., Any] | Any) -> Configurator:
     return config
 
 
-@pytest.mark.parametrize("option", [False, TIGHT])
-def test_an_option_without_the_setting_stops_the_start(option: Any) -> None:
+def test_a_limit_without_the_setting_stops_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"view \(hello\).*kvs.ratelimit is not set"):
-        plain_app(ratelimit=option).make_wsgi_app()
+        plain_app(ratelimit=TIGHT).make_wsgi_app()
+
+
+@pytest.mark.parametrize("option", [False, []])
+def test_an_exempt_view_is_harmless_without_the_setting(option: Any) -> None:
+    app = TestApp(plain_app(ratelimit=option).make_wsgi_app())
+    assert app.get("/view").text == "hello"
+
+
+def test_an_exempt_route_is_harmless_without_the_setting() -> None:
+    config = Configurator(settings={"kvs.cache": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    config.add_route("view", "/view", ratelimit=False)
+    config.add_view(hello, route_name="view")
+    assert TestApp(config.make_wsgi_app()).get("/view").text == "hello"
 
 
 def test_without_setting_and_option_views_stay_as_they_are(folder: Path) -> None:
