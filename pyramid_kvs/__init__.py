@@ -39,7 +39,7 @@ def includeme(config: Configurator) -> None:
     ================= =========================================================================
     """
     from .application import add_kvs_codec, add_kvs_driver
-    from .health import check_at_start
+    from .health import finish_start
     from .settings import check_names, is_set
     from .web.attribute import explain_missing
 
@@ -47,7 +47,7 @@ def includeme(config: Configurator) -> None:
     check_names(settings, FEATURES)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
-    check_at_start(config)
+    finish_start(config)
     config.include(".web.failures")
     config.include(".ratelimit.views")
     present = [setting for setting in FEATURES if is_set(settings, setting)]

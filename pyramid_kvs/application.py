@@ -48,6 +48,8 @@ class Application:
     stores: list[Store] = field(default_factory=list)
     #: By the name of the feature's setting. Each feature's package has a typed accessor.
     features: dict[str, Any] = field(default_factory=dict)
+    #: Called when the application has been created. They raise ``ConfigurationError`` to stop it.
+    start_checks: list[Callable[[], None]] = field(default_factory=list)
 
     @staticmethod
     def of(registry: Registry) -> Application:

@@ -1,4 +1,7 @@
-"""Whether the stores of an application can serve it: checked once, at the start."""
+"""What happens once, when an application has been created.
+
+Its settings and stores are checked, and its requests are given what no setting of Pyramid gives.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,54 @@ from typing import Any
 from pyramid.config import Configurator
 from pyramid.interfaces import IApplicationCreated
 from pyramid.registry import Registry
+from pyramid.response import Response
+from pyramid.router import Router
 
 from .application import Application, Store
 from .kvs import KVS
 from .messages import reason
+from .processes import ProcessWatch
+from .web.failures import answer_where_no_view_does
 
 log = logging.getLogger("pyramid_kvs.stores")
 
 _is_checked: ContextVar[bool] = ContextVar("pyramid_kvs_is_checked", default=True)
 
 
-def check_at_start(config: Configurator) -> None:
-    """Have all stores checked once, when the application has been created.
+def finish_start(config: Configurator) -> None:
+    """Have the start finished when the application has been created.
 
     The handler removes itself. Pyramid looks for subscribers four times in each request if there
     is any, which takes 3.5 microseconds, and does not look if there is none.
     """
     registry = config.registry
 
-    def check(event: Any) -> None:
-        registry.unregisterHandler(check, (IApplicationCreated,))
+    def finish(event: Any) -> None:
+        application = Application.of(registry)
+        for check in application.start_checks:
+            check()
+        registry.unregisterHandler(finish, (IApplicationCreated,))
         registry.has_listeners = _has_listeners(registry)
+        answer_where_no_view_does(event.app)
+        _watch_processes(event.app, application.stores)
         if _is_checked.get():
-            log_failures(Application.of(registry).stores)
+            log_failures(application.stores)
 
-    config.action(
-        "kvs start check", lambda: registry.registerHandler(check, (IApplicationCreated,))
-    )
+    config.action("kvs start", lambda: registry.registerHandler(finish, (IApplicationCreated,)))
+
+
+def _watch_processes(router: Router, stores: Iterable[Store]) -> None:
+    """Have requests show whether several processes use stores that each of them has alone."""
+    watch = ProcessWatch(store.setting for store in stores if not store.driver.is_shared)
+    policy = router.execution_policy
+
+    def look(environ: dict[str, Any], router: Router) -> Response:
+        if watch.is_on:
+            watch.look(environ)
+        return policy(environ, router)
+
+    if watch.is_on:
+        router.execution_policy = look
 
 
 @contextmanager

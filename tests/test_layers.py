@@ -20,7 +20,7 @@ PACKAGE = ROOT / "pyramid_kvs"
 
 #: Lowest first. The parts of one layer do not import each other.
 LAYERS = [
-    ["exceptions", "forks", "messages"],
+    ["exceptions", "forks", "messages", "processes"],
     ["logs"],
     ["settings", "storable", "web"],
     ["serializer"],

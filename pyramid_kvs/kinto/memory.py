@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyramid.config import Configurator
 
+from ..processes import ProcessWatch
 from .backend import Cache
 from .options import build, read
 
@@ -14,7 +15,8 @@ MAX_BYTES = 524288
 def load_from_config(config: Configurator) -> Cache:
     """Return the backend that Kinto's settings describe.
 
-    All backends of a process share one store, which has the size of the first backend.
+    All backends of a process share one store, which has the size of the first backend. If the
+    environment or the command line sets several processes, a warning is logged.
 
     :raises ConfigurationError: a setting is not valid.
     """
@@ -22,4 +24,5 @@ def load_from_config(config: Configurator) -> Cache:
     driver = build(
         config, "memory", "cache_max_size_bytes", name="pyramid_kvs.kinto", max_bytes=max_bytes
     )
+    ProcessWatch([f"{__name__} (cache_backend)"])
     return Cache(driver)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from pyramid.request import Request
 
-from ..web.cookies import cookie_values
+from ..web.cookies import cookie_values, values_of
 
 log = logging.getLogger("pyramid_kvs.perlsess")
 
@@ -33,7 +34,14 @@ class IdCookie:
         value itself, or else the value with its percent-escapes decoded once, because CGI::Cookie
         writes them.
         """
-        value = next(iter(cookie_values(request, self._name)), None)
+        return self._first_id(cookie_values(request, self._name))
+
+    def find_in(self, header: str | None) -> str | None:
+        """Return the id in a ``Cookie`` header, as :meth:`find` does."""
+        return self._first_id(values_of(header or "", self._name))
+
+    def _first_id(self, values: Iterable[str]) -> str | None:
+        value = next(iter(values), None)
         if not value:
             return None
         if len(value) <= LONGEST_VALUE:

@@ -28,7 +28,8 @@ class PerlSession(Mapping[Key, Any]):
     """A read-only view of the Perl session of a request; the first use reads the store.
 
     Keys and values are the result of :func:`pyramid_kvs.storable.thaw`. The mapping is empty if
-    there is no session; ``id`` and ``is_found`` say more.
+    there is no session; ``id`` and ``is_found`` say more. The first use may also come after the
+    end of the request.
 
     :raises KVSUnavailable: on first use, if the store is unavailable.
     """
@@ -42,6 +43,7 @@ class PerlSession(Mapping[Key, Any]):
         self._cookie = cookie
         self._store = store
         self._request = weakref.ref(request)  # the request holds the session
+        self._cookie_header = request.environ.get("HTTP_COOKIE")  # for after its end
 
     @property
     def id(self) -> str | None:
@@ -72,13 +74,12 @@ class PerlSession(Mapping[Key, Any]):
         return self._load() if self._values is None else self._values
 
     def _load(self) -> Values:
-        request = self._request()
-        if request is None:
-            raise RuntimeError("request.perlsess was first used after the end of its request")
-        self._id = self._cookie.find(request)
+        request, cookie = self._request(), self._cookie
+        self._id = cookie.find_in(self._cookie_header) if request is None else cookie.find(request)
         self._record = None if self._id is None else self._store.load(self._id)
         self._values = {} if self._record is None else self._record.visible_values(time.time())
-        request.add_response_callback(self._finish)
+        if request is not None:
+            request.add_response_callback(self._finish)
         return self._values
 
     def _finish(self, request: Request, response: Response) -> None:

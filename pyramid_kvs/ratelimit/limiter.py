@@ -56,7 +56,6 @@ class Ratelimit:
         if not isinstance(decided, RequestLimits):
             decided = request.ratelimit = RequestLimits()
         if limits.groups:
-            self.registry.watch.look(request)
             if decided.is_empty:
                 request.add_response_callback(decided.add_headers)
             self._count(request, limits, decided)

@@ -12,7 +12,6 @@ from ..messages import show
 from ..stores import build_driver
 from .identity import SessionSource
 from .limits import Limit, derived_name, make_limit
-from .processes import ProcessWatch
 from .settings import SETTING, Options, ViewOption, read_setting, read_view_option
 from .store import LimitStore
 
@@ -75,7 +74,6 @@ class LimitRegistry:
         application: Application,
         resolve: Callable[[str], Any],
     ) -> None:
-        self.watch = ProcessWatch()
         #: The limits that apply where no view has the option.
         self.application = LimitSet([])
         #: The views that have the option.
@@ -168,7 +166,6 @@ class LimitRegistry:
         key = repr([options[name] for name in ("kvs", "kvs_kwargs", "key_prefix")])
         if key not in self._stores:
             driver = build_driver(SETTING, {**options, "ttl": None}, self._application, place)
-            self.watch.add(driver)
             self._stores[key] = LimitStore(driver)
         return self._stores[key]
 
@@ -186,7 +183,6 @@ class LimitRegistry:
                 f"{place}: 'kvs' is missing, and there is no kvs.session whose store could be "
                 'used: set kvs.session, or name a store, for example "kvs": "redis"'
             )
-        self.watch.add(self.session_store.driver)
         return self.session_store
 
 

@@ -7,11 +7,13 @@ reaches the WSGI server: the response is lost, and no exception view runs.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavailable
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.router import Router
 
 from ..exceptions import KVSUnavailable, RetryLater
 from ..logs import ThrottledLog
@@ -20,18 +22,39 @@ from ..messages import reason
 #: Seconds after which a client may try again. By then the drivers know that a store is back.
 RETRY_AFTER = 5
 
+_REGISTRY_KEY = "pyramid_kvs.web"
 _OF_THE_OLD_BODY = ("cache-control", "etag", "expires", "last-modified", "location", "set-cookie")
 
 
 def includeme(config: Configurator) -> None:
     """Add the library's view for an unavailable store; an application's own view replaces it."""
     throttled = ThrottledLog(logging.getLogger("pyramid_kvs.web"))
+    config.registry[_REGISTRY_KEY] = throttled
+    config.add_exception_view(
+        lambda error, request: _log_and_answer(throttled, error), context=RetryLater
+    )
 
-    def log_and_answer(error: Exception, request: Request) -> HTTPServiceUnavailable:
-        throttled.warning("a store is unavailable, requests that need it get a 503: %s", error)
-        return unavailable()
 
-    config.add_exception_view(log_and_answer, context=RetryLater)
+def answer_where_no_view_does(router: Router) -> None:
+    """Answer 503 also where Pyramid asks no exception view.
+
+    A store can become unavailable in an exception view, in a response callback, in a subscriber
+    or in a tween. Without this, the error would reach the WSGI server.
+    """
+    throttled, policy = router.registry[_REGISTRY_KEY], router.execution_policy
+
+    def answer(environ: dict[str, Any], router: Router) -> Response:
+        try:
+            return policy(environ, router)
+        except RetryLater as error:
+            return _log_and_answer(throttled, error)
+
+    router.execution_policy = answer
+
+
+def _log_and_answer(throttled: ThrottledLog, error: Exception) -> HTTPServiceUnavailable:
+    throttled.warning("a store is unavailable, requests that need it get a 503: %s", error)
+    return unavailable()
 
 
 def unavailable() -> HTTPServiceUnavailable:
@@ -89,6 +112,8 @@ def _rendered(request: Request, error: Exception) -> Response | None:
         answer: Response = invoke((type(error), error, error.__traceback__))
     except HTTPNotFound:
         return None
+    except RetryLater:  # the view needs a store itself
+        return unavailable()
     return None if answer.status_code < 300 else answer
 
 

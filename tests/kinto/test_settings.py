@@ -135,3 +135,15 @@ def test_hosts_are_strings(value: Any) -> None:
 @pytest.mark.parametrize("value", ["host:port", "http://localhost:11211"])
 def test_an_invalid_host(value: str) -> None:
     assert refusal("memcached", cache_hosts=value).startswith("cache_hosts: ")
+
+
+def test_memory_of_several_processes_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "1")
+    load("memory")
+    assert caplog.messages == []
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    load("memory")
+    (line,) = caplog.messages
+    assert line.startswith("pyramid_kvs.kinto.memory (cache_backend): the data are in this")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -35,6 +36,26 @@ def on_redis(server: RedisServer, **more: Any) -> Site:
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# -- after the request
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_is_read_for_the_first_time_after_the_request(writable: bool) -> None:
+    site = Site({**MEMORY, "writable": writable})
+    site.driver.raw_set("abc", nfreeze(SESSION), None)
+    kept: list[PerlSession] = []
+    site.get(lambda request: kept.append(request.perlsess), "abc")
+    assert gc.collect() >= 0  # nothing but the list has the session now
+    assert kept[0]["user"] == "ann"
+    assert kept[0].id == "abc"
+
+
+def test_without_a_cookie_it_is_empty_after_the_request(site: Site) -> None:
+    kept: list[PerlSession] = []
+    site.get(lambda request: kept.append(request.perlsess))
+    assert dict(kept[0]) == {}
 
 
 # -- a mapping
