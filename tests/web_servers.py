@@ -1,4 +1,4 @@
-"""Real WSGI servers that serve a test's application: uWSGI, gunicorn."""
+"""Real WSGI servers that serve a test's application: uWSGI, gunicorn, waitress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class WebServer(Server):
-    """A WSGI server with several processes.
+    """A WSGI server.
 
     :param application: ``package.module:name`` of a WSGI application in the tests.
     :param environment: variables for the application.
@@ -67,3 +67,12 @@ class Gunicorn(WebServer):
             "--bind", f"{self.host}:{self.port}", "--workers", "4", "--preload",
             self.application,
         ]  # fmt: skip
+
+
+class Waitress(WebServer):
+    """waitress with one process, as ``pserve`` starts it."""
+
+    program = "waitress-serve"
+
+    def arguments(self) -> list[str]:
+        return ["--listen", f"{self.host}:{self.port}", self.application]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.router import default_execution_policy
-from waitress.server import create_server
 from webtest import TestApp, TestResponse
 
 from pyramid_kvs.exceptions import KVSUnavailable
@@ -21,7 +19,7 @@ from pyramid_kvs.session import SessionFactory
 from tests.servers import RedisServer
 from tests.session.apps import COOKIE, new_session
 from tests.session.site_without_store import PLACES, USES, make_application, settings_of
-from tests.web_servers import Gunicorn, Uwsgi, WebServer
+from tests.web_servers import Gunicorn, Uwsgi, Waitress, WebServer
 
 APPLICATION = "tests.session.wsgi:application"
 COOKIES = f"{COOKIE}={'0' * 40}; perl={'0' * 32}"
@@ -71,32 +69,13 @@ def test_a_rate_limit_that_denies_answers_503(place: str, down: Store) -> None:
     ask(app, f"/{place}?use=session")
 
 
-@pytest.mark.parametrize("kind", [Gunicorn, Uwsgi])
+@pytest.mark.parametrize("kind", [Gunicorn, Uwsgi, Waitress])
 def test_a_server_sees_no_error(kind: type[WebServer], down: Store) -> None:
     with kind(APPLICATION, SETTINGS=json.dumps(settings_of(down))) as server:
         for place in PLACES:
             status, body = server.get(f"/{place}?use=session", Cookie=COOKIES)
             assert (status, b"Traceback" in body) == (503, False), place
         assert "Traceback" not in server.log
-
-
-def test_waitress_sees_no_error(down: Store, caplog: pytest.LogCaptureFixture) -> None:
-    server = create_server(make_application(settings_of(down)), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    caplog.clear()
-    try:
-        for place in PLACES:
-            with socket.create_connection(("127.0.0.1", server.effective_port), 20) as client:
-                head = f"GET /{place}?use=flash HTTP/1.0\r\nCookie: {COOKIES}\r\n\r\n"
-                client.sendall(head.encode())
-                assert b" 503 " in client.makefile("rb").readline(), place
-    finally:
-        server.task_dispatcher.shutdown()
-        server.close()
-        server.asyncore.close_all(server._map)
-        thread.join(20)
-    assert [record for record in caplog.records if record.exc_info] == []
 
 
 def test_an_error_page_that_shows_flash_messages(own_redis: Callable[..., RedisServer]) -> None:
