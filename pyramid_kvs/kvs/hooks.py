@@ -121,6 +121,10 @@ class Hooks:
         for key in keys:
             self.raw_delete(key)
 
+    def raw_ttl_many(self, keys: list[str]) -> dict[str, float]:
+        """Return :meth:`raw_ttl` of several keys; in one round trip where the store can."""
+        return {key: self.raw_ttl(key) for key in keys}
+
     # -- compare and set ------------------------------------------------------------------
 
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:

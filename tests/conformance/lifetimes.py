@@ -53,6 +53,19 @@ class Lifetimes(Base):
         new(ttl=None).set("eternal", 1)
         assert kvs.ttl_of("eternal") < 0
 
+    def test_the_ttl_of_several_keys(self, kvs: KVS, new: Make) -> None:
+        kvs.set("long", 1, 60)
+        kvs.set("fraction", 1, 30.5)
+        new(ttl=None).set("eternal", 1)
+        left = kvs.raw_ttl_many(["long", "missing", "eternal", "fraction"])
+        assert list(left) == ["long", "missing", "eternal", "fraction"]
+        assert 57 < left["long"] <= 60
+        assert 28 < left["fraction"] <= 30.5
+        assert left["eternal"] == kvs.ttl_of("eternal")
+        assert left["missing"] == kvs.ttl_of("missing")
+        assert kvs.raw_ttl_many(["long"]).keys() == {"long"}
+        assert kvs.raw_ttl_many([]) == {}
+
     def test_a_driver_without_ttl_stores_without_expiry(self, new: Make) -> None:
         kvs = new(ttl=None)
         kvs.set("key", 1)

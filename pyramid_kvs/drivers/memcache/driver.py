@@ -83,12 +83,14 @@ class MemcacheKVS(Counters):
         raise self._conflict()
 
     def raw_ttl(self, key: str) -> float:
-        item = self._item(self._full_key(key))
-        if item is None or item.is_over():
-            return -2.0
-        if item.deadline is not None:
-            return item.deadline - time.time()
-        return -1.0 if item.ttl < 0 else max(item.ttl - 1.0, 0.0)
+        return _left(self._item(self._full_key(key)))
+
+    def raw_ttl_many(self, keys: list[str]) -> dict[str, float]:
+        by_full_key = {self._full_key(key): key for key in keys}
+        commands = {full_key: b"mg %b v f c t\r\n" % full_key for full_key in by_full_key}
+        replies = self._servers.ask_all(commands, BATCH_BYTES, Connection.load_all)
+        found = dict(_found(by_full_key, replies, items.item))
+        return {key: _left(found.get(key)) for key in keys}
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         return self._servers.since(monotonic(), lambda: self._expire(key, ttl))
@@ -240,6 +242,15 @@ def _found(
         found = read(reply) if items.is_value(reply) else None
         if found is not None:
             yield by_full_key[full_key], found
+
+
+def _left(item: items.Item | None) -> float:
+    """Return the seconds that are left of an item, as ``raw_ttl`` does."""
+    if item is None or item.is_over():
+        return -2.0
+    if item.deadline is not None:
+        return item.deadline - time.time()
+    return -1.0 if item.ttl < 0 else max(item.ttl - 1.0, 0.0)
 
 
 def _check_stored(reply: Reply) -> None:

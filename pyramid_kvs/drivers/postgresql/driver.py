@@ -100,10 +100,15 @@ class PostgresqlKVS(KVS):
 
     def raw_ttl(self, key: str) -> float:
         result = self._run("ttl", (self._stored_key(key),), repeatable=True)
-        if not result.ntuples:
-            return -2.0
-        left = result.get_value(0, 0)
-        return -1.0 if left is None else from_float8(left)
+        return _left(result.get_value(0, 0)) if result.ntuples else -2.0
+
+    def raw_ttl_many(self, keys: list[str]) -> dict[str, float]:
+        found: dict[bytes | None, float] = {}
+        by_key = {key: self._stored_key(key) for key in keys}
+        for batch in batches(by_key.values(), len):
+            result = self._run("ttl_many", (array(BYTEA, batch),), repeatable=True)
+            found.update((stored, _left(left)) for stored, left in rows(result))
+        return {key: found.get(stored, -2.0) for key, stored in by_key.items()}
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         params = (self._stored_key(key), seconds(ttl))
@@ -288,6 +293,10 @@ def _renewal(ttl: float) -> tuple[bytes, bytes]:
     """Return a new ttl, and how much of it must be left for the row to stay as it is."""
     ttl = min(ttl, LONGEST_TTL)
     return float8(ttl), float8(ttl - min(ttl * RENEWAL_SLACK, RENEWAL_SLACK_SECONDS))
+
+
+def _left(seconds: bytes | None) -> float:
+    return -1.0 if seconds is None else from_float8(seconds)
 
 
 def _length(row: Sequence[bytes | None]) -> int:

@@ -118,6 +118,10 @@ SQL = {
         SELECT extract(epoch FROM t.expires - now())::float8 FROM {table} t
         WHERE t.key = $1::bytea AND {live}
     """,
+    "ttl_many": """
+        SELECT t.key, extract(epoch FROM t.expires - now())::float8 FROM {table} t
+        WHERE t.key = ANY ($1::bytea[]) AND {live}
+    """,
     "expire": """
         UPDATE {table} t SET expires = now() + $2::float8 * interval '1 second'
         WHERE t.key = $1::bytea AND {live} RETURNING true

@@ -135,8 +135,13 @@ class RedisKVS(RunsScripts):
         return int(self.run_script(INCR, [full_key], [by, ttl_word(ttl)]))
 
     def raw_ttl(self, key: str) -> float:
-        left: int = self._call(pack(b"PTTL", self._get_key(key)), repeatable=True)
-        return left / 1000 if left >= 0 else float(left)
+        return _seconds(self._call(pack(b"PTTL", self._get_key(key)), repeatable=True))
+
+    def raw_ttl_many(self, keys: list[str]) -> dict[str, float]:
+        replies: list[int] = []
+        for group in sends(pack(b"PTTL", self._get_key(key)) for key in keys):
+            replies += self._call(b"".join(group), True, len(group))
+        return dict(zip(keys, map(_seconds, replies), strict=True))
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         full_key = self._get_key(key)
@@ -207,6 +212,10 @@ class RedisKVS(RunsScripts):
     def close(self) -> None:
         self._transport.close()
         self._client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _seconds(left: int) -> float:
+    return left / 1000 if left >= 0 else float(left)
 
 
 def _literal(text: bytes) -> bytes:
