@@ -6,12 +6,11 @@ from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Value
 from typing import Any
 
 from .keys import random_id
-from .merge import Tracker
+from .merge import PLAIN, Tracker
 from .records import META, QUEUE, USER, Record
 from .state import OPEN, Phase
 
 CSRF_TOKEN = "__csrf_token"  # noqa: S105
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 _REQUIRED: Any = object()
 
 
@@ -39,13 +38,13 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = (self._data if self._phase is OPEN else self._use())[key]
-        if type(value) not in _PLAIN:
+        if type(value) not in PLAIN:
             self._hand_out(key, value)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
         value = (self._data if self._phase is OPEN else self._use()).get(key, default)
-        if type(value) not in _PLAIN:
+        if type(value) not in PLAIN:
             self._hand_out(key, value)
         return value
 
@@ -73,7 +72,7 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def _hand_out_all(self) -> Record:
         for key, value in self._use().items():
-            if type(value) not in _PLAIN:
+            if type(value) not in PLAIN:
                 self._hand_out(key, value)
         return self._data
 

@@ -84,6 +84,41 @@ def test_change_inside_a_value_is_merged(store: Store) -> None:
     assert contents(factory, session_id) == {"cart": [1, 2], "other": [1, 3]}
 
 
+def test_changes_inside_one_value_are_both_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, form={"pages": {"1": {"name": "a"}}, "log": ["x"], "n": 1})
+    overlap(
+        factory, session_id,
+        lambda session: (session["form"]["pages"].update({"2": {}}), session["form"].pop("n")),
+        lambda session: (session["form"]["pages"]["1"].update(age=2),
+                         session["form"]["log"].append("y")),
+    )  # fmt: skip
+    overlap(
+        factory, session_id,
+        lambda session: session["form"]["log"].append("first"),
+        lambda session: session["form"]["log"].append("second"),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {
+        "form": {
+            "pages": {"1": {"name": "a", "age": 2}, "2": {}},
+            "log": ["x", "y", "first", "second"],
+        }
+    }
+
+
+def test_values_that_both_requests_create_are_merged(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    overlap(
+        factory, session_id,
+        lambda session: session.update(cart=["one"], seen={"x": 1}),
+        lambda session: (session.setdefault("cart", []).append("two"),
+                         session.setdefault("seen", {}).update(y=2)),
+    )  # fmt: skip
+    found = contents(factory, session_id)
+    assert found == {"a": 1, "cart": ["one", "two"], "seen": {"x": 1, "y": 2}}
+
+
 def test_true_is_not_one(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, flags=[1, 1.0])
@@ -237,6 +272,24 @@ def test_raise_names_the_key_and_answers_409(store: Store) -> None:
     assert response.status_code == 409
     assert cookie_of(response) is None
     assert contents(factory, session_id) == {"a": 2, "b": 1, "c": 1}
+
+
+def test_raise_accepts_what_can_be_merged(memory: Store) -> None:
+    factory = memory.factory(on_conflict="raise")
+    session_id = new_session(factory, a={"list": [1], "n": 1})
+    one, two = overlap(
+        factory, session_id,
+        lambda session: (session["a"]["list"].append(2), session["a"].update(n=2)),
+        lambda session: session["a"]["list"].append(3),
+    )  # fmt: skip
+    assert (one.status_code, two.status_code) == (200, 200)
+    one, two = overlap(
+        factory, session_id,
+        lambda session: session["a"].update(n=3),
+        lambda session: session["a"].update(n=4),
+    )  # fmt: skip
+    assert (one.status_code, two.status_code) == (200, 409)
+    assert contents(factory, session_id) == {"a": {"list": [1, 2, 3], "n": 3}}
 
 
 def test_same_value_from_both_is_no_conflict(memory: Store) -> None:

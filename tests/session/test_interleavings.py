@@ -34,6 +34,16 @@ def copied(record: dict[str, Any]) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, list) else v for key, v in record.items()}
 
 
+def both_lists(base: Any, mine: Any, theirs: Any) -> Any:
+    """Return what both requests appended to a list; else the value of the later save."""
+    if not isinstance(mine, list) or not isinstance(theirs, list):
+        return mine
+    start = base or []
+    count = len(start)
+    only_appended = mine[:count] == theirs[:count] == start
+    return theirs + mine[count:] if only_appended else mine
+
+
 class Browser:
     """Runs steps in reality and in the model. Both must agree after each response."""
 
@@ -129,9 +139,9 @@ class Browser:
         record = copied(theirs)
         base_messages = (request.base or {}).get("_f_", [])
         for key in request.touched - {"_f_"}:
-            record.pop(key, None)
+            there = record.pop(key, None)
             if key in request.view:
-                record[key] = request.view[key]
+                record[key] = both_lists((request.base or {}).get(key), request.view[key], there)
         mine = request.view.get("_f_", [])
         seen = base_messages if request.popped else []
         pushed = mine if request.popped else mine[len(base_messages) :]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .changes import REMOVED, Changes, difference, identical, is_changed, snapshot
-from .merging import merge, refuse_conflict
+from .changes import PLAIN, REMOVED, Changes, difference, identical, is_changed, snapshot
+from .merging import merge
 from .tracker import Tracker
 
 __all__ = [
+    "PLAIN",
     "REMOVED",
     "Changes",
     "Tracker",
@@ -14,6 +15,5 @@ __all__ = [
     "identical",
     "is_changed",
     "merge",
-    "refuse_conflict",
     "snapshot",
 ]

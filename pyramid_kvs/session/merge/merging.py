@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...exceptions import SessionConflict
+from ...serializer import Codec
 from ..records import CREATED, META, QUEUE, Record
-from .changes import REMOVED, Changes, Dumps, identical
+from .changes import REMOVED, Changes, decoded, identical
 from .flash import merged_queue
+from .structure import merge_structures
 
 
-def merge(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Record:
+def merge(
+    base: Record, changes: Changes, theirs: Record, codec: Codec, refuse_conflicts: bool = False
+) -> Record:
     """Return a record that has the changes of both requests.
 
+    If both requests changed one value, and only one of the changes can be kept, the later save
+    wins, which is that of this request.
+
     :param base: the record that this request read.
-    :param theirs: the record that the store has now.
+    :param theirs: the record that the store has now, decoded for this merge only.
+    :raises SessionConflict: only one of two changes can be kept, and ``refuse_conflicts`` is true.
     """
+    merging = _Merge(base, changes, theirs, codec, refuse_conflicts)
     merged = dict(theirs)
     for key, value in changes.values.items():
-        if key.startswith(QUEUE):
-            value = merged_queue(key, base, changes, theirs, dumps)
-        elif key == CREATED and key in theirs:
-            continue  # it identifies the session, so that it never changes
+        value = merging.value(key, value)
         if value is REMOVED:
             merged.pop(key, None)
         else:
@@ -27,12 +35,36 @@ def merge(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Recor
     return merged
 
 
-def refuse_conflict(base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> None:
-    """Raise ``SessionConflict`` if both requests changed a key, and to different values."""
-    for key, value in changes.values.items():
-        if key.startswith((QUEUE, META)):
-            continue
-        found = theirs.get(key, REMOVED)
-        if identical(found, value, dumps) or identical(found, base.get(key, REMOVED), dumps):
-            continue
-        raise SessionConflict(f"another request changed the session key {key!r} too")
+class _Merge:
+    def __init__(
+        self, base: Record, changes: Changes, theirs: Record, codec: Codec, refuse_conflicts: bool
+    ) -> None:
+        self._base = base
+        self._changes = changes
+        self._theirs = theirs
+        self._codec = codec
+        self._refuse_conflicts = refuse_conflicts
+
+    def value(self, key: str, ours: Any) -> Any:
+        """Return the merged value of a key, or ``REMOVED``."""
+        if key.startswith(QUEUE):
+            return merged_queue(key, self._base, self._changes, self._theirs, self._codec.dumps)
+        if key.startswith(META):
+            # The time of creation identifies the session, so that it never changes.
+            return self._theirs.get(key, ours) if key == CREATED else ours
+        return self._of_application(key, ours)
+
+    def _of_application(self, key: str, ours: Any) -> Any:
+        base, theirs = self._base.get(key, REMOVED), self._theirs.get(key, REMOVED)
+        dumps = self._codec.dumps
+
+        def clash() -> None:
+            if self._refuse_conflicts:
+                raise SessionConflict(f"another request changed the session key {key!r} too")
+
+        both = merge_structures(base, decoded(ours, self._codec), theirs, dumps, clash)
+        if both is not None:
+            return both
+        if not identical(theirs, ours, dumps) and not identical(theirs, base, dumps):
+            clash()
+        return ours

@@ -16,7 +16,7 @@ from ...kvs import KVS, Stored, Swap, pause
 from ...logs import fingerprint
 from ...serializer import Data
 from ..keys import SessionId, SessionKeys
-from ..merge import Changes, difference, merge, refuse_conflict
+from ..merge import Changes, difference, merge
 from ..records import (
     CREATED,
     Record,
@@ -194,12 +194,10 @@ class SessionStore:
         before = {} if save.base is None else self.codec.decode(save.base) or {}
         if theirs is None or is_ended(before, theirs):
             return None
-        dumps = self.codec.dumps
         if self._on_conflict == "overwrite":
             return {**save.record, **{key: theirs[key] for key in (CREATED,) if key in theirs}}
-        if self._on_conflict == "raise":
-            refuse_conflict(before, save.changes, theirs, dumps)
-        return merge(before, save.changes, theirs, dumps)
+        is_strict = self._on_conflict == "raise"
+        return merge(before, save.changes, theirs, self.driver.codec, is_strict)
 
     # -- moving to another key ------------------------------------------------------------
 
