@@ -10,6 +10,7 @@ from pyramid.registry import Registry
 from ..application import Application, RequestFeature
 from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from .application_cache import ApplicationCache
+from .prefixes import check_prefixes
 from .settings import OPTIONS, SETTING
 
 __all__ = ["ApplicationCache", "cache_of", "includeme", "subscribe"]
@@ -35,6 +36,8 @@ FEATURE = RequestFeature(SETTING, _build, lambda cache: lambda request: cache)
 def includeme(config: Configurator) -> None:
     """Add ``request.cache``."""
     FEATURE.add_to(config)
+    registry = config.registry
+    Application.of(registry).start_checks.append(lambda: check_prefixes(registry))
 
 
 def subscribe(event: Any) -> None:

@@ -57,6 +57,13 @@ class Hooks:
         A driver without circuit breakers does nothing.
         """
 
+    def places(self) -> frozenset[str]:
+        """Return names of the places that have the data, as far as they are known.
+
+        Two drivers that have one in common find each other's keys.
+        """
+        return frozenset()
+
     # -- one key --------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:

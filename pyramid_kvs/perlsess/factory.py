@@ -32,6 +32,8 @@ class PerlSessionFactory:
                 "saved in the form in which it was read"
             )
         self.driver = driver
+        #: What the keys of all sessions begin with.
+        self.key_prefix = driver.key_prefix + options["key_format"].partition("{")[0].encode()
         self._cookie = IdCookie(options["cookie_name"], options["id_pattern"])
         records = choose_records(driver.codec, options)
         self._store = PerlSessionStore(driver, records, options["key_format"], renews)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import ISessionFactory
+from pyramid.registry import Registry
 
-from ..application import Application, add_feature
+from ..application import ORDER_FEATURES, Application, add_feature
 from .factory import SessionFactory
 from .session import AuthTokenSession, CookieSession
 from .settings import SETTING
@@ -30,16 +32,30 @@ def includeme(config: Configurator) -> None:
         "session factory", None, "kvs.session of pyramid_kvs", "session factory"
     )
     introspectable["setting"] = SETTING
-    application = Application.of(config.registry)
+    registry, application = config.registry, Application.of(config.registry)
 
     def build() -> dict[str, object]:
-        factory = SessionFactory(config.registry.settings[SETTING], application=application)
+        factory = SessionFactory(registry.settings[SETTING], application=application)
         application.features[SETTING] = factory
         return {"driver": factory.driver.kvs, "session_class": factory.session_class.__name__}
 
     def register() -> None:
-        config.registry.registerUtility(application.features[SETTING], ISessionFactory)
+        _refuse_another_factory(registry)
+        registry.registerUtility(application.features[SETTING], ISessionFactory)
+        application.start_checks.append(lambda: _refuse_another_factory(registry))
 
     add_feature(config, SETTING, build)
-    # In the order of Pyramid's own set_session_factory, which thus replaces it without conflict.
-    config.action(ISessionFactory, register, introspectables=(introspectable,))
+    # Before Pyramid's set_session_factory, so that the check at the start sees what that sets.
+    config.action(None, register, introspectables=(introspectable,), order=ORDER_FEATURES)
+
+
+def _refuse_another_factory(registry: Registry) -> None:
+    factory = registry.queryUtility(ISessionFactory)
+    if not isinstance(factory, (SessionFactory, type(None))):
+        name = getattr(factory, "__qualname__", type(factory).__qualname__)
+        module = getattr(factory, "__module__", type(factory).__module__)
+        raise ConfigurationError(
+            f"{SETTING}: another session factory is set too, {module}.{name}: remove the setting "
+            f"{SETTING}, or remove what sets the other factory (the argument session_factory of "
+            "the Configurator, config.set_session_factory, or an add-on that calls it)"
+        )

@@ -62,6 +62,9 @@ class MockCache(KVS):
             return -1.0
         return max(0.0, deadline - time.monotonic())
 
+    def places(self) -> frozenset[str]:
+        return frozenset({"mock"})
+
     def check(self) -> None:
         """Do nothing: the dictionary of a test always serves, and stays as the test left it."""
 

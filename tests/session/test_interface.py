@@ -10,7 +10,6 @@ import pytest
 from pyramid.config import Configurator
 from pyramid.interfaces import ISession, ISessionFactory
 from pyramid.response import Response
-from pyramid.session import SignedCookieSessionFactory
 from pyramid.testing import DummyRequest
 from zope.interface.verify import verifyClass, verifyObject
 
@@ -177,15 +176,6 @@ def test_no_session_without_the_setting() -> None:
     config.include("pyramid_kvs")
     config.commit()
     assert config.registry.queryUtility(ISessionFactory) is None
-
-
-def test_session_factory_of_the_application_wins() -> None:
-    config = Configurator(settings={"kvs.session": {"kvs": "memory"}})
-    config.include("pyramid_kvs")
-    own = SignedCookieSessionFactory("secret")
-    config.set_session_factory(own)
-    config.commit()
-    assert config.registry.getUtility(ISessionFactory) is own
 
 
 def test_introspectable() -> None:

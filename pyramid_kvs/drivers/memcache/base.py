@@ -38,6 +38,9 @@ class ItemsByKey(KVS):
     def share_breakers(self, breakers: Breakers) -> None:
         self._servers.share_breakers(breakers)
 
+    def places(self) -> frozenset[str]:
+        return frozenset(map(str, self._servers))
+
     def close(self) -> None:
         self._servers.close()
 

@@ -49,6 +49,9 @@ class MemoryKVS(KVS):
         self._named = name is not None
         return MemoryStore(max_bytes) if name is None else named_stores.get(name, max_bytes)
 
+    def places(self) -> frozenset[str]:
+        return frozenset({f"memory {id(self._client)}"})
+
     # -- one key --------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:

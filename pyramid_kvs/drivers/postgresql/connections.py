@@ -51,6 +51,10 @@ class Connections:
     def share_breakers(self, breakers: Breakers) -> None:
         self.breaker = breakers.get(self.breaker.server, self.breaker.seconds)
 
+    def databases(self) -> list[str]:
+        """Return the database on each of the hosts, as ``host:port/database``."""
+        return [f"{host}/{self._server.database}" for host in str(self._server).split(",")]
+
     def close(self) -> None:
         self.pool.close()
 

@@ -71,6 +71,10 @@ class PostgresqlKVS(KVS):
     def share_breakers(self, breakers: Breakers) -> None:
         self._client.share_breakers(breakers)
 
+    def places(self) -> frozenset[str]:
+        table = self._client.table.removeprefix("public.")
+        return frozenset(f"{place}/{table}" for place in self._client.databases())
+
     # -- one key --------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:

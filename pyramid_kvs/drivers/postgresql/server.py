@@ -61,6 +61,14 @@ class Server:
         places = ({**host, "port": host.get("port") or DEFAULT_PORT} for host in hosts)
         return ",".join(map(_place, places))
 
+    @property
+    def database(self) -> str:
+        """The database, with the service whose file may name it; libpq's default is the user."""
+        params, environ = self._params, os.environ
+        service = params.get("service") or environ.get("PGSERVICE", "")
+        user = params.get("user") or environ.get("PGUSER", "")
+        return service + (params.get("dbname") or environ.get("PGDATABASE") or user)
+
     def connect(self, deadline: float) -> Connection:
         """Open a connection to the first address that accepts one.
 

@@ -73,6 +73,10 @@ class RedisKVS(RunsScripts):
     def share_breakers(self, breakers: Breakers) -> None:
         self._transport.share_breakers(breakers)
 
+    def places(self) -> frozenset[str]:
+        database = self._client.connection_pool.connection_kwargs.get("db") or 0
+        return frozenset({f"{self._transport.server}/{database}"})
+
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Reply:
         try:
             return self._call(pack_script(script.by_hash, keys, args))
