@@ -116,7 +116,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         return handler
     application, matcher = limiter.registry.application, limiter.matcher
     early = application.early
-    late = application.without(early)
+    late = application.without(early.limits)
     has_late = bool(late.limits)
 
     def tween(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from pyramid.request import Request
@@ -54,9 +54,10 @@ class RequestLimits:
     ``None``.
     """
 
-    __slots__ = ("_counters", "_statuses")
+    __slots__ = ("_charged", "_counters", "_statuses")
 
     def __init__(self) -> None:
+        self._charged = 0
         self._statuses: dict[Limit, LimitStatus] = {}
         self._counters: list[Counters] = []
 
@@ -104,8 +105,23 @@ class RequestLimits:
                 if not hit.allowed:
                     self.refuse(done, cost)
                 done.append(counters)
+        self._charged += cost
 
     # -- for the limiter -------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Collection[Limit]:
+        """The limits that have decided about the request."""
+        return self._statuses.keys()
+
+    def begin_attempt(self) -> None:
+        """Return what an earlier attempt of the request was charged."""
+        charged, self._charged = self._charged, 0
+        if charged or not self.allowed:
+            for counters in self._counters:
+                hit = counters.hit(charged, -1)
+                if hit is not None:
+                    self.note(counters.limits, hit.results)
 
     @property
     def is_empty(self) -> bool:
@@ -146,4 +162,4 @@ class RequestLimits:
         """Add the header fields to a response; a response callback."""
         statuses = list(self._statuses.values())
         told = [status for status in statuses if status.policy.tells_x]
-        add_headers(response, statuses, most_restrictive(told))
+        add_headers(response, statuses, most_restrictive(told), request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.path import DottedNameResolver
@@ -15,10 +15,14 @@ from .counting import LimitCheck
 from .decision import Counters, RequestLimits, resolved
 from .identity import SessionSource
 from .limits import Limit
+from .proxies import ProxyWatch
 from .registry import Group, LimitRegistry, LimitSet
 from .views.matcher import RouteMatcher
 
 _RESOLVER = DottedNameResolver(None)
+
+#: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
+_EARLIER = "pyramid_kvs.ratelimit"
 
 
 class Ratelimit:
@@ -40,6 +44,7 @@ class Ratelimit:
     ) -> None:
         self.session = session
         self.matcher = RouteMatcher()
+        self.proxies = ProxyWatch()
         self.registry = LimitRegistry(session, application or Application(), resolve)
         self.registry.add_setting(settings)
 
@@ -55,11 +60,38 @@ class Ratelimit:
         decided = request.__dict__.get("ratelimit")
         if not isinstance(decided, RequestLimits):
             decided = request.ratelimit = RequestLimits()
+        environ = request.environ
+        if "retry.attempt" in environ:
+            decided, limits = self._in_attempt(request, decided, limits)
+        if environ.get("REQUEST_METHOD") == "OPTIONS" and _is_preflight(environ):
+            limits = limits.of_preflights
         if limits.groups:
+            if limits.by_address and (
+                "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ
+            ):
+                self.proxies.look(environ)
             if decided.is_empty:
                 request.add_response_callback(decided.add_headers)
             self._count(request, limits, decided)
         return decided
+
+    def _in_attempt(
+        self, request: Request, decided: RequestLimits, limits: LimitSet
+    ) -> tuple[RequestLimits, LimitSet]:
+        """Return what an attempt of pyramid_retry continues with, and what it has to count.
+
+        A request that is repeated counts once, and pays for what its last attempt is charged.
+        """
+        environ = request.environ
+        earlier = environ.get(_EARLIER) if environ["retry.attempt"] else None
+        if earlier is None:
+            environ[_EARLIER] = decided
+            return decided, limits
+        if request.ratelimit is not earlier:
+            request.ratelimit = earlier
+            request.add_response_callback(earlier.add_headers)
+            earlier.begin_attempt()
+        return earlier, limits.without(earlier.limits)
 
     def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
         session_keys: list[str] = []
@@ -128,3 +160,8 @@ class Ratelimit:
             if stored is not None:
                 return True
         return False
+
+
+def _is_preflight(environ: Mapping[str, Any]) -> bool:
+    """Return whether an ``OPTIONS`` request asks if CORS allows another request."""
+    return "HTTP_ORIGIN" in environ and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ

@@ -50,6 +50,11 @@ class Limit:
     x_limit: tuple[str, str]
     options: Options
 
+    @property
+    def by_address(self) -> bool:
+        """Whether clients that have no other identity are counted by their address."""
+        return self.by == "address" or self.options["unknown"] == "address"
+
     def applies(self, request: Request) -> bool:
         return self.methods is None or request.method in self.methods
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
@@ -37,15 +38,21 @@ class LimitSet:
             by_store.setdefault(limit.store, []).append(limit)
         self.groups = [_group(store, found) for store, found in by_store.items()]
         self.by_session = any(group.by_session for group in self.groups)
+        self.by_address = any(limit.by_address for limit in self.limits)
 
     @property
     def early(self) -> LimitSet:
         """Those that can be counted before a view is found."""
         return LimitSet([limit for limit in self.limits if not limit.is_late])
 
-    def without(self, others: LimitSet) -> LimitSet:
-        """Return the limits that are not in another set."""
-        return LimitSet([limit for limit in self.limits if limit not in others.limits])
+    @cached_property
+    def of_preflights(self) -> LimitSet:
+        """Those that count the preflights of CORS, because they name their method."""
+        return LimitSet([limit for limit in self.limits if "OPTIONS" in (limit.methods or ())])
+
+    def without(self, others: Collection[Limit]) -> LimitSet:
+        """Return the limits that are not among others."""
+        return LimitSet([limit for limit in self.limits if limit not in others])
 
 
 def _group(store: LimitStore, limits: list[Limit]) -> Group:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from pyramid.httpexceptions import HTTPTooManyRequests
+from pyramid.request import Request
 from pyramid.response import Response
 from webob.acceptparse import create_accept_header
 
@@ -19,6 +21,11 @@ from .limits import LimitStatus
 PROBLEM_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
 PROBLEM_JSON = "application/problem+json"
+
+_JSON_TYPE = re.compile(r"application/(?:json|[^/]+\+json|\*)")
+
+#: The smallest weight in an ``Accept`` header. A type with the weight 0 is not acceptable.
+_LEAST = 0.001
 
 _FIELDS = frozenset(
     {
@@ -35,7 +42,6 @@ class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
     number of seconds to wait. ``violated`` has the names of the limits that refuse the request.
     """
 
-    explanation = "Too many requests. Please wait before you send the next one."
     retry_after = 0  # replaces WebOb's property of this name, which is a date
 
     def __init__(self, violated: Sequence[LimitStatus]) -> None:
@@ -45,6 +51,8 @@ class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
         self.limit = longest.limit
         self.remaining = longest.remaining
         self.retry_after = seconds
+        unit = "second" if seconds == 1 else "seconds"
+        self.explanation = f"Too many requests. Please wait {seconds} {unit} before the next one."
         self.violated = [status.name for status in violated]
         if longest.policy.error_status != self.code:
             self.status = longest.policy.error_status
@@ -68,9 +76,18 @@ class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
 
 
 def _prefers_json(environ: dict[str, Any]) -> bool:
+    """Return whether a client names a JSON type, and does not rank HTML above it.
+
+    axios and Angular send ``application/json, text/plain, */*``. ``*/*`` ranks nothing.
+    """
     accept = create_accept_header(environ.get("HTTP_ACCEPT", ""))
-    offers = accept.acceptable_offers(["text/html", PROBLEM_JSON, "application/json"])
-    return bool(offers) and offers[0][0] != "text/html"
+    ranks: dict[str, float] = {}
+    for kind, weight, *_ in accept.parsed or ():
+        name = kind.partition(";")[0].strip().lower()
+        ranks[name] = max(weight, ranks.get(name, 0))
+    json_ranks = [weight for name, weight in ranks.items() if _JSON_TYPE.fullmatch(name)]
+    html = ranks.get("text/html", ranks.get("text/*", 0))
+    return max(json_ranks, default=0) >= max(html, _LEAST)
 
 
 def retry_after(violated: Sequence[LimitStatus]) -> int:
@@ -79,7 +96,10 @@ def retry_after(violated: Sequence[LimitStatus]) -> int:
 
 
 def add_headers(
-    response: Response, statuses: Sequence[LimitStatus], x_status: LimitStatus | None
+    response: Response,
+    statuses: Sequence[LimitStatus],
+    x_status: LimitStatus | None,
+    request: Request,
 ) -> None:
     """Add the header fields to a response, instead of those that a subrequest has added.
 
@@ -97,8 +117,17 @@ def add_headers(
             ("RateLimit", ", ".join([_quota(one) for one in told])),
         ]
     violated = [status for status in statuses if not status.allowed]
-    if violated and "Retry-After" not in response.headers:
+    if violated and "Retry-After" not in response.headers and _is_refusal(request, response):
         headers.append(("Retry-After", str(retry_after(violated))))
+
+
+def _is_refusal(request: Request, response: Response) -> bool:
+    """Return whether a response is the answer to an error of this module.
+
+    A view may instead catch the error of a charge, and do without what it would have cost.
+    """
+    error = getattr(request, "exception", None)
+    return isinstance(error, RateLimitError) or response.status_int == RateLimitError.code
 
 
 def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
@@ -109,4 +138,5 @@ def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
 
 
 def _quota(status: LimitStatus) -> str:
-    return f"{status.policy.quoted};r={status.remaining};t={math.ceil(status.reset)}"
+    seconds = max(math.ceil(status.reset), not status.allowed)
+    return f"{status.policy.quoted};r={status.remaining};t={seconds:d}"

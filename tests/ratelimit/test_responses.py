@@ -172,7 +172,13 @@ def test_retry_after_is_never_earlier_than_t(strategy: str, window: float) -> No
 
 
 @pytest.mark.parametrize(
-    "accept", ["application/json", "application/problem+json", "text/html;q=0.1, application/json"]
+    "accept",
+    [
+        *("application/json", "application/problem+json", "text/html;q=0.1, application/json"),
+        "application/json, text/plain, */*",  # axios and Angular
+        *("*/*, application/json;q=0.1", "APPLICATION/JSON;charset=utf-8", "application/*"),
+        *("application/vnd.api+json", "text/html, application/json", "text/*, application/json"),
+    ],
 )
 def test_json_clients_get_problem_details(accept: str) -> None:
     response = refused(make_app([DAILY, BURST]), headers={"Accept": accept})
@@ -188,13 +194,23 @@ def test_json_clients_get_problem_details(accept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accept", "kind"), [("text/html", "text/html"), ("text/plain", "text/plain"), (None, None)]
+    ("accept", "kind"),
+    [
+        *(("text/html", "text/html"), ("text/plain", "text/plain"), (None, "text/plain")),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+        *(("*/*", "text/html"), ("text/html, application/json;q=0.9", "text/html")),
+        *(
+            ("text/*, application/json;q=0.5", "text/html"),
+            ("*/*, application/json;q=0", "text/html"),
+        ),
+        ("not a / header;;", "text/html"),
+    ],
 )
-def test_other_clients_get_html_or_text(accept: str | None, kind: str | None) -> None:
+def test_other_clients_get_html_or_text(accept: str | None, kind: str) -> None:
     headers = {} if accept is None else {"Accept": accept}
     response = refused(make_app(BURST), headers=headers)
-    assert response.content_type == (kind or "text/plain")
-    assert "Too many requests" in response.text
+    assert response.content_type == kind
+    assert "Too many requests. Please wait 60 seconds" in response.text
 
 
 def test_the_setting_chooses_the_status() -> None:
@@ -225,6 +241,50 @@ def test_all_violated_limits_are_named() -> None:
     response = refused(make_app(limits), headers={"Accept": "application/json"})
     assert response.json["violated-policies"] == ["a", "b"]
     assert response.headers["Retry-After"] == "90"
+
+
+def test_a_refused_request_never_says_that_it_may_come_back_at_once() -> None:
+    response = refused(make_app({**BURST, "limit": 1, "window": 0.001, "strategy": "gcra"}))
+    assert parsed(response, "RateLimit")["burst"]["t"] == 1
+    assert response.headers["Retry-After"] == "1"
+
+
+# -- preflights --------------------------------------------------------------------------------
+
+PREFLIGHT = {"Origin": "https://example.org", "Access-Control-Request-Method": "PUT"}
+
+
+def preflight_app(limits: Any) -> TestApp:
+    def configure(config: Configurator) -> None:
+        config.add_route("limited", "/limited")
+        config.add_view(lambda request: Response(), route_name="limited", ratelimit=limits)
+
+    return make_app(limits, configure=configure)
+
+
+@pytest.mark.parametrize("path", ["/", "/limited"])
+def test_preflights_are_neither_counted_nor_refused(path: str) -> None:
+    app = preflight_app(BURST)
+    for _ in range(4):
+        response = app.options(path, headers=PREFLIGHT, status=200)
+        assert "X-RateLimit-Limit" not in response.headers
+    assert statuses(app, 3, path) == [200, 200, 429]
+    assert app.options(path, headers=PREFLIGHT, status=200)
+
+
+@pytest.mark.parametrize("missing", PREFLIGHT)
+def test_other_options_requests_are_counted(missing: str) -> None:
+    app = make_app(BURST)
+    headers = {name: value for name, value in PREFLIGHT.items() if name != missing}
+    found = [app.options("/", headers=headers, status="*").status_int for _ in range(3)]
+    assert found == [200, 200, 429]
+
+
+def test_a_limit_whose_methods_name_options_counts_preflights() -> None:
+    app = make_app([{**BURST, "methods": ["OPTIONS", "GET"]}, DAILY])
+    found = [app.options("/", headers=PREFLIGHT, status="*") for _ in range(3)]
+    assert [response.status_int for response in found] == [200, 200, 429]
+    assert list(parsed(found[0], "RateLimit")) == ["burst"]
 
 
 # -- the next window ---------------------------------------------------------------------------
@@ -339,3 +399,20 @@ def test_limits_of_two_stores_count_together() -> None:
     for _ in range(3):
         remaining = parsed(app.get("/", status=429), "RateLimit")
     assert {name: found["r"] for name, found in remaining.items()} == {"burst": 99, "one": 0}
+
+
+def test_a_view_that_does_without_a_refused_charge_sends_no_retry_after() -> None:
+    def view(request: Request) -> Response:
+        try:
+            request.ratelimit.charge(100)
+        except RateLimitError:
+            return Response("less", status=int(request.params["status"]))
+        raise AssertionError
+
+    def configure(config: Configurator) -> None:
+        config.add_route("view", "/view")
+        config.add_view(view, route_name="view")
+
+    app = make_app(BURST, configure=configure)
+    assert "Retry-After" not in app.get("/view?status=200").headers
+    assert app.get("/view?status=429", status=429).headers["Retry-After"] == "60"

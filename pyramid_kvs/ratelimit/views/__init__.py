@@ -65,7 +65,7 @@ def _counting(view: View, limiter: Ratelimit, limits: LimitSet) -> View:
 
     :param limits: all limits of the view.
     """
-    rest = limits.without(limiter.registry.application.early)
+    rest = limits.without(limiter.registry.application.early.limits)
 
     def counting_view(context: Any, request: Request) -> Response:
         phase = request.__dict__.get("_kvs_counted")
