@@ -11,8 +11,8 @@ import hashlib
 import ipaddress
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pyramid.request import Request
 
@@ -30,14 +30,17 @@ _ADDRESS = "@address::"
 UNKNOWN_ADDRESS = _ADDRESS + "none"
 
 
+#: A key in the store of the sessions, the ttl that a read gives it, and the key to count under.
+Lookup: TypeAlias = "tuple[str, float | None, str]"
+
+
 class SessionSource(Protocol):
     """What the limiter needs of a session factory."""
 
     driver: KVS
-    ttl: float | None
 
-    def session_keys(self, request: Request) -> list[str]:
-        """Return the keys that the request's session may have, the key for new sessions first."""
+    def lookups(self, request: Request) -> Sequence[Lookup]:
+        """Return the reads of which the first that finds something finds the session."""
 
     def keys_of(self, session_id: str) -> list[str]:
         """Return the keys that a session with this id or token may have."""
@@ -45,8 +48,8 @@ class SessionSource(Protocol):
     def reserve(self, suffix: str) -> None:
         """Refuse session ids that end with a suffix."""
 
-    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
-        """Let the request's session use what was loaded, instead of loading it again."""
+    def preload(self, request: Request, key: str, stored: Stored | None) -> bool:
+        """Let the request's session use what was loaded; return whether the session is known."""
 
 
 class Identity(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyramid.path import DottedNameResolver
@@ -13,7 +13,7 @@ from ..exceptions import KVSError, KVSUnavailable
 from . import outage
 from .counting import LimitCheck
 from .decision import Counters, RequestLimits, resolved
-from .identity import SessionSource
+from .identity import Lookup, SessionSource
 from .limits import Limit
 from .proxies import ProxyWatch
 from .registry import Group, LimitRegistry, LimitSet
@@ -94,18 +94,18 @@ class Ratelimit:
         return earlier, limits.without(earlier.limits)
 
     def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
-        session_keys: list[str] = []
+        lookups: Sequence[Lookup] = ()
         if limits.by_session and self.session is not None:
-            session_keys = self.session.session_keys(request)
+            lookups = self.session.lookups(request)
         for group in limits.groups:
-            counters = self._count_group(request, group, session_keys, decided)
+            counters = self._count_group(request, group, lookups, decided)
             if counters is not None:
                 if not decided.allowed:
                     decided.refuse()
                 decided.add_counters(counters)
 
     def _count_group(
-        self, request: Request, group: Group, session_keys: list[str], decided: RequestLimits
+        self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits
     ) -> Counters | None:
         """Count on one store; return the counters, or ``None`` if nothing was counted."""
         limits = group.limits
@@ -114,8 +114,8 @@ class Ratelimit:
         if not limits:
             return None
         try:
-            checks, asked = self._checks(request, group, limits, session_keys)
-            renew = None if asked is None or self.session is None else self.session.ttl
+            checks, lookup = self._checks(request, group, limits, lookups)
+            asked, renew, _ = lookup or (None, None, None)
             hit, is_of_store = outage.count(group.store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)
@@ -129,37 +129,36 @@ class Ratelimit:
         return Counters(group.store, limits, checks, hit.session is not None)
 
     def _checks(
-        self, request: Request, group: Group, limits: list[Limit], session_keys: list[str]
-    ) -> tuple[list[LimitCheck], str | None]:
-        """Return what to count, and the session that the counters' store loads with them."""
-        session_key = session_keys[0] if session_keys else None
-        checks = [limit.check(request, session_key) for limit in limits]
-        if not (session_keys and group.by_session):
-            return checks, None
-        if group.store is self.registry.session_store and len(session_keys) == 1:
-            return checks, session_key
+        self, request: Request, group: Group, limits: list[Limit], lookups: Sequence[Lookup]
+    ) -> tuple[list[LimitCheck], Lookup | None]:
+        """Return what to count, and the look-up that the counters' store does with it."""
+        counted_as = lookups[0][2] if lookups else None
+        if not (lookups and group.by_session):
+            return [limit.check(request, counted_as) for limit in limits], None
+        if group.store is self.registry.session_store and len(lookups) == 1:
+            return [limit.check(request, counted_as) for limit in limits], lookups[0]
         try:
-            is_known = self._is_known(request, session_keys)
+            known = self._known(request, lookups)
         except KVSError as error:
             for limit in limits:
                 if limit.by == "session":
                     limit.note_failure(error)
-            is_known = False
-        return resolved(checks, is_known), None
+            known = None
+        checks = [limit.check(request, known or counted_as) for limit in limits]
+        return resolved(checks, known is not None), None
 
-    def _is_known(self, request: Request, session_keys: list[str]) -> bool:
-        """Look for a session in another store than the counters, or under one of two keys.
+    def _known(self, request: Request, lookups: Sequence[Lookup]) -> str | None:
+        """Look for the session where the counters' store cannot; return the key to count it under.
 
         :raises KVSError: the store of the sessions fails.
         """
         if self.session is None:
-            return False
-        for key in session_keys:
-            stored = self.session.driver.raw_load(key, self.session.ttl)
-            self.session.preload(request, key, stored)
-            if stored is not None:
-                return True
-        return False
+            return None
+        for key, ttl, counted_as in lookups:
+            stored = self.session.driver.raw_load(key, ttl)
+            if self.session.preload(request, key, stored):
+                return counted_as
+        return None
 
 
 def _is_preflight(environ: Mapping[str, Any]) -> bool:

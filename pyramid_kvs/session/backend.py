@@ -10,11 +10,11 @@ from pyramid.request import Request
 from ..kvs import KVS, Stored
 from ..web.failures import FailedSaves
 from .carriers import Carrier
-from .keys import SessionId, SessionKeys
+from .keys import Lookup, SessionId, SessionKeys
 from .merge import Changes
 from .records import USER, Record
 from .state import NEW, StoreState
-from .store import Save, SessionStore, Written
+from .store import Preloaded, Save, SessionStore, Written
 from .users import Users
 
 
@@ -33,28 +33,56 @@ class SessionBackend:
         default_factory=lambda: FailedSaves(logging.getLogger("pyramid_kvs.session"), "a session")
     )
 
-    def session_keys(self, request: Request) -> list[str]:
-        """Return the keys that the session of a request may have, the key for new ones first."""
-        return self.keys_of(self.carrier.find(request))
+    def lookups(self, request: Request) -> list[Lookup]:
+        """Return the keys that the session of a request may have, in the order to try them."""
+        found = []
+        for session_id in self.carrier.candidates(request):
+            keys, ttl = self.keys.all(session_id), self.driver.ttl
+            found += [Lookup(key, ttl, keys[0]) for key in keys]
+        return found
 
     def keys_of(self, session_id: SessionId | None) -> list[str]:
         """Return the keys that a session with this id may have; none if there is no id."""
         return [] if session_id is None else self.keys.all(session_id)
 
-    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+    def preload(self, request: Request, key: str, stored: Stored | None) -> bool:
         """Let the session of a request use data that were already read, instead of reading them.
 
-        :param key: one of :meth:`session_keys`.
+        :param key: of one of :meth:`lookups`.
         :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
+        :returns: whether the store knows the session.
         """
-        request._kvs_preloaded = (key, stored)
+        preloaded = getattr(request, "_kvs_preloaded", None)
+        if preloaded is None:
+            request._kvs_preloaded = {key: stored}
+        else:
+            preloaded[key] = stored
+        return stored is not None
 
     def load(self, request: Request) -> tuple[StoreState, Record]:
-        """Return the state and the record of a request's session; the record may be empty."""
-        session_id = self.carrier.find(request)
-        if session_id is None:
-            return NEW, {}
-        preloaded: tuple[str, Stored | None] | None = getattr(request, "_kvs_preloaded", None)
+        """Return the state and the record of a request's session; the record may be empty.
+
+        If the client sent several ids, it is the first session that the store knows.
+        """
+        preloaded: Preloaded | None = getattr(request, "_kvs_preloaded", None)
+        absent = None
+        for session_id in self.carrier.candidates(request):
+            loaded = self._load(session_id, preloaded)
+            if loaded[0].found is not None:
+                return loaded
+            absent = absent or loaded
+        return absent or (NEW, {})
+
+    def load_to_remove(self, request: Request) -> StoreState:
+        """Return the state of a session that is removed next, if possible without reading it."""
+        candidates = self.carrier.candidates(request)
+        if len(candidates) > 1:
+            return self.load(request)[0]
+        return StoreState.absent(candidates[0] if candidates else None)
+
+    def _load(
+        self, session_id: SessionId, preloaded: Preloaded | None
+    ) -> tuple[StoreState, Record]:
         loaded = self.store.load(session_id, preloaded)
         if loaded is None:
             return StoreState.absent(self.carrier.adopt(session_id)), {}

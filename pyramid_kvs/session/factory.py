@@ -15,7 +15,7 @@ from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from .backend import SessionBackend
 from .carriers import Carrier, CookieCarrier, HeaderCarrier
 from .codec_check import check_codec
-from .keys import SessionKeys
+from .keys import Lookup, SessionKeys
 from .session import AuthTokenSession, CookieSession, Session
 from .settings import OPTIONS, SETTING
 from .store import SessionStore
@@ -62,16 +62,17 @@ class SessionFactory:
     def session_key(self, request: Request) -> str | None:
         """Return the key that the session of a request would have in the store.
 
-        It is ``None`` if the request has no valid id or token.
+        It is ``None`` if the request has no valid id or token. If the request has several cookies
+        of the name, it is the key of the first one.
         """
-        keys = self.session_keys(request)
-        return keys[0] if keys else None
+        lookups = self.lookups(request)
+        return lookups[0].key if lookups else None
 
     # -- for the rate limit ---------------------------------------------------------------
 
-    def session_keys(self, request: Request) -> list[str]:
-        """Return all keys that the session may have, the key for new sessions first."""
-        return self._backend.session_keys(request)
+    def lookups(self, request: Request) -> list[Lookup]:
+        """Return the reads of which the first that finds something finds the session."""
+        return self._backend.lookups(request)
 
     def keys_of(self, session_id: str) -> list[str]:
         """Return all keys that a session with this id or token may have."""
@@ -86,13 +87,14 @@ class SessionFactory:
         """
         self._backend.carrier.reserve(suffix)
 
-    def preload(self, request: Request, key: str, stored: Stored | None) -> None:
+    def preload(self, request: Request, key: str, stored: Stored | None) -> bool:
         """Let the session of a request use data that were already read, instead of reading them.
 
-        :param key: one of :meth:`session_keys`.
+        :param key: of one of :meth:`lookups`.
         :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
+        :returns: whether the store knows the session.
         """
-        self._backend.preload(request, key, stored)
+        return self._backend.preload(request, key, stored)
 
 
 def _kind(options: Mapping[str, Any], setting: str) -> tuple[type[Session], Carrier]:

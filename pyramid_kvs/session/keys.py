@@ -20,6 +20,16 @@ class SessionId(NamedTuple):
     scope: str = ""
 
 
+class Lookup(NamedTuple):
+    """One read of the store that may find the session of a request."""
+
+    key: str
+    #: The ttl that the read gives the session; ``None`` means no expiry.
+    ttl: float | None
+    #: The key under which a rate limit counts the session, wherever it is found.
+    counted_as: str
+
+
 def random_id() -> str:
     """Return 160 random bits in the form of the ids of 1.0."""
     return os.urandom(20).hex()

@@ -123,7 +123,7 @@ class Session(SessionMapping):
         """
         phase, state, carrier = self._phase, self._state, self.backend.carrier
         if phase is UNTOUCHED:
-            state = StoreState.absent(carrier.find(self._request))
+            state = self.backend.load_to_remove(self._request)
         if phase is UNTOUCHED or phase is SAVED:
             self._save_with_response()
         removed = state.session_id if state.found is None else state.found.session_id

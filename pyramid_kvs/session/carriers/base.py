@@ -24,8 +24,8 @@ class Carrier:
         """Refuse session ids that end with a suffix."""
         self._reserved += (suffix,)
 
-    def find(self, request: Request) -> SessionId | None:
-        """Return the id that the client sent; ``None`` if it sent no valid one."""
+    def candidates(self, request: Request) -> list[SessionId]:
+        """Return the valid ids that the client sent, in the order in which they are tried."""
         raise NotImplementedError
 
     def ids_of(self, value: str) -> list[SessionId]:

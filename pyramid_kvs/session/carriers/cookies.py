@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeAlias
 
 from pyramid.exceptions import ConfigurationError
@@ -12,7 +13,6 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ...messages import show
-from ...web.cookies import cookie_values
 from ..keys import SessionId, random_id
 from ..state import StoreState
 from .base import Carrier
@@ -28,7 +28,10 @@ _RESERVED_NAMES = frozenset(
 )
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
-_QUOTING = re.compile(r'["\\,]')
+#: Each candidate costs a look-up, and a client can send as many as it likes.
+_MOST_CANDIDATES = 8
+#: RFC 6265 allows quotation marks around a value.
+_QUOTED = re.compile(r'\A"(.*)"\Z')
 _PAST = "; Max-Age=0; expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
@@ -58,27 +61,49 @@ class CookieCarrier(Carrier):
             secure: f"{_PAST}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
         }
 
-    def find(self, request: Request) -> SessionId | None:
+    def candidates(self, request: Request) -> list[SessionId]:
         header = request.environ.get("HTTP_COOKIE")
-        value = (header and self._plain_word(header)) or self._last_value(request)
-        return None if value is None or value.endswith(self._reserved) else SessionId(value)
+        value = header and self._plain_word(header)
+        if not value:
+            return self._possible_ids(request)
+        return [] if value.endswith(self._reserved) else [SessionId(value)]
 
     def _plain_word(self, header: str) -> str | None:
-        """Find what WebOb would, in a tenth of its time; ``None`` if it may find another value."""
+        """Find the only value, in a tenth of WebOb's time; ``None`` if there may be others."""
         before, _, rest = header.partition(self._start)
         value, _, after = rest.partition(";")
-        if self._name in after or self._name in before or _QUOTING.search(header):
+        if self._name in after or self._name in before:
             return None
         if before and not before.endswith((";", "; ")):
             return None
         return value if POSSIBLE_ID.fullmatch(value) else None
 
-    def _last_value(self, request: Request) -> str | None:
-        """Return the last of several values, as WebOb does, if it can be an id."""
-        last = None
-        for value in cookie_values(request, self._name):
-            last = value
-        return last if last is not None and POSSIBLE_ID.fullmatch(last) else None
+    def _possible_ids(self, request: Request) -> list[SessionId]:
+        """Return the values that can be an id, without duplicates, and not more than 8.
+
+        A browser sends the cookie with the longest path first.
+        """
+        possible = (
+            value
+            for value in self._values(request)
+            if POSSIBLE_ID.fullmatch(value) and not value.endswith(self._reserved)
+        )
+        return [SessionId(value) for value in islice(dict.fromkeys(possible), _MOST_CANDIDATES)]
+
+    def _values(self, request: Request) -> Iterator[str]:
+        """Yield the values in the header's order.
+
+        In RFC 6265, only a semicolon ends a cookie. WebOb lets another cookie hide the id behind a
+        quotation mark, or add an id after a comma.
+        """
+        header = request.environ.get("HTTP_COOKIE")
+        if header is None:  # a DummyRequest has its cookies in a dict
+            yield request.cookies.get(self._name, "")
+        elif self._name in header:
+            for cookie in header.split(";"):
+                name, _, value = cookie.partition("=")
+                if name.strip() == self._name:
+                    yield _QUOTED.sub(r"\1", value.strip())
 
     def ids_of(self, value: str) -> list[SessionId]:
         return [SessionId(value)]

@@ -38,14 +38,14 @@ class HeaderCarrier(Carrier):
             (name, "HTTP_" + name.upper().replace("-", "_"), f"{name}::") for name in self._names
         ]
 
-    def find(self, request: Request) -> SessionId | None:
+    def candidates(self, request: Request) -> list[SessionId]:
         for name, variable, scope in self._variables:
             token = request.environ.get(variable) or _in_lower_case(request.headers).get(name)
             if token is not None:
                 token = token.strip()
                 if self._is_token(token):
-                    return SessionId(token, scope)
-        return None
+                    return [SessionId(token, scope)]
+        return []
 
     def ids_of(self, value: str) -> list[SessionId]:
         return [SessionId(value, scope) for _, _, scope in self._variables]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .sessions import Save, SessionStore, Written
+from .sessions import Preloaded, Save, SessionStore, Written
 
-__all__ = ["Save", "SessionStore", "Written"]
+__all__ = ["Preloaded", "Save", "SessionStore", "Written"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ...exceptions import KVSConflict, ValueTooLarge
 from ...kvs import KVS, Stored, Swap, pause
@@ -29,6 +29,10 @@ from ..records import (
 from ..state import Found
 
 log = logging.getLogger("pyramid_kvs.session")
+
+
+#: What was read in a request before its session, by key. ``None`` means that nothing was there.
+Preloaded: TypeAlias = "Mapping[str, Stored | None]"
 
 
 class Save(NamedTuple):
@@ -71,13 +75,13 @@ class SessionStore:
     # -- loading --------------------------------------------------------------------------
 
     def load(
-        self, session_id: SessionId, preloaded: tuple[str, Stored | None] | None = None
+        self, session_id: SessionId, preloaded: Preloaded | None = None
     ) -> tuple[Found, Record] | None:
         """Return a session, from the first of its keys that has one.
 
         Reading gives it its whole ttl again, in the same round trip.
 
-        :param preloaded: one of the keys, and what ``raw_load`` returned for it in this request.
+        :param preloaded: what ``raw_load`` returned for keys that were read in this request.
         """
         keys = self._keys.all(session_id)
         for key in keys:
@@ -88,10 +92,10 @@ class SessionStore:
         return self._look(session_id, keys[0], None) if len(keys) > 1 else None
 
     def _look(
-        self, session_id: SessionId, key: str, preloaded: tuple[str, Stored | None] | None
+        self, session_id: SessionId, key: str, preloaded: Preloaded | None
     ) -> tuple[Found, Record] | None:
-        if preloaded is not None and preloaded[0] == key:
-            stored = preloaded[1]
+        if preloaded is not None and key in preloaded:
+            stored = preloaded[key]
         else:
             stored = self.driver.raw_load(key, self._ttl)
         if stored is None:
