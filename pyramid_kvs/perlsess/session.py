@@ -12,6 +12,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..exceptions import KVSError
+from ..web.attempts import is_repeated
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
 from .comparison import changed_keys, is_same_scalar, snapshot
@@ -132,6 +133,8 @@ class WritablePerlSession(PerlSession, MutableMapping[Key, Any]):
 
     def _finish(self, request: Request, response: Response) -> None:
         super()._finish(request, response)
+        if is_repeated(request):
+            return
         try:
             self._save()
         except (KVSError, TypeError) as error:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..exceptions import KVSError, KVSNotSupported
 from ..kvs import KVS
+from ..web.attempts import is_repeated
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
 from .backend import SessionBackend
@@ -181,6 +182,8 @@ class Session(SessionMapping):
             self._save_finally(request, response)
 
     def _save_finally(self, request: Request, response: Response) -> None:
+        if is_repeated(request):
+            self._phase = CLOSED
         self.save_session(request, response)
         # If request and session referred to each other, the garbage collector would have to free
         # them. This takes longer than to load the session: 7 of the 50 microseconds of a request.

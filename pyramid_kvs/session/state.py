@@ -14,12 +14,14 @@ change of id                  OPEN                    OPEN        ``moving``
 response, save                OPEN                    SAVED       ``saved`` or ``removed``
 response, no change           OPEN                    SAVED       unchanged
 response, save fails          OPEN                    CLOSED      unchanged
+response, attempt repeated    OPEN                    CLOSED      unchanged
 save finds the session ended  OPEN, SAVED             CLOSED      ``lost``
 ============================  ======================  ==========  ========================
 
 A change of id is ``regenerate_id()`` or ``update_session_token()``. The next save then moves the
 record to another key. A save removes a session that ``clear()`` left empty. A session is ended if
-another request has removed it or changed its id since this request read it.
+another request has removed it or changed its id since this request read it. An attempt is repeated
+by pyramid_retry.
 
 If the store is unavailable, any other event raises ``KVSUnavailable`` and changes nothing. The
 response then finds the session UNTOUCHED, and only gets its ``Vary`` header.

@@ -18,6 +18,7 @@ from pyramid.router import Router
 from ..exceptions import KVSUnavailable, RetryLater
 from ..logs import ThrottledLog
 from ..messages import reason
+from .attempts import repeats
 
 #: Seconds after which a client may try again. By then the drivers know that a store is back.
 RETRY_AFTER = 5
@@ -94,8 +95,12 @@ def answer_failed_save(
     success. Otherwise the error's ``http_status`` decides.
 
     :param failed: the log of the feature that saves.
-    :raises Exception: the error itself, if neither a view nor ``http_status`` answers it.
+    :raises Exception: the error itself, if neither a view nor ``http_status`` answers it, or if
+        pyramid_retry repeats the request because of it.
     """
+    if repeats(request, error):
+        failed.add(error, "the request is repeated")
+        raise error
     answer = _rendered(request, error) or _default(error)
     if answer is None:
         failed.add(error, "the error is raised")
