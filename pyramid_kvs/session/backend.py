@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pyramid.request import Request
 
+from ..exceptions import KVSError
 from ..kvs import KVS, Stored
 from ..web.failures import FailedSaves
 from .carriers import Carrier
@@ -57,14 +59,22 @@ class SessionBackend:
             request._kvs_preloaded = {key: stored}
         else:
             preloaded[key] = stored
+        if stored is not None and self.users.refreshes and self.store.codec.may_have_user(stored):
+            request.add_finished_callback(self._finish)
         return stored is not None
+
+    def _finish(self, request: Request) -> None:
+        """Enter a session again that the request kept alive, but did not use."""
+        if "_kvs_preloaded" in request.__dict__:
+            with suppress(KVSError):  # nobody waits for it, and a later request does it
+                self.load(request)
 
     def load(self, request: Request) -> tuple[StoreState, Record]:
         """Return the state and the record of a request's session; the record may be empty.
 
         If the client sent several ids, it is the first session that the store knows.
         """
-        preloaded: Preloaded | None = getattr(request, "_kvs_preloaded", None)
+        preloaded: Preloaded | None = request.__dict__.pop("_kvs_preloaded", None)
         absent = None
         for session_id in self.carrier.candidates(request):
             loaded = self._load(session_id, preloaded)
@@ -90,8 +100,11 @@ class SessionBackend:
         if self.store.is_over(record):
             self.store.remove(found)
             return StoreState.absent(self.carrier.adopt(session_id), is_removed=True), {}
-        if USER in record and self.users.is_ended(record):
-            return StoreState.absent(self.carrier.adopt(session_id)), {}
+        if USER in record:
+            if self.users.is_ended(record):
+                return StoreState.absent(self.carrier.adopt(session_id)), {}
+            if self.users.is_stale(record):
+                found, record = self.users.enter_again(found, record)
         key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
         return StoreState.loaded(found, key), record
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ..exceptions import CodecError, SessionTooLarge
-from ..kvs import KVS
+from ..kvs import KVS, Stored
 from ..logs import ThrottledLog, fingerprint
 from ..serializer import Data, JSONCodec, as_bytes
 
@@ -131,6 +131,7 @@ class RecordCodec:
         self._max_bytes = max_bytes
         self._prefix = len(driver.key_prefix)
         self._undecodable = ThrottledLog(log)
+        self._shows_keys = _contains(self.dumps({USER: ""}), USER)
 
     def decode(self, data: Data) -> Record | None:
         """Decode a record; return ``None`` if it does not decode or is not a session.
@@ -147,6 +148,10 @@ class RecordCodec:
         except (CodecError, ValueError, TypeError, ArithmeticError):
             return None
         return record
+
+    def may_have_user(self, stored: Stored) -> bool:
+        """Return whether a session may be bound to a user, without decoding it."""
+        return not self._shows_keys or _contains(stored.data, USER)
 
     def warn_of_undecodable(self, key: str) -> None:
         """Log that a record does not decode, once a minute for all records."""
@@ -193,6 +198,10 @@ class RecordCodec:
         largest = sorted(sizes, key=lambda key: -sizes[key])[:3]
         shown = ", ".join(f"{key!r} ({sizes[key]} bytes)" for key in largest)
         return SessionTooLarge(f"the session {problem}; its largest keys: {shown}")
+
+
+def _contains(data: Data, key: str) -> bool:
+    return key in data if isinstance(data, str) else key.encode() in data
 
 
 def is_same(one: Data | None, other: Data | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from typing import Any, cast
+from typing import cast
 
 from pyramid.interfaces import ISession
 from pyramid.request import Request
@@ -112,8 +112,6 @@ class Session(SessionMapping):
         if created_at(meta) is None:
             meta[CREATED] = time.time()
             tracker.is_forced = backend.store.absolute_ttl is not None
-        if USER in meta and backend.users.is_stale(meta):
-            tracker.touched.add(USER)
 
     def invalidate(self) -> None:
         """Remove the session from the store immediately, and go on with an empty one.
@@ -266,11 +264,16 @@ class Session(SessionMapping):
         self._use()
         return self._meta.get(USER) == user
 
-    def set_metadata(self, key: str, value: Any) -> None:
+    def set_metadata(self, values: Record) -> None:
         """Change what the mapping methods hide."""
         self._use()
-        self._meta[key] = value
-        self._tracker.touched.add(key)
+        self._meta.update(values)
+        self._tracker.touched.update(values)
+
+    def is_stored_as(self, key: str, record: Record) -> bool:
+        """Return whether a record in the store is this session, perhaps moved to another key."""
+        self._use()
+        return record.get(CREATED) == self._meta[CREATED] or key in self.store_keys()
 
     def store_keys(self) -> set[str]:
         """Return the keys that the session may have in the store now."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
+import json
 import threading
 import time
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pyramid.config import Configurator
 from pyramid.request import Request
+from pyramid.response import Response
 from webtest import TestApp
 
 from pyramid_kvs.exceptions import KVSNotSupported
+from pyramid_kvs.kvs import KVS
 from pyramid_kvs.session import SessionFactory, end_session, end_sessions, list_sessions
+from pyramid_kvs.session.users import UserIndex
+from pyramid_kvs.session.users.shards import SHARDS
+from tests.servers import RedisServer
 from tests.session.apps import (
     COOKIE,
     STORES,
@@ -21,6 +31,7 @@ from tests.session.apps import (
     Visit,
     cookie_of,
     do,
+    make_app,
     new_session,
     overtake,
     run,
@@ -28,7 +39,7 @@ from tests.session.apps import (
 )
 from tests.session.conftest import make_store
 
-#: The key of the list of sessions, or of the epoch, of the user "u".
+#: The beginning of the keys of the index, or the key of the epoch, of the user "u".
 LIST_OF_U = "__kvs_user::" + hashlib.sha256(b"u").hexdigest()
 
 
@@ -36,6 +47,16 @@ LIST_OF_U = "__kvs_user::" + hashlib.sha256(b"u").hexdigest()
 def lister(request: pytest.FixtureRequest) -> Store:
     """Each store that can list a user's sessions."""
     return make_store(request.param, request)
+
+
+class CompressedJSON:
+    """A codec whose data do not show the keys."""
+
+    def dumps(self, value: Any) -> bytes:
+        return zlib.compress(json.dumps(value).encode())
+
+    def loads(self, data: bytes) -> Any:
+        return json.loads(zlib.decompress(data))
 
 
 def log_in(factory: SessionFactory, user: Any, session_id: str | None = None) -> str:
@@ -259,37 +280,327 @@ def test_binding_again_writes_nothing(memory: Store) -> None:
     assert memory.data(session_id) == before
 
 
-def test_dead_sessions_are_pruned(memory: Store) -> None:
-    factory = memory.factory()
-    key = LIST_OF_U
-    memory.put(key, {f"{number:040x}": 1000.0 for number in range(47)})
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Move the clock of the application, but not that of the store."""
+    now = time.time() + seconds
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+def shards(store: Store) -> dict[str, dict[str, Any]]:
+    """Return the index of the user "u", by key."""
+    keys = [f"{LIST_OF_U}::{number}" for number in range(SHARDS)]
+    return {key: record for key in keys if (record := store.record(key)) is not None}
+
+
+def entries(store: Store) -> dict[str, Any]:
+    return {key: at for shard in shards(store).values() for key, at in shard.items()}
+
+
+def has_index(store: Store) -> bool:
+    keys = [f"{LIST_OF_U}::{number}" for number in range(SHARDS)]
+    return bool(store.driver.raw_get_many(keys))
+
+
+def drop_index(store: Store) -> None:
+    store.driver.delete_many([f"{LIST_OF_U}::{number}" for number in range(SHARDS)])
+    assert not has_index(store)
+
+
+def test_login_rewrites_a_small_part_of_the_index(lister: Store) -> None:
+    factory = lister.factory()
+    enter(lister, *(f"{number:040x}" for number in range(600)))
+    before = shards(lister)
+    assert len(before) == SHARDS
     session_id = log_in(factory, "u")
-    assert list(memory.record(key)) == [session_id]
+    changed = {key for key, shard in shards(lister).items() if shard != before[key]}
+    assert len(changed) == 1
+    assert all(len(shard) < 60 for shard in before.values())
+    assert session_id in entries(lister)
 
 
-def test_list_outlives_sessions_that_are_read(memory: Store) -> None:
-    """A session that is in use is entered again when its entry is old."""
-    factory = memory.factory(ttl=300)
-    session_id = log_in(factory, "u")
-    key = LIST_OF_U
-    assert memory.driver.ttl_of(key) > 29 * 86400
-    record = memory.record(session_id)
-    memory.put(session_id, {**record, "__kvs_user_at": record["__kvs_user_at"] - 16 * 86400})
-    memory.driver.delete(key)
-    visit = Visit(factory, session_id)
-    visit.session.get("a")
-    visit.end()
-    assert list(memory.record(key)) == [session_id]
+def test_login_takes_two_round_trips_more(redis: Store, redis_server: RedisServer) -> None:
+    factory = redis.factory()
+    for _ in range(40):
+        log_in(factory, "u")
+    redis_server.reset_calls()
+    new_session(factory, a=1)
+    without = redis_server.calls()
+    redis_server.reset_calls()
+    log_in(factory, "u")
+    # One more GET, and one more script, which runs GET and SET.
+    assert redis_server.calls() == {"evalsha": 2, "get": without["get"] + 2, "set": 2}
 
 
-def test_garbage_in_the_list_does_not_stop_a_login(
-    memory: Store, caplog: pytest.LogCaptureFixture
+def test_round_trips_do_not_depend_on_the_number_of_sessions(
+    redis: Store, redis_server: RedisServer
 ) -> None:
-    key = LIST_OF_U
-    memory.put(key, "\x80garbage")
-    session_id = log_in(memory.factory(), "u")
-    assert list(memory.record(key)) == [session_id]
-    assert len(caplog.records) == 1
+    factory = redis.factory()
+    for _ in range(150):
+        log_in(factory, "u")
+    session_id = log_in(factory, "u")
+
+    def reads() -> int:
+        return int(redis_server.command("INFO", "stats")["total_reads_processed"])
+
+    request = visit_of(factory, session_id)
+    redis_server.reset_calls()
+    before = reads()
+    assert len(list_sessions(request, "u")) == 151
+    # The index, the sessions, the session of this request, and 151 ttls with one send.
+    assert redis_server.calls() == {"mget": 2, "getex": 1, "pttl": 151}
+    assert reads() - before < 12
+    redis_server.reset_calls()
+    before = reads()
+    assert end_sessions(request, "u", except_current=True) == 150
+    assert redis_server.calls() == {"mget": 3, "unlink": 1}
+    assert reads() - before < 12
+
+
+def enter(store: Store, *keys: str, its_ttl: float | None = None, **options: Any) -> None:
+    """Enter sessions in the index of the user "u"."""
+    index = UserIndex(store.factory(**options)._backend.store)
+    for key in keys:
+        index.enter(hashlib.sha256(b"u").hexdigest(), key, {}, its_ttl)
+
+
+def test_entries_of_ended_sessions_are_dropped_by_age(lister: Store) -> None:
+    session_id = log_in(lister.factory(ttl=100), "u")
+    [(key, shard)] = shards(lister).items()
+    now = int(time.time())
+    old, recent = f"{1:040x}", f"{2:040x}"
+    lister.put(key, {**shard, old: now - 221, recent: now - 200})
+    enter(lister, session_id, ttl=100)
+    assert entries(lister).keys() == {session_id, recent}
+
+
+@pytest.mark.parametrize(("ttl", "absolute_ttl"), [(100, None), (None, 100), (100, 5000)])
+def test_index_expires_after_the_last_session(
+    lister: Store, ttl: float | None, absolute_ttl: float | None
+) -> None:
+    log_in(lister.factory(ttl=ttl, absolute_ttl=absolute_ttl), "u")
+    [key] = shards(lister)
+    assert 210 < lister.driver.ttl_of(key) <= 221
+
+
+def test_session_with_another_ttl(lister: Store) -> None:
+    factory = lister.factory(ttl=100)
+    session_id = log_in(factory, "u")
+    enter(lister, session_id, its_ttl=5000, ttl=100)
+    [key] = shards(lister)
+    assert 5100 < lister.driver.ttl_of(key) <= 5121
+    lister.driver.expire(session_id, 4000)
+    [found] = list_sessions(visit_of(factory), "u")
+    assert 990 < time.time() - found.last_seen < 1060
+    assert end_sessions(visit_of(factory), "u") == 1
+
+
+def test_without_any_ttl_ended_sessions_are_looked_for_now_and_then(lister: Store) -> None:
+    session_id = log_in(lister.factory(ttl=None), "u")
+    [(key, shard)] = shards(lister).items()
+    assert lister.driver.ttl_of(key) < 0
+    lister.put(key, {**shard, **{f"{number:040x}": 1000 for number in range(14)}}, None)
+    enter(lister, session_id, ttl=None)
+    assert list(entries(lister)) == [session_id]
+
+
+def test_dropped_index_comes_back_while_a_session_is_in_use(
+    lister: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = lister.factory()
+    in_use, idle = log_in(factory, "u"), log_in(factory, "u")
+    drop_index(lister)
+    later(monkeypatch, 61)
+    visit = Visit(factory, in_use)
+    assert visit.session["user"] == "u"
+    visit.end()
+    assert list(entries(lister)) == [in_use]
+    assert end_sessions(visit_of(factory), "u") == 1
+    assert (is_alive(factory, in_use), is_alive(factory, idle)) == (False, True)
+
+
+def test_session_in_use_is_entered_once_a_minute(
+    redis: Store, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = redis.app()
+    do(app, ["set", "a", 1], ["bind", "u"])
+    for seconds, is_entered in ((59, False), (2, True), (59, False), (2, True)):
+        later(monkeypatch, seconds)
+        redis_server.reset_calls()
+        for _ in range(3):
+            do(app, ["get", "a"])
+        calls = redis_server.calls()
+        assert calls["getex"] == 3
+        assert calls.get("evalsha", 0) == (2 if is_entered else 0)
+
+
+def test_change_in_the_request_that_enters_the_session_again(
+    lister: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = lister.app()
+    session_id = cookie_of(send(app, ["set", "a", [1]], ["bind", "u"]))
+    later(monkeypatch, 61)
+    do(app, ["append", "a", 2])
+    assert do(app, ["get", "a"]) == [[1, 2]]
+    assert abs(lister.record(session_id)["__kvs_user_at"] - time.time()) < 2
+
+
+def test_logout_while_the_session_is_entered_again(
+    lister: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory, other = lister.factory(), lister.factory()
+    session_id = log_in(factory, "u")
+    later(monkeypatch, 61)
+    overtake(
+        factory.driver,
+        "raw_swap",
+        lambda: Visit(other, session_id).session.invalidate(),
+        unless="__kvs_user::",
+    )
+    visit = Visit(factory, session_id)
+    assert visit.session["user"] == "u"
+    visit.session["late"] = 1
+    visit.end()
+    assert not is_alive(other, session_id)
+
+
+@pytest.mark.parametrize("codec", ["json", "zjson"])
+@pytest.mark.parametrize("path", ["/ping", "/crash", "/nowhere"])
+def test_session_that_only_a_rate_limit_reads_is_entered_again(
+    lister: Store, monkeypatch: pytest.MonkeyPatch, path: str, codec: str
+) -> None:
+    """The limit renews its ttl, so that it must be found."""
+
+    def crash(request: Request) -> Response:
+        raise ZeroDivisionError
+
+    def configure(config: Configurator) -> None:
+        config.add_kvs_codec("zjson", CompressedJSON())
+        for name, view in (("ping", lambda request: Response("pong")), ("crash", crash)):
+            config.add_route(name, f"/{name}")
+            config.add_view(view, route_name=name)
+
+    options = {**lister.options, "codec": codec}
+    app = make_app(options, configure, **{"kvs.ratelimit": {"limit": 100, "window": 60}})
+    session_id = cookie_of(send(app, ["set", "a", 1], ["bind", "u"]))
+    before = lister.driver.raw_get(session_id)
+    for seconds, is_entered in ((59, False), (2, True), (59, False)):
+        drop_index(lister)
+        later(monkeypatch, seconds)
+        with contextlib.suppress(ZeroDivisionError):
+            response = app.get(path, expect_errors=True)
+            assert "Set-Cookie" not in response.headers
+        assert has_index(lister) is is_entered
+        assert (lister.driver.raw_get(session_id) != before) is is_entered
+        before = lister.driver.raw_get(session_id)
+    later(monkeypatch, 61)
+    app.get("/ping")
+    assert do(app, ["end_all", "u"], ["all"]) == [1, {}]
+
+
+def test_page_that_reads_does_not_fail_if_the_store_is_full(
+    own_redis: Callable[..., RedisServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = own_redis("--maxmemory-policy", "noeviction")
+    app = make_app({"kvs": "redis", "kvs_kwargs": {"url": server.url}})
+    session_id = cookie_of(send(app, ["set", "a", 1], ["bind", "u"]))
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    later(monkeypatch, 61)
+    for _ in range(2):
+        assert do(app, ["get", "a"]) == [1]
+    [record] = [record for record in caplog.records if "entered again" in record.getMessage()]
+    assert "KVSUnavailable" in record.getMessage()
+    assert session_id not in caplog.text
+
+
+def test_full_redis_that_drops_the_index(
+    own_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_redis("--maxmemory-policy", "allkeys-lru", "--maxmemory-samples", "64")
+    factory = SessionFactory({"kvs": "redis", "kvs_kwargs": {"url": server.url}, "ttl": 3600})
+    session_id = log_in(factory, "u")
+    used = int(server.command("INFO", "memory")["used_memory"])
+    server.command("CONFIG", "SET", "maxmemory", str(used + 1_000_000))
+    prefix = "session::" + LIST_OF_U
+
+    def is_listed() -> bool:
+        # EXISTS does not count as a use.
+        return any(server.command("EXISTS", f"{prefix}::{n}") for n in range(SHARDS))
+
+    assert is_listed()
+    number = itertools.count()
+    deadline = time.monotonic() + 60
+    while is_listed():
+        assert time.monotonic() < deadline
+        assert is_alive(factory, session_id)
+        for _ in range(20):
+            server.command("SET", f"filler{next(number)}", "x" * 10_000)
+    assert end_sessions(visit_of(factory), "u") == 0
+    later(monkeypatch, 61)
+    assert is_alive(factory, session_id)
+    assert end_sessions(visit_of(factory), "u") == 1
+    assert not is_alive(factory, session_id)
+
+
+def before_call(driver: KVS, number: int, action: Callable[[], Any]) -> list[int]:
+    """Run an action before the call of a driver's hook with this number; return the calls."""
+    calls: list[int] = []
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls.append(len(calls))
+            if len(calls) == number:
+                action()
+            return original(*args)
+
+        return call
+
+    for name in ("raw_load", "raw_load_many", "raw_swap", "raw_delete", "raw_delete_many"):
+        setattr(driver, name, wrap(getattr(driver, name)))
+    return calls
+
+
+@pytest.mark.parametrize("except_current", [False, True])
+def test_move_at_the_same_time(lister: Store, except_current: bool) -> None:
+    """Another request of the session gives it a new id, before each step of the end."""
+    for number in range(1, 20):
+        one, two = lister.factory(), lister.factory()
+        session_id, other_id = log_in(two, "u"), log_in(two, "u")
+        moved: list[str] = []
+
+        def move(
+            two: SessionFactory = two, session_id: str = session_id, moved: list[str] = moved
+        ) -> None:
+            visit = Visit(two, session_id)
+            visit.session.regenerate_id()
+            moved.append(cookie_of(visit.end()) or "")
+
+        request = visit_of(one, session_id)
+        assert request.session["user"] == "u"
+        calls = before_call(one.driver, number, move)
+        end_sessions(request, "u", except_current)
+        ids = [session_id, *filter(None, moved)]
+        alive = [session_id for session_id in ids if is_alive(two, session_id)]
+        assert len(alive) == except_current
+        assert not is_alive(two, other_id)
+        if len(calls) < number:
+            break
+    assert number > 3
+
+
+def test_garbage_in_the_index_does_not_stop_a_login(
+    lister: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    for garbage in ("\x80garbage", [1], {"a": []}, {"a": [1]}, {"a": "x"}, {"a": 10**400}):
+        for number in range(SHARDS):
+            lister.put(f"{LIST_OF_U}::{number}", garbage)
+        factory = lister.factory()
+        log_in(factory, "u")
+        assert len(list_sessions(visit_of(factory), "u")) == 1
+        drop_index(lister)
+    assert "does not decode" in caplog.text
+    assert len(caplog.records) == 6  # once a minute and application
 
 
 def test_memcached_cannot_list(request: pytest.FixtureRequest) -> None:

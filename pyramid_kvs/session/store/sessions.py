@@ -117,6 +117,15 @@ class SessionStore:
         """Remove a session, unless another request has saved it since it was found."""
         self.driver.raw_swap(found.key, found.stored, None, None)
 
+    def replace(self, found: Found, record: Record) -> Found | None:
+        """Store another record in place; return ``None`` if the session changed since.
+
+        :raises SessionTooLarge: the session is larger than ``max_bytes``.
+        """
+        data = self.codec.encode(found.key, record)
+        swap = self._swap(found.key, found.stored, data, record)
+        return found._replace(data=data, stored=None) if swap.done else None
+
     # -- saving ---------------------------------------------------------------------------
 
     def save(self, save: Save, found: Found | None, there: Stored | None = None) -> Written | None:

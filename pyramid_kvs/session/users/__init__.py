@@ -1,7 +1,7 @@
 """Which sessions belong to a user, so that all of them can be ended.
 
-In most stores, a record per user lists the keys of the user's sessions. A memcached server can drop
-any record at any time. It has a number per user instead, the epoch. To end all sessions of the
+In most stores, an index lists the keys of the user's sessions. Memcached cannot list, and drops
+records without notice. It has a number per user instead, the epoch. To end all sessions of the
 user, the epoch is raised, because a session with a lower epoch has ended.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...kvs import KVS
 from ..records import EPOCH
 from ..store import SessionStore
-from .base import Users, UserSession, is_chosen, user_digest
+from .base import Users, UserSession, user_digest
 from .epochs import UserEpochs
 from .index import UserIndex
 
@@ -20,7 +20,6 @@ __all__ = [
     "UserIndex",
     "UserSession",
     "Users",
-    "is_chosen",
     "user_digest",
     "users_of",
 ]

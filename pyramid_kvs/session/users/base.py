@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..records import META, Record
+from ..state import Found
+
+#: Chooses sessions in the store by their keys and records.
+Choice: TypeAlias = "Callable[[str, Record], bool]"
 
 #: The beginning of the keys with what is known of a user.
 USER_KEY = META + "user::"
-MONTH = 30 * 24 * 3600.0
 
 
 class UserSession(NamedTuple):
@@ -20,7 +23,7 @@ class UserSession(NamedTuple):
     handle: str
     #: In seconds since 1970.
     created: int
-    #: In seconds since 1970; ``None`` if sessions never expire.
+    #: In seconds since 1970; ``None`` if sessions never expire, or if the driver cannot tell.
     last_seen: int | None
     #: Whether it is the session of this request.
     is_current: bool
@@ -45,8 +48,14 @@ def handle_of(key: str) -> str:
 class Users(Protocol):
     """Finds the sessions of a user in a store."""
 
-    def enter(self, user: str, key: str, record: Record) -> Record:
-        """Add a session that will be saved next; return metadata to save with it."""
+    #: Whether sessions that are in use become stale.
+    refreshes: bool
+
+    def enter(self, user: str, key: str, record: Record, ttl: float | None = None) -> Record:
+        """Add a session that will be saved next; return metadata to save with it.
+
+        :param ttl: of the session, if it differs from the ttl of the setting.
+        """
 
     def is_ended(self, record: Record) -> bool:
         """Return whether a session was ended together with others."""
@@ -54,13 +63,22 @@ class Users(Protocol):
     def is_stale(self, record: Record) -> bool:
         """Return whether a session that is in use must be entered again."""
 
-    def all(self, user: str, current: Collection[str]) -> list[UserSession]:
+    def enter_again(
+        self, found: Found, record: Record, ttl: float | None = None
+    ) -> tuple[Found, Record]:
+        """Enter a session that is in use; return what the store has now. Errors are logged."""
+
+    def all(self, user: str, is_current: Choice) -> list[UserSession]:
         """Return the live sessions, the most recently used first."""
 
-    def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
-        """End the sessions with the chosen keys; return their keys."""
+    def surviving(self, user: str) -> Record:
+        """Return metadata; a session that is saved with them outlives the next ``end_all``."""
 
+    def end_all(self, user: str, is_spared: Choice, surviving: Record) -> dict[str, Record] | None:
+        """End all sessions but the chosen ones; return them by key, if they are known.
 
-def is_chosen(handle: str) -> Callable[[str], bool]:
-    """Return a function that recognizes the key of a handle."""
-    return lambda key: handle_of(key) == handle
+        :param surviving: what :meth:`surviving` returned.
+        """
+
+    def end(self, user: str, handle: str) -> dict[str, Record]:
+        """End the session with this handle; return it by key."""

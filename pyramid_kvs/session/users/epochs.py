@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
 from typing import Any
 
 from ...exceptions import CodecError, KVSNotSupported
 from ...kvs import KVS
 from ..records import EPOCH, USER, Record, number
-from .base import MONTH, USER_KEY, UserSession
+from ..state import Found
+from .base import USER_KEY, Choice, UserSession
+
+MONTH = 30 * 24 * 3600.0
 
 
 class UserEpochs:
     """A number per user. A session has ended if its number is lower or missing."""
 
+    refreshes = False
+
     def __init__(self, driver: KVS) -> None:
         self._driver = driver
         self._ttl = None if driver.ttl is None else max(MONTH, 2 * driver.ttl)
 
-    def enter(self, user: str, key: str, record: Record) -> Record:
+    def enter(self, user: str, key: str, record: Record, ttl: float | None = None) -> Record:
         if EPOCH in record:
             return {}
         epoch = self._load(user)
-        return {EPOCH: self.raise_to(user, self._now()) if epoch is None else epoch}
+        return {EPOCH: self._raise_to(user, self._now()) if epoch is None else epoch}
 
     def is_ended(self, record: Record) -> bool:
         if USER not in record:
@@ -41,17 +45,24 @@ class UserEpochs:
     def is_stale(self, record: Record) -> bool:
         return False
 
-    def all(self, user: str, current: Collection[str]) -> list[UserSession]:
+    def enter_again(
+        self, found: Found, record: Record, ttl: float | None = None
+    ) -> tuple[Found, Record]:
+        return found, record
+
+    def all(self, user: str, is_current: Choice) -> list[UserSession]:
         raise KVSNotSupported(f"the {self._driver.kvs} driver cannot list a user's sessions")
 
-    def next(self, user: str) -> int:
-        """Return an epoch that is higher than the epoch of every session."""
-        return max(self._now(), (self._load(user) or 0) + 1)
+    def surviving(self, user: str) -> Record:
+        return {EPOCH: max(self._now(), (self._load(user) or 0) + 1)}
 
-    def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
+    def end_all(self, user: str, is_spared: Choice, surviving: Record) -> None:
+        self._raise_to(user, surviving[EPOCH])
+
+    def end(self, user: str, handle: str) -> dict[str, Record]:
         raise KVSNotSupported(f"the {self._driver.kvs} driver can only end all sessions at once")
 
-    def raise_to(self, user: str, epoch: int) -> int:
+    def _raise_to(self, user: str, epoch: int) -> int:
         """End all sessions with a lower epoch; return the epoch, which may have become higher."""
 
         def raised(value: Any) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pyramid.request import Request
 
 from ...exceptions import KVSNotSupported
-from ..records import EPOCH
+from ..records import Record
 from ..session import Session
-from .base import UserSession, is_chosen, user_digest
-from .epochs import UserEpochs
+from .base import UserSession, user_digest
 
 
 def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:
@@ -17,7 +16,7 @@ def list_sessions(request: Request, user_id: str | int) -> list[UserSession]:
     :raises KVSNotSupported: the store is memcached.
     """
     session = _session(request)
-    return session.backend.users.all(user_digest(user_id), session.store_keys())
+    return session.backend.users.all(user_digest(user_id), session.is_stored_as)
 
 
 def end_sessions(request: Request, user_id: str | int, except_current: bool = False) -> int | None:
@@ -27,16 +26,16 @@ def end_sessions(request: Request, user_id: str | int, except_current: bool = Fa
     :returns: how many; ``None`` on memcached, which cannot count them.
     """
     session, user = _session(request), user_digest(user_id)
-    users = session.backend.users
-    if isinstance(users, UserEpochs):
-        _raise_epoch(session, users, user, except_current)
-        return None
-    current = session.store_keys()
-    kept = current if except_current else set()
-    ended = users.end(user, lambda key: key not in kept)
-    if not current.isdisjoint(ended) or (not except_current and session.is_bound_to(user)):
+    users, is_bound = session.backend.users, session.is_bound_to(user)
+    surviving = users.surviving(user)
+    if except_current and is_bound and surviving:
+        # Saved before the others end, so that no parallel request finds this session ended.
+        session.set_metadata(surviving)
+        session.save()
+    ended = users.end_all(user, session.is_stored_as if except_current else _none, surviving)
+    if _has(ended or {}, session) or (is_bound and not except_current):
         session.invalidate()
-    return len(ended)
+    return None if ended is None else len(ended)
 
 
 def end_session(request: Request, user_id: str | int, handle: str) -> bool:
@@ -46,22 +45,18 @@ def end_session(request: Request, user_id: str | int, handle: str) -> bool:
     :raises KVSNotSupported: the store is memcached.
     """
     session, user = _session(request), user_digest(user_id)
-    current = session.store_keys()
-    ended = session.backend.users.end(user, is_chosen(handle))
-    if not current.isdisjoint(ended):
+    ended = session.backend.users.end(user, handle)
+    if _has(ended, session):
         session.invalidate()
     return bool(ended)
 
 
-def _raise_epoch(session: Session, users: UserEpochs, user: str, except_current: bool) -> None:
-    epoch = users.next(user)
-    if session.is_bound_to(user):
-        if not except_current:
-            session.invalidate()
-        else:  # saved before the others end, so that no parallel request finds this one ended
-            session.set_metadata(EPOCH, epoch)
-            session.save()
-    users.raise_to(user, epoch)
+def _none(key: str, record: Record) -> bool:
+    return False
+
+
+def _has(ended: dict[str, Record], session: Session) -> bool:
+    return any(session.is_stored_as(key, record) for key, record in ended.items())
 
 
 def _session(request: Request) -> Session:

@@ -1,120 +1,141 @@
-"""A record per user, which lists the keys of the user's sessions."""
+"""An index of the keys of each user's sessions."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
 
-from ...exceptions import CodecError
-from ..records import ENTERED, USER, Record, created_at, number
+from ...exceptions import KVSError, KVSNotSupported
+from ...logs import ThrottledLog
+from ..records import ENTERED, USER, Record, created_at
+from ..state import Found
 from ..store import SessionStore
-from .base import MONTH, USER_KEY, UserSession, handle_of
+from .base import Choice, UserSession, handle_of
+from .shards import REFRESH, Entries, Shards
 
 log = logging.getLogger("pyramid_kvs.session")
 
-#: A key is listed before its session is saved. It stays listed without one for this many seconds.
-_GRACE = 60.0
+#: Without a ttl, sessions that have ended are looked for when a shard has a multiple of this many.
 _PRUNE_EVERY = 16
 
 
 class UserIndex:
-    """A record per user, which maps the key of each session to the time when it was entered."""
+    """Finds the sessions of a user in an index.
+
+    A key is entered before its session is saved. A session in use is entered again once a minute,
+    so that it is found even if the store has dropped the index. An old entry is therefore the
+    entry of a session that has ended.
+    """
+
+    refreshes = True
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
-        self._driver = driver = store.driver
-        # The record outlives all sessions: after half of this time, a session is entered again.
-        self._ttl = None if driver.ttl is None else max(MONTH, 2 * driver.ttl)
+        self._driver = store.driver
+        self._ttl = store.absolute_ttl if store.driver.ttl is None else store.driver.ttl
+        self._shards = Shards(store.driver, self._ttl)
+        self._failed = ThrottledLog(log)
 
-    def enter(self, user: str, key: str, record: Record) -> Record:
-        now = time.time()
-        entries = self._change(user, lambda entries: {**entries, key: now})
-        if len(entries) % _PRUNE_EVERY == 0:
-            self._forget(user, entries, set(self._live(user, entries)))
-        return {ENTERED: int(now)}
+    # -- entering -------------------------------------------------------------------------
+
+    def enter(self, user: str, key: str, record: Record, ttl: float | None = None) -> Record:
+        def prune(entries: Entries) -> Entries:
+            return self._pruned(user, entries)
+
+        return {ENTERED: self._shards.enter(user, key, ttl or self._ttl, prune)}
+
+    def _pruned(self, user: str, entries: Entries) -> Entries:
+        if self._ttl is not None or (len(entries) + 1) % _PRUNE_EVERY:
+            return self._shards.without_expired(entries)
+        live, latest = self._live(user, entries), time.time() - REFRESH
+        return {
+            key: entry
+            for key, entry in entries.items()
+            if key in live or entry.entered > latest  # it may be saved next
+        }
 
     def is_ended(self, record: Record) -> bool:
         return False
 
     def is_stale(self, record: Record) -> bool:
-        if self._ttl is None or USER not in record:
-            return False
-        entered = record.get(ENTERED)
-        return entered is None or time.time() - entered > self._ttl / 2
+        return bool(abs(time.time() - record.get(ENTERED, 0)) > REFRESH)
 
-    def all(self, user: str, current: Collection[str]) -> list[UserSession]:
-        entries = self._load(user)
+    def enter_again(
+        self, found: Found, record: Record, ttl: float | None = None
+    ) -> tuple[Found, Record]:
+        try:
+            entered = {**record, **self.enter(record[USER], found.key, record, ttl)}
+            replaced = self._store.replace(found, entered)
+        except (KVSError, TypeError) as error:  # a page that only reads must not fail
+            self._failed.warning(
+                "a session was not entered again in the list of its user's sessions (%s); "
+                "if the store has dropped the list, end_sessions does not find it",
+                type(error).__name__,
+            )
+        else:
+            if replaced is not None:
+                return replaced, entered
+        return found, record
+
+    # -- listing and ending ---------------------------------------------------------------
+
+    def all(self, user: str, is_current: Choice) -> list[UserSession]:
+        entries = self._shards.load(user)
         live = self._live(user, entries)
-        self._forget(user, entries, live)
-        found = [self._describe(key, record, key in current) for key, record in live.items()]
+        seen = self._last_seen(live, entries)
+        found = [
+            UserSession(
+                handle_of(key), int(created_at(record) or 0), seen.get(key), is_current(key, record)
+            )
+            for key, record in live.items()
+        ]
         return sorted(found, key=lambda item: (item.last_seen or 0, item.created), reverse=True)
 
-    def end(self, user: str, which: Callable[[str], bool]) -> list[str]:
-        entries = self._load(user)
-        live = self._live(user, entries)
-        ended = [key for key in live if which(key)]
-        self._driver.delete_many(ended)
-        self._forget(user, entries, set(live) - set(ended), at_once=set(ended))
-        return ended
-
-    def _describe(self, key: str, record: Record, is_current: bool) -> UserSession:
-        seen = None
-        if self._driver.ttl is not None:
-            left = self._driver.ttl_of(key)
-            seen = int(time.time() - (self._driver.ttl - left)) if left > 0 else None
-        return UserSession(handle_of(key), int(created_at(record) or 0), seen, is_current)
-
-    def _load(self, user: str) -> dict[str, float]:
-        stored = self._driver.raw_load(USER_KEY + user)
-        return {} if stored is None else _entries(self._store.codec.decode(stored.data))
+    def _last_seen(self, keys: Collection[str], entries: Entries) -> dict[str, int]:
+        if self._driver.ttl is None:
+            return {}
+        try:
+            left = self._driver.raw_ttl_many(list(keys))
+        except KVSNotSupported:  # by a third-party driver
+            return {}
+        now, found = time.time(), {}
+        for key, seconds in left.items():
+            ttl = entries[key].ttl if key in entries else self._ttl
+            if seconds > 0 and ttl is not None:
+                found[key] = int(min(now, now - ttl + seconds))
+        return found
 
     def _live(self, user: str, keys: Iterable[str]) -> dict[str, Record]:
-        found = self._driver.raw_load_many(list(keys))
-        records = {
-            key: self._store.codec.decode(stored.data) or {} for key, stored in found.items()
-        }
+        decode, found = self._store.codec.decode, self._driver.raw_load_many(list(keys))
+        records = {key: decode(stored.data) or {} for key, stored in found.items()}
         return {
             key: record
             for key, record in records.items()
             if record.get(USER) == user and not self._store.is_over(record)
         }
 
-    def _forget(
-        self,
-        user: str,
-        seen: dict[str, float],
-        live: Collection[str],
-        at_once: Collection[str] = (),
-    ) -> None:
-        """Remove dead sessions, but not sessions that another request will save next."""
-        latest = time.time() - _GRACE
-        dead = {
-            key: entered
-            for key, entered in seen.items()
-            if key in at_once or (key not in live and entered < latest)
-        }
-        if dead:
-            self._change(user, lambda now: {k: at for k, at in now.items() if dead.get(k) != at})
-
-    def _change(
-        self, user: str, change: Callable[[dict[str, float]], dict[str, float]]
-    ) -> dict[str, float]:
-        def changed(value: Any) -> dict[str, float] | None:
-            return change(_entries(value)) or None
-
-        key = USER_KEY + user
-        try:
-            return self._driver.update(key, changed, self._ttl) or {}
-        except CodecError:
-            log.warning("a user's list of sessions does not decode; a new one takes its place")
-            self._driver.delete(key)
-            return self._driver.update(key, changed, self._ttl) or {}
-
-
-def _entries(value: Any) -> dict[str, float]:
-    try:
-        return {key: number(at) for key, at in value.items()}
-    except (AttributeError, ValueError, TypeError, ArithmeticError):
+    def surviving(self, user: str) -> Record:
         return {}
+
+    def end_all(self, user: str, is_spared: Choice, surviving: Record) -> dict[str, Record]:
+        ended: dict[str, Record] = {}
+        known: set[str] = set()
+        for _ in range(self._driver.update_attempts):
+            # A request that gives a session a new key enters it first. If the key is not in the
+            # index yet, the request will find that the session has ended.
+            keys = self._shards.load(user).keys() - known
+            if not keys:
+                break
+            live = self._live(user, keys)
+            chosen = {key: found for key, found in live.items() if not is_spared(key, found)}
+            self._driver.raw_delete_many(list(chosen))
+            ended.update(chosen)
+            known |= keys
+        return ended
+
+    def end(self, user: str, handle: str) -> dict[str, Record]:
+        chosen = [key for key in self._shards.load(user) if handle_of(key) == handle]
+        ended = self._live(user, chosen)
+        self._driver.raw_delete_many(list(ended))
+        return ended
