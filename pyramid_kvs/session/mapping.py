@@ -155,4 +155,10 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def get_csrf_token(self) -> str:
         token: str | None = self.get(CSRF_TOKEN)
-        return self.new_csrf_token() if token is None else token
+        if token is None:
+            token = self[CSRF_TOKEN] = self._first_csrf_token()
+        return token
+
+    def _first_csrf_token(self) -> str:
+        """Return the token of a session that has none."""
+        raise NotImplementedError

@@ -22,7 +22,8 @@ from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
 from .backend import SessionBackend
 from .carriers import HeaderCarrier
-from .keys import SessionId
+from .csrf import first_token, renew_token_of_policy
+from .keys import SessionId, random_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
 from .records import CREATED, META, USER, Record, created_at
@@ -207,6 +208,11 @@ class Session(SessionMapping):
         for name in carrier.vary:
             add_vary(response.headerlist, name)
 
+    def _first_csrf_token(self) -> str:
+        if CSRF_TOKEN in self._tracker.touched:  # this request has removed another one
+            return random_id()
+        return first_token(self._state, self.backend.carrier.client_chooses)
+
     # -- saving ---------------------------------------------------------------------------
 
     def _needs_save(self, changes: Changes) -> bool:
@@ -295,6 +301,7 @@ class CookieSession(Session):
         """
         if CSRF_TOKEN in self._use():
             self.new_csrf_token()
+        renew_token_of_policy(self._request, self)
         self._move_to(None)
 
 
