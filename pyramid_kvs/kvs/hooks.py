@@ -27,6 +27,9 @@ class Hooks:
     #: Whether other processes see the data.
     is_shared = True
 
+    #: Whether the store tells the time; see :meth:`raw_load_timed`.
+    has_clock = False
+
     kvs: str
     ttl: float | None
     key_prefix: bytes
@@ -166,6 +169,18 @@ class Hooks:
         :returns: :meth:`raw_load` of the key, and :meth:`raw_load_many` of the others.
         """
         return self.raw_load(key, renew), self.raw_load_many(others) if others else {}
+
+    def raw_load_timed(
+        self, key: str | None, renew: float | None, others: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored], int]:
+        """Load as :meth:`raw_load_with` does, and tell the time of the store's clock.
+
+        Only drivers with ``has_clock`` define it.
+
+        :param key: ``None`` means only the others.
+        :returns: the time in milliseconds since 1970 too.
+        """
+        raise KVSNotSupported(f"the {self.kvs} driver does not define raw_load_timed")
 
     def raw_swap(
         self,

@@ -58,6 +58,8 @@ class PostgresqlKVS(KVS):
     remove a few of them, and :meth:`purge` removes all.
     """
 
+    has_clock = True
+
     _client: Client
 
     def _create_client(self, **kwargs: Any) -> Client:
@@ -222,6 +224,25 @@ class PostgresqlKVS(KVS):
             for stored, data, is_text in rows(result)
         }
         return found.pop(key, None), found
+
+    def raw_load_timed(
+        self, key: str | None, renew: float | None, others: list[str]
+    ) -> tuple[Stored | None, dict[str, Stored], int]:
+        keys = others if key is None else [key, *others]
+        by_stored = {self._stored_key(each): each for each in keys}
+        params: tuple[Param, ...] = (array(BYTEA, list(by_stored)),)
+        if key is None or renew is None:
+            result = self._run("get_many_timed", params, repeatable=True)
+        else:
+            params = (self._stored_key(key), *_renewal(renew), *params)
+            result = self._run("load_with_timed", params, repeatable=True)
+        now_ms, found = 0, {}
+        for stored, data, is_text in rows(result):
+            if stored is None:
+                now_ms = int(data or b"")
+            else:
+                found[by_stored[stored]] = Stored(decode_data(data or b"", is_text or b""))
+        return None if key is None else found.pop(key, None), found, now_ms
 
     def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         """Run several swaps in one statement, which takes its locks in the order of the keys."""

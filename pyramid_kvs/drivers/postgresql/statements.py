@@ -35,6 +35,12 @@ LIVE = "(t.expires IS NULL OR t.expires > now())"
 COLUMNS = "(expires, is_text, key, long_key, data)"
 ROW = "(now() + $5::float8 * interval '1 second', $4::boolean, $1::bytea, $2::bytea, $3::bytea)"
 REPLACE = "data = excluded.data, is_text = excluded.is_text, expires = excluded.expires"
+#: A row without a key that has the server's time in milliseconds since 1970.
+TIME = """
+    UNION ALL
+    SELECT NULL::bytea,
+        decode((extract(epoch FROM clock_timestamp()) * 1000)::int8::text, 'escape'), NULL::boolean
+"""
 #: The result of a compare-and-set: whether it was done, or else the data at the key. Its second
 #: arm sees the table as it was when the statement began.
 OUTCOME = """
@@ -203,6 +209,7 @@ SQL = {
     """,
     "version": "SELECT max(version)::int8 FROM {version_table}",
 }
+SQL |= {f"{name}_timed": SQL[name] + TIME for name in ("get_many", "load_with")}
 
 
 def quoted(table: str) -> str:

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ...kvs import KVS, RunsScripts
-from . import scripts, swaps
-from .rules import Hit, LimitCheck, LimitResult, Rule
+from . import scripts
+from .rules import COUNT, FORCE, LOOK, MOST, Hit, LimitCheck, LimitResult, Rule
 from .strategies import STRATEGIES, count
+from .swaps import SwapCounter
 
 __all__ = [
+    "COUNT",
+    "FORCE",
+    "LOOK",
+    "MOST",
     "STRATEGIES",
     "Hit",
     "LimitCheck",
@@ -39,6 +44,9 @@ class RequestCounter(Protocol):
     ) -> Hit:
         """Count one request against several limits: all of them admit it, or none counts it.
 
+        See :class:`~pyramid_kvs.ratelimit.counting.rules.Rule` for limits that only look, count
+        past the limit, or are in shadow mode.
+
         :param session_key: a session to load, which decides where a check counts.
         :param renew: a new ttl for the session if it exists.
         """
@@ -48,4 +56,4 @@ def request_counter(driver: KVS) -> RequestCounter:
     """Return the counter for a driver's store, which uses scripts if the driver can run them."""
     if isinstance(driver, RunsScripts):
         return functools.partial(scripts.hit, driver)
-    return functools.partial(swaps.hit, driver)
+    return SwapCounter(driver)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...kvs import Stored
+
+#: The largest count, cost and number of milliseconds. Python and Lua compute exactly up to it, and
+#: RFC 9651 has integers of up to 15 digits.
+MOST = 10**15 - 1
+
+#: Modes: count if the limit allows it; tell whether it would, and count nothing; count past the
+#: limit.
+COUNT, LOOK, FORCE = "count", "look", "force"
 
 
 class Rule(NamedTuple):
@@ -14,8 +23,13 @@ class Rule(NamedTuple):
     limit: int
     window_ms: int
     burst: int
-    #: A negative cost returns units, and a cost of 0 only looks.
+    #: From ``-MOST`` to ``MOST``. A negative cost returns units, and a cost of 0 only looks.
     cost: int = 1
+    mode: str = COUNT
+    #: Whether other limits count a request that this one refuses.
+    is_shadow: bool = False
+    #: For a negative cost: at least how long ago the units were counted.
+    age_ms: int = 0
 
 
 class LimitCheck(NamedTuple):
@@ -48,14 +62,28 @@ class Hit(NamedTuple):
 
     results: list[LimitResult | None]
     session: Stored | None
+    #: False if a limit that is not in shadow mode refuses. Then no limit has counted.
+    allowed: bool
 
-    @property
-    def allowed(self) -> bool:
-        return all(result is None or result.allowed for result in self.results)
+    @classmethod
+    def of(
+        cls,
+        checks: Sequence[LimitCheck],
+        results: list[LimitResult | None],
+        session: Stored | None,
+    ) -> Hit:
+        allowed = all(
+            result is None or result.allowed or check.rule.is_shadow
+            for check, result in zip(checks, results, strict=True)
+        )
+        return cls(results, session, allowed)
 
 
 class Count(NamedTuple):
-    """A result, the state to store if it is allowed, and how long the state is needed."""
+    """A result, the state to store if it is allowed, and how long the state is needed.
+
+    An empty state means that there is nothing to store.
+    """
 
     result: LimitResult
     state: str

@@ -4,9 +4,10 @@ A script consists of some of the ``.lua`` files. ``session.lua`` loads the sessi
 decides where a limit counts. Then come the strategies and what calls them: ``one.lua`` for a
 single limit, which takes the server two thirds of the time of ``several.lua``.
 
-A strategy is a function of key, limit, window in ms, cost and burst. It returns five or six
-values: allowed (1 or 0), remaining, reset in ms, retry in ms, and what to write. That is a value
-and its ttl in ms, or without a ttl a number to add to the value at the key.
+A strategy is a function of key, limit, window in ms, cost, burst, whether to count past the limit,
+and the age in ms of returned units. It returns four to six values: allowed (1 or 0), remaining,
+reset in ms, retry in ms, and what to write, if anything. That is a value and its ttl in ms, or
+without a ttl a number to add to the value at the key.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from ...kvs import PackedArguments, RunsScripts, Script, Stored, pack_arguments, ttl_word
-from .rules import Hit, LimitCheck, LimitResult, Rule
+from .rules import COUNT, Hit, LimitCheck, LimitResult, Rule
 
 #: How many values the reply of several.lua has for each check.
 _RESULTS = 4
@@ -49,7 +50,7 @@ def hit(
     renew: float | None = None,
 ) -> Hit:
     """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
-    if len(checks) != 1 or None in checks[0]:
+    if len(checks) != 1 or None in checks[0] or not _is_simple(checks[0].rule):
         return _hit_several(driver, checks, session_key, renew)
     rule, key, unknown_key = checks[0]
     keys = [driver._get_key(unknown_key)]  # type: ignore[arg-type]
@@ -59,7 +60,12 @@ def hit(
     reply = driver.run_packed(_ONE[rule.strategy], keys, args)
     session, allowed, remaining, reset_ms, retry_ms = reply
     result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
-    return Hit([result], None if session is None else Stored(session))
+    return Hit([result], None if session is None else Stored(session), allowed == 1)
+
+
+def _is_simple(rule: Rule) -> bool:
+    """Return whether one.lua counts the rule."""
+    return rule.mode is COUNT and not (rule.is_shadow or rule.age_ms)
 
 
 def _hit_several(
@@ -67,16 +73,18 @@ def _hit_several(
 ) -> Hit:
     keys, places = _keys(driver, checks, session_key)
     rules = tuple([check.rule for check in checks])
-    args = _arguments(rules, tuple(places), session_key is not None, renew)
+    # The age of returned units is different each time.
+    pack = _arguments.__wrapped__ if any(rule.age_ms for rule in rules) else _arguments
+    args = pack(rules, tuple(places), session_key is not None, renew)
     reply = driver.run_packed(_SEVERAL, keys, args)
     starts = range(1, len(reply), _RESULTS)
     results = [_result(*reply[start : start + _RESULTS]) for start in starts]
-    return Hit(results, None if reply[0] is None else Stored(reply[0]))
+    return Hit.of(checks, results, None if reply[0] is None else Stored(reply[0]))
 
 
 @functools.lru_cache(maxsize=1024)
 def _arguments_of_one(rule: Rule, has_session: bool, renew: float | None) -> PackedArguments:
-    words = [_session_word(has_session, renew), *_rule_words(rule)[1:]]
+    words = [_session_word(has_session, renew), *_rule_words(rule)[1:5]]
     return pack_arguments(words if rule.strategy == "gcra" else words[:-1])
 
 
@@ -114,7 +122,8 @@ def _session_word(has_session: bool, renew: float | None) -> bytes:
 
 def _rule_words(rule: Rule) -> list[bytes]:
     numbers = (rule.limit, rule.window_ms, rule.cost, rule.burst)
-    return [rule.strategy.encode(), *(b"%d" % number for number in numbers)]
+    modes = (rule.mode.encode(), b"%d" % rule.is_shadow, b"%d" % rule.age_ms)
+    return [rule.strategy.encode(), *(b"%d" % number for number in numbers), *modes]
 
 
 def _result(allowed: int, remaining: int, reset_ms: int, retry_ms: int) -> LimitResult | None:
