@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from pyramid.request import Request
 from pyramid.response import Response
@@ -23,6 +23,14 @@ class Counters(NamedTuple):
     checks: list[LimitCheck]
     #: Whether the store knows the session.
     is_known: bool
+
+    def of(self, limits: Collection[Limit]) -> Counters:
+        """Return the counters of some of the limits."""
+        pairs = zip(self.limits, self.checks, strict=True)
+        found = [(limit, check) for limit, check in pairs if limit in limits]
+        return self._replace(
+            limits=[limit for limit, _ in found], checks=[check for _, check in found]
+        )
 
     def hit(self, cost: int | None = None, sign: int = 1) -> Hit | None:
         """Count more units on each of them.
@@ -46,6 +54,16 @@ def _costing(rule: Rule, cost: int | None, sign: int) -> Rule:
     return rule._replace(cost=sign * (rule.cost if cost is None else cost))
 
 
+class Awaited(Protocol):
+    """What waits for the response to a request."""
+
+    def watch(self, request: Request) -> None:
+        """Wait for the response to a request, or to another attempt of it."""
+
+    def cancel(self) -> None:
+        """Do not count the request, because the limiter itself refuses it."""
+
+
 class RequestLimits:
     """What was decided about a request.
 
@@ -54,9 +72,13 @@ class RequestLimits:
     ``None``.
     """
 
-    __slots__ = ("_charged", "_counters", "_statuses")
+    __slots__ = ("_charged", "_counters", "_shadows", "_statuses", "outcome")
 
     def __init__(self) -> None:
+        #: Counts by the response; ``None`` means that no limit does.
+        self.outcome: Awaited | None = None
+        #: The limits in shadow mode.
+        self._shadows: set[Limit] | None = None
         self._charged = 0
         self._statuses: dict[Limit, LimitStatus] = {}
         self._counters: list[Counters] = []
@@ -112,10 +134,13 @@ class RequestLimits:
     @property
     def limits(self) -> Collection[Limit]:
         """The limits that have decided about the request."""
-        return self._statuses.keys()
+        return [*self._statuses, *(self._shadows or ())]
 
-    def begin_attempt(self) -> None:
-        """Return what an earlier attempt of the request was charged."""
+    def begin_attempt(self, request: Request) -> None:
+        """Go on with another attempt, and return what the one before was charged."""
+        request.add_response_callback(self.add_headers)
+        if self.outcome is not None:
+            self.outcome.watch(request)
         charged, self._charged = self._charged, 0
         if charged or not self.allowed:
             for counters in self._counters:
@@ -131,7 +156,9 @@ class RequestLimits:
         """Keep the results of a store, or that it has counted nobody."""
         statuses = self._statuses
         for limit, result in zip(limits, results, strict=True):
-            if result is not None:
+            if limit.shadow is not None:
+                self._note_shadow(limit, result)
+            elif result is not None:
                 statuses[limit] = LimitStatus(limit, result)
             else:
                 self.note_uncounted([limit])
@@ -139,20 +166,37 @@ class RequestLimits:
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
         """Note that no store has counted the request, so that all units of the limits remain."""
         for limit in limits:
-            self._statuses[limit] = LimitStatus(
-                limit, LimitResult(True, limit.rule.limit, 0, 0), is_counted=False
+            if limit.shadow is None:
+                self._statuses[limit] = LimitStatus(
+                    limit, LimitResult(True, limit.rule.limit, 0, 0), is_counted=False
+                )
+
+    def _note_shadow(self, limit: Limit, result: LimitResult | None) -> None:
+        """Log a request that a limit in shadow mode would have refused, and change nothing."""
+        self._shadows = {limit, *(self._shadows or ())}
+        if limit.shadow is not None and result is not None and not result.allowed:
+            limit.shadow.warning(
+                "rate limit %s is in shadow mode and would have refused a request: "
+                "%d in %g s by %s",
+                limit.name,
+                limit.rule.limit,
+                limit.window,
+                limit.by,
             )
 
     def add_counters(self, counters: Counters) -> None:
         """Keep where the request was counted."""
         self._counters.append(counters)
 
-    def refuse(self, done: Iterable[Counters] | None = None, cost: int | None = None) -> NoReturn:
-        """Return the units that other stores have already counted, and raise.
+    def refuse_request(self) -> NoReturn:
+        """Refuse the request before its view is called: nothing counts it."""
+        if self.outcome is not None:
+            self.outcome.cancel()
+        self.refuse(self._counters)
 
-        :param done: ``None`` means all that have counted this request.
-        """
-        for counters in self._counters if done is None else done:
+    def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
+        """Return the units that other stores have already counted, and raise."""
+        for counters in done:
             hit = counters.hit(cost, -1)
             if hit is not None:
                 self.note(counters.limits, hit.results)
@@ -161,5 +205,7 @@ class RequestLimits:
     def add_headers(self, request: Request, response: Response) -> None:
         """Add the header fields to a response; a response callback."""
         statuses = list(self._statuses.values())
+        if not statuses:
+            return
         told = [status for status in statuses if status.policy.tells_x]
         add_headers(response, statuses, most_restrictive(told), request)

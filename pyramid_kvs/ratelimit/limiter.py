@@ -15,6 +15,7 @@ from .counting import LimitCheck
 from .decision import Counters, RequestLimits, resolved
 from .identity import Lookup, SessionSource
 from .limits import Limit
+from .outcome import await_outcome
 from .proxies import ProxyWatch
 from .registry import Group, LimitRegistry, LimitSet
 from .views.matcher import RouteMatcher
@@ -89,8 +90,7 @@ class Ratelimit:
             return decided, limits
         if request.ratelimit is not earlier:
             request.ratelimit = earlier
-            request.add_response_callback(earlier.add_headers)
-            earlier.begin_attempt()
+            earlier.begin_attempt(request)
         return earlier, limits.without(earlier.limits)
 
     def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
@@ -101,7 +101,9 @@ class Ratelimit:
             counters = self._count_group(request, group, lookups, decided)
             if counters is not None:
                 if not decided.allowed:
-                    decided.refuse()
+                    decided.refuse_request()
+                if group.by_outcome:
+                    counters = await_outcome(request, decided, counters)
                 decided.add_counters(counters)
 
     def _count_group(
@@ -109,7 +111,7 @@ class Ratelimit:
     ) -> Counters | None:
         """Count on one store; return the counters, or ``None`` if nothing was counted."""
         limits = group.limits
-        if group.by_method:
+        if group.is_conditional:
             limits = [limit for limit in limits if limit.applies(request)]
         if not limits:
             return None

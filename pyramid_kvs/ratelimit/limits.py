@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +15,9 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
 from ..exceptions import KVSError, KVSUnavailable
+from ..logs import ThrottledLog
 from ..messages import reason
-from .counting import LimitCheck, LimitResult, Rule
+from .counting import COUNT, LOOK, LimitCheck, LimitResult, Rule
 from .identity import Fallback, Identify, fallback_of, identify_by, is_late
 from .settings import Options
 from .store import LimitStore
@@ -38,6 +42,12 @@ class Limit:
     store: LimitStore
     #: ``None`` means all methods.
     methods: frozenset[str] | None
+    #: Returns whether an address is not limited; ``None`` means that all are.
+    is_exempt: Callable[[str | None], bool] | None
+    #: The statuses of the responses that count. ``None`` means all, before the view is called.
+    outcomes: frozenset[int] | None
+    #: Where a limit in shadow mode logs; ``None`` means that the limit is enforced.
+    shadow: ThrottledLog | None
     on_error: str
     tells_x: bool
     tells_ietf: bool
@@ -56,36 +66,64 @@ class Limit:
         return self.by == "address" or self.options["unknown"] == "address"
 
     def applies(self, request: Request) -> bool:
-        return self.methods is None or request.method in self.methods
+        if self.methods is not None and request.method not in self.methods:
+            return False
+        return self.is_exempt is None or not self.is_exempt(getattr(request, "remote_addr", None))
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the limit does not apply to some requests."""
+        return self.methods is not None or self.is_exempt is not None
+
+    @property
+    def notes(self) -> str:
+        """What is special about the limit, for lists."""
+        count, networks = self.options["count"], self.options["except"]
+        found = ["shadow"] if self.shadow is not None else []
+        if self.outcomes is not None:
+            listed = count if isinstance(count, str) else " ".join(map(str, count))
+            found.append(f"counts {listed}")
+        if networks:
+            found.append(f"except {' '.join(networks)}")
+        return ", ".join(found)
 
     def check(self, request: Request, session_key: str | None) -> LimitCheck:
         """Return what to ask the store about a request."""
         try:
             known, unknown = self.identify(request, session_key)
-        except KVSError as error:
-            self.note_failure(error)
-            known = unknown = self.fallback(request)
+        except Exception as error:  # noqa: BLE001 (raised again, unless in shadow mode)
+            known = unknown = self._without_identity(request, error)
         return LimitCheck(
             self.rule,
             None if known is None else known + self.suffix,
             None if unknown is None else unknown + self.suffix,
         )
 
+    def _without_identity(self, request: Request, error: Exception) -> str | None:
+        """Return who is counted if the application fails to tell."""
+        if isinstance(error, KVSError) and error.http_status is not None:
+            self.note_failure(error)
+            return self.fallback(request)
+        if self.shadow is None:
+            raise error
+        self._log_failure(error)
+        return None
+
     def note_failure(self, error: KVSError) -> None:
         """Note that a store fails which the identity depends on: nobody is known.
 
         :raises KVSUnavailable: ``on_error`` is ``"deny"``.
-        :raises KVSError: the error itself, if the application has to be corrected.
         """
-        if error.http_status is None:
-            raise error
         if self.on_error == "deny":
             raise KVSUnavailable("rate limit: nobody passes who cannot be identified") from error
+        self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
         self.store.log.warning(
             "rate limit %s: who is counted cannot be found (by: %s), which counts as unknown: %s",
             self.name,
             self.by,
-            error,
+            reason(error),
         )
 
 
@@ -163,17 +201,10 @@ def make_limit(
     :param place: where the options are, for messages.
     :param resolve: imports a dotted name.
     """
-    window, limit = options["window"], options["limit"]
-    rule = Rule(
-        options["strategy"],
-        limit,
-        math.ceil(window * 1000),
-        options["burst"] or limit,
-        options["cost"],
-    )
+    window, limit, is_shadow = options["window"], options["limit"], options["mode"] == "shadow"
     return Limit(
         name=name,
-        rule=rule,
+        rule=_rule(options),
         window=window,
         by=options["by"],
         identify=_identify(options, place, resolve),
@@ -182,7 +213,10 @@ def make_limit(
         suffix=suffix,
         store=store,
         methods=_methods(options["methods"]),
-        on_error=options["on_error"],
+        is_exempt=_exemption(options["except"]),
+        outcomes=_outcomes(options["count"]),
+        shadow=ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit")) if is_shadow else None,
+        on_error="allow" if is_shadow and options["on_error"] == "deny" else options["on_error"],
         tells_x="x" in options["headers"],
         tells_ietf="ietf" in options["headers"],
         error_status=options["status"],
@@ -190,6 +224,18 @@ def make_limit(
         policy_field=f"{_quoted(name)};q={limit};w={math.ceil(window)}",
         x_limit=("X-RateLimit-Limit", str(limit)),
         options=options,
+    )
+
+
+def _rule(options: Options) -> Rule:
+    return Rule(
+        options["strategy"],
+        options["limit"],
+        math.ceil(options["window"] * 1000),
+        options["burst"] or options["limit"],
+        options["cost"],
+        COUNT if _outcomes(options["count"]) is None else LOOK,
+        options["mode"] == "shadow",
     )
 
 
@@ -206,6 +252,30 @@ def _methods(names: list[str] | None) -> frozenset[str] | None:
     methods = set(names)
     # Pyramid answers HEAD with the views of GET.
     return frozenset(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+def _outcomes(count: str | list[int]) -> frozenset[int] | None:
+    if count == "failures":
+        return frozenset(range(400, 600)) - {429}
+    return None if isinstance(count, str) else frozenset(count)
+
+
+def _exemption(networks: list[str]) -> Callable[[str | None], bool] | None:
+    """Return a function that tells whether an address is in one of the networks."""
+    if not networks:
+        return None
+    parsed = [ipaddress.ip_network(network) for network in networks]
+
+    @functools.lru_cache(maxsize=4096)
+    def is_exempt(address: str | None) -> bool:
+        try:
+            found = ipaddress.ip_address((address or "").partition("%")[0])
+        except ValueError:
+            return False
+        found = getattr(found, "ipv4_mapped", None) or found
+        return any(found in network for network in parsed)
+
+    return is_exempt
 
 
 def _quoted(name: str) -> str:

@@ -21,6 +21,7 @@ class Row(NamedTuple):
     window: str = ""
     by: str = ""
     store: str = ""
+    notes: str = ""
 
 
 def rows(limiter: Ratelimit) -> list[Row]:
@@ -45,6 +46,7 @@ def _rows(scope: str, limits: list[Limit], otherwise: str) -> Iterator[Row]:
             f"{limit.window:g} s",
             limit.by,
             limit.store.driver.kvs,
+            limit.notes,
         )
 
 

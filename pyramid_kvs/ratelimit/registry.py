@@ -24,8 +24,10 @@ class Group(NamedTuple):
     limits: list[Limit]
     #: Whether one of them counts by session.
     by_session: bool
-    #: Whether one of them counts only some methods.
-    by_method: bool
+    #: Whether one of them does not apply to some requests.
+    is_conditional: bool
+    #: Whether one of them counts by the status of the response.
+    by_outcome: bool
 
 
 class LimitSet:
@@ -56,8 +58,13 @@ class LimitSet:
 
 
 def _group(store: LimitStore, limits: list[Limit]) -> Group:
-    by_session = any(limit.by == "session" for limit in limits)
-    return Group(store, limits, by_session, any(limit.methods is not None for limit in limits))
+    return Group(
+        store,
+        limits,
+        by_session=any(limit.by == "session" for limit in limits),
+        is_conditional=any(limit.is_conditional for limit in limits),
+        by_outcome=any(limit.outcomes is not None for limit in limits),
+    )
 
 
 class ViewLimits(NamedTuple):

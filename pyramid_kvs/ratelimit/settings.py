@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
 
-from ..messages import closest, show, unknown_name
+from ..messages import closest, quoted, show, unknown_name
 from ..settings import (
     InvalidOption,
     Option,
@@ -34,6 +35,8 @@ _IDENTITIES = ("session", "address", "user")
 _OTHER_IDENTITIES = ("header:NAME", "dotted.name.of.a.callable")
 _DOTTED_NAME = re.compile(r"[\w.]*[.:][\w.]+")
 _EXAMPLE = '{"limit": 100, "window": 60}'
+
+_NETWORKS = 'a list of addresses and networks such as ["10.0.0.0/8", "2001:db8::/32"]'
 
 _METHODS = (
     *("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"),
@@ -79,6 +82,46 @@ def http_methods(value: Any) -> list[str]:
     return methods
 
 
+def outcomes(value: Any) -> str | list[int]:
+    """Return which responses count: ``"all"``, ``"failures"``, or their statuses."""
+    allowed = '"all", "failures", or a list of HTTP statuses such as [401, 403]'
+    if value in ("all", "failures"):
+        return str(value)
+    if isinstance(value, str) and not value.isdecimal():
+        raise InvalidOption(allowed, closest(value, ("all", "failures")))
+    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    statuses = [int(one) for one in listed if re.fullmatch(r"[1-5]\d\d", str(one))]
+    if not listed or len(statuses) < len(listed):
+        raise InvalidOption(allowed)
+    if value != statuses:
+        raise InvalidOption(allowed, f"; did you mean {statuses}?")
+    return statuses
+
+
+def networks(value: Any) -> list[str]:
+    """Return the networks of a list of networks and addresses."""
+    if isinstance(value, str):
+        raise InvalidOption(_NETWORKS, f"; did you mean {show([value])}?")
+    if not isinstance(value, Sequence):
+        raise InvalidOption(_NETWORKS)
+    return [_network(one) for one in value]
+
+
+def _network(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidOption(_NETWORKS)
+    try:
+        found = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise InvalidOption(f"{_NETWORKS}, but {quoted(value)} is neither") from None
+    if found.network_address != ipaddress.ip_interface(value).ip:
+        raise InvalidOption(
+            f"{_NETWORKS}, but {quoted(value)} is an address in a network",
+            f"; did you mean '{found}'?",
+        )
+    return str(found)
+
+
 OPTIONS: dict[str, Option] = {
     "window": Option(window, 1),
     "limit": Option(quota, 15),
@@ -90,6 +133,9 @@ OPTIONS: dict[str, Option] = {
     "name": Option(optional(policy_name), None),
     "cost": Option(quota, 1),
     "methods": Option(optional(http_methods), None),
+    "count": Option(outcomes, "all"),
+    "except": Option(networks, []),
+    "mode": Option(one_of("enforce", "shadow"), "enforce"),
     "on_error": Option(one_of("allow", "deny", "memory"), "allow"),
     "headers": Option(list_of("x", "ietf"), ["x", "ietf"]),
     "status": Option(error_status, 429),

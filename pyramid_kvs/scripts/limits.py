@@ -9,7 +9,7 @@ from ..ratelimit import Ratelimit, limiter_of
 from ..ratelimit.listing import Row, clear, rows
 from .application import Command, Failed, add_ini, application, print_line
 
-TITLES = Row("SCOPE", "NAME", "STRATEGY", "LIMIT", "WINDOW", "BY", "STORE")
+TITLES = Row("SCOPE", "NAME", "STRATEGY", "LIMIT", "WINDOW", "BY", "STORE", "NOTES")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         if limiter is None:
             print_line("no rate limit: the setting kvs.ratelimit is not set")
         elif args.clear is None:
-            _print_table([TITLES, *rows(limiter)])
+            _print_limits(limiter)
         else:
             _clear(limiter, args.clear)
     return 0
@@ -47,6 +47,12 @@ def _clear(limiter: Ratelimit, who: str) -> None:
             f"not removed: the counters of {', '.join(in_memory)}, which are in the memory of the "
             "server's processes until those restart"
         )
+
+
+def _print_limits(limiter: Ratelimit) -> None:
+    listed = rows(limiter)
+    titles = TITLES if any(row.notes for row in listed) else TITLES._replace(notes="")
+    _print_table([titles, *listed])
 
 
 def _print_table(table: list[Row]) -> None:

@@ -70,6 +70,23 @@ def test_the_limits_are_listed_by_view(write: Write, capsys: pytest.CaptureFixtu
     assert lines[6].split()[-1] == "exempt"
 
 
+def test_what_is_special_about_a_limit_is_listed(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = ["10.0.0.0/8", "2001:db8::/32"]
+    limits = [
+        {"mode": "shadow", "count": "failures", "except": networks},
+        {"name": "logins", "count": [401, 403]},
+        {"name": "plain"},
+    ]
+    assert pkvs.main(["limits", write(session={"kvs": "memory"}, ratelimit=limits)]) == 0
+    titles, first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert titles.endswith("STORE   NOTES")
+    assert first.endswith("memory  shadow, counts failures, except 10.0.0.0/8 2001:db8::/32")
+    assert second.endswith("memory  counts 401 403")
+    assert third.endswith("memory")
+
+
 def test_an_application_without_limits_says_so(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -401,6 +401,15 @@ def test_pviews_shows_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ratelimit = application: 4 in 600 s by session, view-600s: 2 in 600 s" in shown
 
 
+def test_the_introspector_has_what_is_special_about_a_limit() -> None:
+    special = {"mode": "shadow", "count": [401, 403], "except": ["192.0.2.7"]}
+    introspector = app_with(ratelimit={**TIGHT, **special}).app.registry.introspector
+    entries = introspector.get_category("kvs rate limits")
+    shown = [entry["introspectable"]["limits"] for entry in entries]
+    expected = "by session (shadow, counts 401 403, except 192.0.2.7/32)"
+    assert [text for text in shown if text.endswith(expected)] != []
+
+
 def test_the_introspector_has_the_limits() -> None:
     introspector = app_with(ratelimit=TIGHT).app.registry.introspector
     shown = {

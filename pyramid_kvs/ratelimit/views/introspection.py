@@ -43,6 +43,9 @@ def add_introspection(found: ViewLimits, info: Any) -> None:
 
 def describe(limits: Iterable[Limit]) -> str:
     """Return limits in one line."""
-    return ", ".join(
-        f"{limit.name}: {limit.rule.limit} in {limit.window:g} s by {limit.by}" for limit in limits
-    )
+    return ", ".join(map(_description, limits))
+
+
+def _description(limit: Limit) -> str:
+    notes = f" ({limit.notes})" if limit.notes else ""
+    return f"{limit.name}: {limit.rule.limit} in {limit.window:g} s by {limit.by}{notes}"
