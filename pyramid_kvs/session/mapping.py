@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+import copy
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from typing import Any
 
 from .keys import random_id
-from .merge import PLAIN, Tracker
+from .merge import PLAIN, REMOVED, Operation, Tracker, addition
 from .records import META, QUEUE, USER, Record
 from .state import OPEN, Phase
 
 CSRF_TOKEN = "__csrf_token"  # noqa: S105
 _REQUIRED: Any = object()
+
+
+def _refused(key: object) -> Exception:
+    if not isinstance(key, str):
+        return TypeError(f"a session key is a string (str), not {type(key).__name__}")
+    return ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
 
 
 class SessionMapping(MutableMapping[str, Any]):
@@ -57,6 +72,9 @@ class SessionMapping(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._use())
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._use())
+
     def keys(self) -> KeysView[str]:
         return self._use().keys()
 
@@ -76,15 +94,34 @@ class SessionMapping(MutableMapping[str, Any]):
                 self._hand_out(key, value)
         return self._data
 
+    # -- copies, which are dicts ----------------------------------------------------------
+
+    def copy(self) -> Record:
+        """Return a shallow copy, which is a ``dict``."""
+        return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Record:
+        return copy.deepcopy(self._use(), memo)
+
+    def __or__(self, other: Any) -> Any:
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
     # -- writing --------------------------------------------------------------------------
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"a session key is a string (str), not {type(key).__name__}")
-        if key.startswith(META):
-            raise ValueError(f"session key {key!r}: keys that begin with {META!r} are reserved")
+        if not isinstance(key, str) or key.startswith(META):
+            raise _refused(key)
         (self._data if self._phase is OPEN else self._use())[key] = value
         self._tracker.touched.add(key)
+
+    def __ior__(self, other: Any) -> SessionMapping:
+        self.update(other)
+        return self
 
     def __delitem__(self, key: str) -> None:
         del self._use()[key]
@@ -115,6 +152,37 @@ class SessionMapping(MutableMapping[str, Any]):
         data.clear()
         if self._meta.pop(USER, None) is not None:
             tracker.touched.add(USER)
+
+    def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
+        """Replace a value by what a function returns for it; return the new value.
+
+        If another request has saved the session in the meantime, the function runs again, on the
+        value that the other request saved. It must therefore have no other effect than its result.
+        It may change its argument and return it.
+
+        If this request has set or deleted the key before, or sets or deletes it afterwards, the
+        function does not run again. The same applies if this request changes the value in place.
+
+        :param default: the function's argument if the session does not have the key.
+        """
+        if not isinstance(key, str) or key.startswith(META):
+            raise _refused(key)
+        value = self.get(key, REMOVED)
+        self._tracker.before_operation(key, value)
+        operation = Operation(function, default)
+        result = self._data[key] = operation.apply(value)
+        self._tracker.add_operation(key, operation, result)
+        return result
+
+    def incr(self, key: str, delta: float = 1) -> Any:
+        """Add to a number, which is 0 if the session does not have it; return the sum.
+
+        No addition is lost if several requests add at the same time. See :meth:`change`.
+
+        :raises TypeError: the value or ``delta`` is not a number.
+        """
+        self._use()
+        return self.change(key, addition(key, delta, self._tracker.codec), 0)
 
     def changed(self) -> None:
         """Mark the session as changed.

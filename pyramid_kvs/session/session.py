@@ -15,7 +15,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from zope.interface import implementer
 
-from ..exceptions import KVSError, KVSNotSupported
+from ..exceptions import KVSNotSupported
 from ..kvs import KVS
 from ..web.attempts import is_repeated
 from ..web.failures import answer_failed_save
@@ -101,7 +101,7 @@ class Session(SessionMapping):
         """Go on with a record, which is empty for a new session, and without changes."""
         self._state = state
         self._data = record
-        self._tracker = Tracker(self.backend.store.codec.dumps)
+        self._tracker = Tracker(self.backend.store.codec)
         if record:
             self._begin_with_metadata(record)
         else:
@@ -165,7 +165,7 @@ class Session(SessionMapping):
             if written.record is not record:
                 self._take_over(record, written.record)
             self._state = state.saved(written.data)
-            self._tracker = Tracker(backend.store.codec.dumps)
+            self._tracker = Tracker(backend.store.codec, written.data)
 
     def _save_with_response(self) -> None:
         try:
@@ -198,7 +198,7 @@ class Session(SessionMapping):
         if self._phase is not CLOSED:
             try:
                 self.save()
-            except (KVSError, TypeError) as error:
+            except Exception as error:  # noqa: BLE001  # functions of change() raise anything
                 self._phase = CLOSED
                 answer_failed_save(request, response, error, self.backend.failed_saves)
             else:
@@ -249,7 +249,7 @@ class Session(SessionMapping):
             "a session was changed in a request without the header %s: the change is dropped",
             " or ".join(self.backend.carrier.vary),
         )
-        self._tracker = Tracker(self.backend.store.codec.dumps)
+        self._tracker = Tracker(self.backend.store.codec)
 
     # -- the user -------------------------------------------------------------------------
 

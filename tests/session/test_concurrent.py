@@ -201,6 +201,190 @@ def test_flash_without_duplicates(store: Store) -> None:
     assert contents(factory, session_id) == {"_f_": ["saved"], "a": 1}
 
 
+# -- operations ------------------------------------------------------------------------------
+
+
+def test_operations_of_both_are_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, n=1, best=5, list=[1])
+
+    def added(value: list[Any]) -> list[Any]:
+        value.insert(0, len(value))
+        return value
+
+    overlap(
+        factory, session_id,
+        lambda session: (session.incr("n"), session.incr("new", 2), session.change("list", added),
+                         session.change("best", lambda value: max(value, 7))),
+        lambda session: (session.incr("n"), session.incr("n", 10), session.incr("new", 3),
+                         session.change("best", lambda value: max(value, 6)),
+                         session.change("list", added), session.change("list", added)),
+    )  # fmt: skip
+    assert contents(factory, session_id) == {"n": 13, "best": 7, "list": [3, 2, 1, 1], "new": 5}
+
+
+def test_operation_on_a_key_that_another_request_removed(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, n=1, b=1)
+    overlap(factory, session_id, lambda s: s.pop("n"), lambda s: s.incr("n"))
+    assert contents(factory, session_id) == {"n": 1, "b": 1}
+
+
+def test_operation_runs_again_after_each_conflict(memory: Store) -> None:
+    """A function that changes its argument gets each time what the store has."""
+    factory = memory.factory()
+    session_id = new_session(factory, list=[])
+    record = memory.record(session_id)
+    swap, values = factory.driver.raw_swap, iter([["t1"], ["t1", "t2"]])
+
+    def swap_too_late(*args: Any) -> Swap:
+        value = next(values, None)
+        if value is not None:
+            memory.put(session_id, {**record, "list": value})
+        return swap(*args)
+
+    factory.driver.raw_swap = swap_too_late
+    visit, lengths = Visit(factory, session_id), []
+
+    def added(value: list[Any]) -> list[Any]:
+        lengths.append(len(value))
+        value.append("o")
+        return value
+
+    visit.session.change("list", added)
+    assert visit.end().status_code == 200
+    assert contents(factory, session_id) == {"list": ["t1", "t2", "o"]}
+    assert lengths == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda s: (s.incr("n"), s.update(n=100)), 100),
+        (lambda s: (s.update(n=100), s.incr("n")), 101),
+        (lambda s: (s.incr("n"), s.pop("n")), None),
+        (lambda s: (s.pop("n"), s.incr("n")), 1),
+        (lambda s: (s.clear(), s.incr("n")), 1),
+    ],
+    ids=["set after", "set before", "deleted after", "deleted before", "cleared before"],
+)
+def test_operation_and_plain_change_of_one_key(
+    memory: Store, change: Callable[[Any], object], expected: Any
+) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, n=1, b=1)
+    overlap(factory, session_id, lambda s: s.incr("n"), change)
+    assert contents(factory, session_id).get("n") == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.change("list", lambda value: [*value, "c"]).append("d"),
+        lambda s: (s.change("list", lambda value: [*value, "c"]), s["list"].append("d")),
+        lambda s: (s["list"].append("c"), s.change("list", lambda value: [*value, "d"])),
+    ],
+    ids=["after, by its result", "after", "before"],
+)
+def test_operation_and_change_in_place_of_one_key(
+    memory: Store, change: Callable[[Any], object]
+) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, list=["a"])
+    overlap(factory, session_id, lambda s: s["list"].append("b"), change)
+    assert contents(factory, session_id) == {"list": ["a", "b", "c", "d"]}
+
+
+def test_operations_are_no_conflict(memory: Store) -> None:
+    factory = memory.factory(on_conflict="raise")
+    session_id = new_session(factory, n=1)
+    _, response = overlap(factory, session_id, lambda s: s.update(n=5), lambda s: s.incr("n"))
+    assert response.status_code == 200
+    assert contents(factory, session_id) == {"n": 6}
+
+
+def test_operation_comes_along_with_a_new_id(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, n=1)
+    _, response = overlap(
+        factory, session_id,
+        lambda s: s.incr("n"), lambda s: (s.incr("n"), s.regenerate_id()),
+    )  # fmt: skip
+    assert contents(factory, cookie_of(response)) == {"n": 3}
+
+
+# -- several saves in one request ------------------------------------------------------------
+
+
+def test_values_are_watched_after_a_save(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, list=[], object={}, plain=1)
+    one, two = Visit(factory, session_id), Visit(factory, session_id)
+    held, inner = one.session["list"], one.session["object"]
+    one.session.save()
+    one.session["plain"] = 2
+    one.session.save()
+    held.append("o")
+    inner["o"] = 1
+    two.session["list"].append("t")
+    two.session["object"]["t"] = 1
+    two.session.incr("plain")
+    two.end()
+    one.end()
+    assert contents(factory, session_id) == {
+        "list": ["t", "o"], "object": {"t": 1, "o": 1}, "plain": 3,
+    }  # fmt: skip
+
+
+def test_operations_after_a_save(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, n=1, list=[], other=[])
+    visit = Visit(factory, session_id)
+    held = visit.session["list"]
+    visit.session.incr("n")
+    visit.session.save()
+    held.append("held")
+    visit.session.incr("n")
+    visit.session.change("list", lambda value: [*value, "changed"])
+    visit.session.change("other", lambda value: [*value, "changed"])
+    other = Visit(factory, session_id)
+    for key in ("list", "other"):
+        other.session.change(key, lambda value: ["first", *value])
+    other.session.incr("n")
+    other.end()
+    visit.end()
+    assert contents(factory, session_id) == {
+        "n": 4, "list": ["first", "held", "changed"], "other": ["first", "changed"],
+    }  # fmt: skip
+
+
+def test_second_save_without_a_change_writes_nothing(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, list=[{"a": 1.0}], n=1)
+    visit = Visit(factory, session_id)
+    visit.session["list"].append({"b": (1, 2), "c": {1: "x"}})
+    visit.session.save()
+    store.put(session_id, {**store.record(session_id), "other": 1})
+    written = store.data(session_id)
+    visit.session.save()
+    visit.end()
+    assert store.data(session_id) == written
+
+
+def test_value_that_cannot_be_written_is_found_after_a_save(memory: Store) -> None:
+    factory = memory.factory()
+    visit = Visit(factory, new_session(factory, list=[1]))
+    held = visit.session["list"]
+    visit.session["n"] = 1
+    visit.session.save()
+    held.append(object())
+    with pytest.raises(TypeError, match="'list'"):
+        visit.session.save()
+
+
+# -- endings ---------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("ending", ["invalidate", "clear", "regenerate_id"], ids=lambda name: name)
 def test_ended_session_is_not_brought_back(
     store: Store, ending: str, caplog: pytest.LogCaptureFixture

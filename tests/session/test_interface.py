@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -65,6 +67,178 @@ def test_mapping(session: Any) -> None:
     session.clear()
     assert dict(session) == {}
     assert not session
+
+
+def test_operators_and_copies_of_a_dict(session: Any) -> None:
+    assert session == {"a": 1, "b": [2]}
+    assert session == {"a": 1, "b": [2]}
+    assert session != {"a": 1}
+    assert json.loads(json.dumps(dict(session))) == {"a": 1, "b": [2]}
+    assert {**session} == session.copy() == copy.copy(session) == {"a": 1, "b": [2]}
+    assert session | {"a": 2} == {"a": 2, "b": [2]}
+    assert {"a": 2, "c": 3} | session == {"a": 1, "b": [2], "c": 3}
+    assert list(reversed(session)) == ["b", "a"]
+    for copied in (session.copy(), copy.copy(session), session | {}, {} | session):
+        assert type(copied) is dict
+        copied["new"] = 1
+    assert "new" not in session
+    with pytest.raises(TypeError):
+        session | 1
+    same = session
+    same |= {"c": 3}
+    same |= [("d", 4)]
+    assert same is session
+    assert session == {"a": 1, "b": [2], "c": 3, "d": 4}
+
+
+def test_deep_copy_is_independent(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, b=[2])
+    before = memory.data(session_id)
+    visit = Visit(factory, session_id)
+    copied = copy.deepcopy(visit.session)
+    copied["b"].append(3)
+    visit.end()
+    assert copied == {"b": [2, 3]}
+    assert memory.data(session_id) == before
+
+
+def test_shallow_copy_shares_its_values_like_that_of_a_dict(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, b=[2])
+    visit = Visit(factory, session_id)
+    copy.copy(visit.session)["b"].append(3)
+    visit.end()
+    assert memory.record(session_id)["b"] == [2, 3]
+
+
+def test_in_place_update_through_the_request(memory: Store) -> None:
+    def view(request: Any) -> dict[str, Any]:
+        request.session |= {"b": 2}
+        return {**request.session}
+
+    def configure(config: Configurator) -> None:
+        config.add_route("update", "/update")
+        config.add_view(view, route_name="update", renderer="json")
+
+    app = make_app(memory.options, configure)
+    do(app, ["set", "a", 1])
+    assert app.get("/update").json == {"a": 1, "b": 2}
+    assert do(app, ["all"]) == [{"a": 1, "b": 2}]
+
+
+def test_change_returns_the_new_value(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1, b=[2])
+    visit = Visit(factory, session_id)
+    session = visit.session
+    assert session.change("a", lambda value: value * 10) == 10
+    assert session.change("b", lambda value: [*value, 3]) == [2, 3]
+    assert session.change("c", lambda value: value, "default") == "default"
+    assert session.change("d", lambda value: value) is None
+    assert session.incr("n") == 1
+    assert session.incr("n", 2) == 3
+    assert session.incr("n", -0.5) == 2.5
+    visit.end()
+    assert dict(Visit(factory, session_id).session) == {
+        "a": 10, "b": [2, 3], "c": "default", "d": None, "n": 2.5,
+    }  # fmt: skip
+
+
+def test_function_that_changes_its_argument(memory: Store) -> None:
+    def added(value: list[int]) -> list[int]:
+        value.append(1)
+        return value
+
+    factory = memory.factory()
+    session_id = new_session(factory, b=[0])
+    visit, default = Visit(factory, session_id), list[int]()
+    for _ in range(2):
+        visit.session.change("b", added)
+        visit.session.change("new", added, default)
+    visit.end()
+    assert default == []
+    assert dict(Visit(factory, session_id).session) == {"b": [0, 1, 1], "new": [1, 1]}
+
+
+def test_function_that_raises_leaves_the_value(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+    before = memory.data(session_id)
+    visit = Visit(factory, session_id)
+    with pytest.raises(ZeroDivisionError):
+        visit.session.change("a", lambda value: value / 0)
+    visit.end()
+    assert memory.data(session_id) == before
+
+
+def test_function_that_raises_while_the_session_is_saved(memory: Store) -> None:
+    """The function runs again in a response callback, outside of Pyramid's exception views."""
+
+    def at_most_two(value: int) -> int:
+        if value == 2:
+            raise LookupError("full")
+        return value + 1
+
+    def view(request: Any) -> str:
+        request.session.change("n", at_most_two)
+        key = request.session.get_session_key()
+        memory.put(key, {**memory.record(key), "n": 2})
+        return "changed"
+
+    def refused(error: LookupError, request: Any) -> Response:
+        return Response(str(error), status=409)
+
+    def configure(config: Configurator) -> None:
+        config.add_route("change", "/change")
+        config.add_view(view, route_name="change", renderer="json")
+        config.add_exception_view(refused, context=LookupError)
+
+    app = make_app(memory.options, configure)
+    session_id = cookie_of(send(app, ["set", "n", 1]))
+    assert app.get("/change", status=409).text == "full"
+    assert memory.record(session_id)["n"] == 2
+
+
+@pytest.mark.parametrize("value", ["1", "text", None, True, [1], {"a": 1}])
+def test_only_numbers_are_incremented(session: Any, value: Any) -> None:
+    session["x"] = value
+    with pytest.raises(TypeError, match=rf"'x'.*not a number.*{type(value).__name__}"):
+        session.incr("x")
+    assert session["x"] == value
+    if value != "1":
+        with pytest.raises(TypeError, match="delta"):
+            session.incr("a", value)
+    assert session["a"] == 1
+
+
+def test_operations_refuse_reserved_keys(session: Any) -> None:
+    for operation in (session.incr, lambda key: session.change(key, lambda value: 1)):
+        with pytest.raises(ValueError, match="__kvs_"):
+            operation("__kvs_created")
+        with pytest.raises(TypeError, match="string"):
+            operation(1)
+
+
+@pytest.mark.parametrize("options", [{}, {"session_type": "header", "key_name": "X-Token"}])
+@pytest.mark.parametrize("codec", ["json", "pickle", "storable"])
+def test_operations_with_every_codec(memory: Store, codec: str, options: dict[str, Any]) -> None:
+    """Storable turns numbers with a fraction into strings."""
+    factory = memory.factory(codec=codec, **options)
+    session_id = "t" if options else new_session(factory, n=1)
+    sent: dict[str, Any] = {"X_Token": "t"} if options else {"session_id": session_id}
+    for _ in range(2):
+        one, two = Visit(factory, **sent), Visit(factory, **sent)
+        for visit in (one, two):
+            visit.session.incr("n")
+            visit.session.incr("half", 0.5)
+            visit.session.change("list", lambda value: [*value, "x"], [])
+        one.end()
+        two.end()
+    session = Visit(factory, **sent).session
+    assert session["n"] == (4 if options else 5)
+    assert session.incr("half", 0) == 2.0
+    assert session["list"] == ["x"] * 4
 
 
 def test_metadata_is_hidden_and_reserved(memory: Store) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from .changes import PLAIN, REMOVED, Changes, difference, identical, is_changed, snapshot
+from .changes import Changes, difference
 from .merging import merge
+from .operations import Operation, addition
 from .tracker import Tracker
+from .values import PLAIN, REMOVED, identical, is_changed, snapshot
 
 __all__ = [
     "PLAIN",
     "REMOVED",
     "Changes",
+    "Operation",
     "Tracker",
+    "addition",
     "difference",
     "identical",
     "is_changed",

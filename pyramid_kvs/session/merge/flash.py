@@ -8,7 +8,8 @@ from typing import Any
 
 from ...serializer import Data
 from ..records import Record
-from .changes import REMOVED, Changes, Dumps, identical
+from .changes import Changes
+from .values import REMOVED, Dumps, identical
 
 
 def merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Any:

@@ -7,9 +7,11 @@ from typing import Any
 from ...exceptions import SessionConflict
 from ...serializer import Codec
 from ..records import CREATED, META, QUEUE, Record
-from .changes import REMOVED, Changes, decoded, identical
+from .changes import Changes
 from .flash import merged_queue
+from .operations import apply_all
 from .structure import merge_structures
+from .values import REMOVED, decoded, identical
 
 
 def merge(
@@ -21,7 +23,8 @@ def merge(
     wins, which is that of this request.
 
     :param base: the record that this request read.
-    :param theirs: the record that the store has now, decoded for this merge only.
+    :param theirs: the record that the store has now. It is decoded for this merge only, because
+        the functions of operations may change its values.
     :raises SessionConflict: only one of two changes can be kept, and ``refuse_conflicts`` is true.
     """
     merging = _Merge(base, changes, theirs, codec, refuse_conflicts)
@@ -56,6 +59,8 @@ class _Merge:
 
     def _of_application(self, key: str, ours: Any) -> Any:
         base, theirs = self._base.get(key, REMOVED), self._theirs.get(key, REMOVED)
+        if key in self._changes.operations:
+            return apply_all(self._changes.operations[key], theirs)
         dumps = self._codec.dumps
 
         def clash() -> None:

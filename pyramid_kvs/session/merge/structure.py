@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .changes import REMOVED, Dumps, identical
+from .values import REMOVED, Dumps, identical
 
 #: What is called for a value that both requests changed, and of which only one can be kept.
 Clash = Callable[[], None]

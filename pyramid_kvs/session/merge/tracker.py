@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..records import META, Record
-from .changes import REMOVED, Changes, Dumps, Snapshot, is_changed, snapshot
+from ...serializer import Data
+from ..records import META, Record, RecordCodec, is_same
+from .changes import Changes, difference
+from .operations import Operation
+from .values import PLAIN, REMOVED, Snapshot, identical, is_changed, snapshot
 
 
 class Tracker:
     """Notes what a request changes, from a load or save to the next save.
 
-    :param dumps: of the codec.
+    After a load, a snapshot is taken of each value that the application gets. After a save, the
+    application may have got any value before. The next save then compares the whole record with
+    the data that the first one wrote.
+
+    :param written: the data that a save wrote; ``None`` after a load.
     """
 
-    __slots__ = ("_dumps", "is_cleared", "is_forced", "popped", "snapshots", "touched", "unique")
+    __slots__ = (
+        "_dumps",
+        "_written",
+        "codec",
+        "is_cleared",
+        "is_forced",
+        "operations",
+        "popped",
+        "snapshots",
+        "touched",
+        "unique",
+    )
 
-    def __init__(self, dumps: Dumps) -> None:
-        self._dumps = dumps
+    def __init__(self, codec: RecordCodec, written: Data | None = None) -> None:
+        self.codec = codec
+        self._dumps = codec.dumps
+        self._written = written
         #: Keys that were set or deleted.
         self.touched: set[str] = set()
         #: The original state of values that the application has, and may change in place.
         self.snapshots: dict[str, Snapshot] = {}
+        #: What ``change()`` did with values that were not set or changed before.
+        self.operations: dict[str, list[Operation]] = {}
         self.popped: set[str] = set()
         self.unique: dict[str, list[Any]] = {}
         self.is_cleared = False
@@ -30,8 +52,35 @@ class Tracker:
 
     def watch(self, key: str, value: Any) -> None:
         """Note the original state of a value before the application gets it."""
-        if key not in self.touched and key not in self.snapshots:
+        if self._written is None and key not in self.touched and key not in self.snapshots:
             self.snapshots[key] = snapshot(value, self._dumps)
+
+    # -- operations -----------------------------------------------------------------------
+
+    def before_operation(self, key: str, value: Any) -> None:
+        """Note whether the application changed a value in place before an operation.
+
+        The operation then counts as a part of that change.
+        """
+        if type(value) not in PLAIN and key not in self.touched and self._is_changed(key, value):
+            self.touched.add(key)
+
+    def _is_changed(self, key: str, value: Any) -> bool:
+        if key in self.snapshots:
+            return is_changed(value, self.snapshots[key], self._dumps)
+        if self._written is None:
+            return False
+        return not identical(self._written_record().get(key, REMOVED), value, self._dumps)
+
+    def add_operation(self, key: str, operation: Operation, result: Any) -> None:
+        """Note an operation. On a value that was set before, it is a part of that change."""
+        if key not in self.touched:
+            self.operations.setdefault(key, []).append(operation)
+            self.snapshots.pop(key, None)
+            if type(result) not in PLAIN:
+                self.snapshots[key] = snapshot(result, self._dumps)
+
+    # -- the changes ----------------------------------------------------------------------
 
     def changes(self, data: Record, meta: Record) -> Changes:
         """Return the changes to the keys of the application and to the metadata."""
@@ -41,4 +90,31 @@ class Tracker:
         for key, before in self.snapshots.items():
             if key not in values and is_changed(data[key], before, self._dumps):
                 values[key] = data[key]
-        return Changes(values, self.popped, self.unique, self.is_cleared)
+        if self._written is not None:
+            self._add_changes_since_save(values, {**data, **meta})
+        changes = Changes(values, self.popped, self.unique, self.is_cleared)
+        if self.operations:
+            self._add_operations(changes, data)
+        return changes
+
+    def _add_operations(self, changes: Changes, data: Record) -> None:
+        for key, operations in self.operations.items():
+            if key not in changes.values:
+                changes.values[key] = data[key]
+                changes.operations[key] = operations
+
+    # -- after a save ---------------------------------------------------------------------
+
+    def _add_changes_since_save(self, values: Record, record: Record) -> None:
+        if not self._is_as_written(record):
+            found = difference(self._written_record(), record, self._dumps).values
+            values.update((key, found[key]) for key in found.keys() - self.operations.keys())
+
+    def _is_as_written(self, record: Record) -> bool:
+        try:
+            return is_same(self._dumps(record), self._written)
+        except Exception:  # noqa: BLE001  # the codec refuses a value, which the save reports
+            return False
+
+    def _written_record(self) -> Record:
+        return (None if self._written is None else self.codec.decode(self._written)) or {}
