@@ -100,8 +100,6 @@ class Ratelimit:
         for group in limits.groups:
             counters = self._count_group(request, group, lookups, decided)
             if counters is not None:
-                if not decided.allowed:
-                    decided.refuse_request()
                 if group.by_outcome:
                     counters = await_outcome(request, decided, counters)
                 decided.add_counters(counters)
@@ -128,6 +126,8 @@ class Ratelimit:
         if asked is not None and is_of_store and self.session is not None:
             self.session.preload(request, asked, hit.session)
         decided.note(limits, hit.results)
+        if not hit.allowed:
+            decided.refuse_request()
         return Counters(group.store, limits, checks, hit.session is not None)
 
     def _checks(

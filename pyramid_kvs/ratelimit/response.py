@@ -110,13 +110,16 @@ def add_headers(
         headers[:] = [header for header in headers if header[0] not in _FIELDS]
     if x_status is not None:
         headers += _x_fields(x_status)
-    told = [status for status in statuses if status.is_counted and status.policy.tells_ietf]
-    if told:
-        headers += [
-            ("RateLimit-Policy", ", ".join([one.policy.policy_field for one in told])),
-            ("RateLimit", ", ".join([_quota(one) for one in told])),
-        ]
-    violated = [status for status in statuses if not status.allowed]
+    policies, quotas, violated = [], [], []
+    for status in statuses:
+        if status.is_counted and status.policy.tells_ietf:
+            policies.append(status.policy.policy_field)
+            seconds = math.ceil(status.reset)
+            quotas.append(f"{status.policy.quoted};r={status.remaining};t={seconds}")
+        if not status.allowed:
+            violated.append(status)
+    if policies:
+        headers += [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(quotas))]
     if violated and "Retry-After" not in response.headers and _is_refusal(request, response):
         headers.append(("Retry-After", str(retry_after(violated))))
 
@@ -135,8 +138,3 @@ def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
     if status.is_counted:
         fields.append(("X-RateLimit-Reset", str(math.ceil(time.time() + status.reset))))
     return fields
-
-
-def _quota(status: LimitStatus) -> str:
-    seconds = max(math.ceil(status.reset), not status.allowed)
-    return f"{status.policy.quoted};r={status.remaining};t={seconds:d}"
