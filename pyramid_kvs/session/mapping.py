@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import (
     Callable,
     ItemsView,
@@ -16,7 +17,7 @@ from typing import Any
 
 from .keys import random_id
 from .merge import PLAIN, REMOVED, Operation, Tracker, addition
-from .records import META, QUEUE, USER, Record
+from .records import META, POPPED, QUEUE, USER, Record
 from .state import OPEN, Phase
 
 CSRF_TOKEN = "__csrf_token"  # noqa: S105
@@ -203,14 +204,20 @@ class SessionMapping(MutableMapping[str, Any]):
             self._tracker.unique.setdefault(key, []).append(msg)
         self._tracker.touched.add(key)
         messages.append(msg)
+        if msg in self._tracker.popped.get(key, ()):
+            self._meta[POPPED + queue] = os.urandom(4).hex()
+            self._tracker.touched.add(POPPED + queue)
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         key = QUEUE + queue
         if key not in self._use():
             return []
-        self._tracker.popped.add(key)
-        self._tracker.touched.add(key)
         messages: list[Any] = self._data.pop(key)
+        self._tracker.touched.add(key)
+        popped = messages if isinstance(messages, list) else ()
+        self._tracker.popped.setdefault(key, []).extend(popped)
+        if self._meta.pop(POPPED + queue, None) is not None:
+            self._tracker.touched.add(POPPED + queue)
         return messages
 
     def peek_flash(self, queue: str = "") -> list[Any]:

@@ -22,6 +22,10 @@ Record: TypeAlias = "dict[str, Any]"
 QUEUE = "_f_"
 #: The beginning of the keys of metadata.
 META = "__kvs_"
+#: The beginning of the keys of marks: ``POPPED`` + queue has a random token if all messages of the
+#: queue were popped, and a message equal to one of them was pushed. Without the mark, another
+#: request could not distinguish the new message from the popped one.
+POPPED = META + "popped_"
 #: When the session began, in seconds since 1970. It identifies the session.
 CREATED = META + "created"
 #: The hash of the user to whom the session is bound.

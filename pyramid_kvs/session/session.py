@@ -165,7 +165,7 @@ class Session(SessionMapping):
             if written.record is not record:
                 self._take_over(record, written.record)
             self._state = state.saved(written.data)
-            self._tracker = Tracker(backend.store.codec, written.data)
+            self._tracker = self._tracker.after_save(written.data)
 
     def _save_with_response(self) -> None:
         try:
@@ -233,8 +233,8 @@ class Session(SessionMapping):
     def _take_over(self, record: Record, stored: Record) -> None:
         """Take over changes of other requests, which a save has merged with the record.
 
-        Values that they did not change stay the same objects, because the application may have
-        references to them.
+        Values stay the same objects where possible, because the application may have references
+        to them.
         """
         changes = difference(record, stored, self.backend.store.codec.dumps)
         for key, value in changes.values.items():
@@ -242,7 +242,7 @@ class Session(SessionMapping):
             if value is REMOVED:
                 del part[key]
             else:
-                part[key] = value
+                part[key] = self._tracker.taken_over(key, part.get(key, REMOVED), value)
 
     def _drop_without_id(self) -> None:
         log.warning(

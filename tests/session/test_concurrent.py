@@ -190,6 +190,59 @@ def test_flash_popped_and_pushed_again_is_kept(store: Store) -> None:
     assert contents(factory, session_id) == {"_f_": ["same"], "a": 1, "b": 1}
 
 
+def test_equal_flashes_of_requests_that_popped_are_all_kept(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, _f_=["same"], a=1)
+    visits = [Visit(factory, session_id) for _ in range(3)]
+    for visit in visits:
+        assert visit.session.pop_flash() == ["same"]
+        visit.session.flash("same")
+    for visit in visits:
+        visit.end()
+    assert contents(factory, session_id) == {"_f_": ["same"] * 3, "a": 1}
+
+
+def test_flash_that_was_pushed_again_can_be_popped(memory: Store) -> None:
+    """The second request pops what the first one pushed, while a third one adds the same."""
+    factory = memory.factory()
+    session_id = new_session(factory, _f_=["same"], a=1)
+
+    def pop_and_push(session: Any) -> None:
+        session.pop_flash()
+        session.flash("same")
+
+    slow, first = Visit(factory, session_id), Visit(factory, session_id)
+    pop_and_push(slow.session)
+    pop_and_push(first.session)
+    first.end()
+    second = Visit(factory, session_id)
+    assert second.session.pop_flash() == ["same"]
+    slow.end()
+    second.end()
+    assert contents(factory, session_id) == {"_f_": ["same"], "a": 1}
+
+
+def test_mark_of_popped_flashes_is_stored_only_if_needed(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+
+    def marks(*messages: str) -> set[str]:
+        visit = Visit(factory, session_id)
+        visit.session.pop_flash("q")
+        for message in messages:
+            visit.session.flash(message, "q")
+        visit.end()
+        return memory.record(session_id).keys() - {"a", "_f_q", "__kvs_created"}
+
+    assert marks("one") == set()
+    assert marks("two", "two") == set()
+    assert marks("three", "two") == {"__kvs_popped_q"}
+    assert "__kvs_popped_q" not in contents(factory, session_id)
+    assert marks("four") == set()
+    assert marks("four") == {"__kvs_popped_q"}
+    assert marks() == set()
+
+
 def test_flash_without_duplicates(store: Store) -> None:
     factory = store.factory()
     session_id = new_session(factory, a=1)
@@ -334,6 +387,52 @@ def test_values_are_watched_after_a_save(store: Store) -> None:
     assert contents(factory, session_id) == {
         "list": ["t", "o"], "object": {"t": 1, "o": 1}, "plain": 3,
     }  # fmt: skip
+
+
+def test_values_that_a_save_merged_are_watched(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, list=["a", {}], object={"in": {}, "n": 1})
+    one, two = Visit(factory, session_id), Visit(factory, session_id)
+    held, first, last = one.session["list"], one.session["list"][1], {}
+    two.session["list"].append("t")
+    two.session["object"]["n"] = 2
+    two.end()
+    held.append(last)
+    inner = one.session["object"]["in"]
+    inner["first"] = 1
+    one.session.save()
+    assert held == ["a", {}, "t", {}]
+    held.append("o")
+    first["x"] = 1
+    last["y"] = 2
+    inner["second"] = 2
+    one.end()
+    assert contents(factory, session_id) == {
+        "list": ["a", {"x": 1}, "t", {"y": 2}, "o"],
+        "object": {"in": {"first": 1, "second": 2}, "n": 2},
+    }
+
+
+def test_objects_that_the_application_assigned_are_not_changed(memory: Store) -> None:
+    factory = memory.factory()
+    session_id = new_session(factory, a=1)
+    constant: list[str] = []
+    one, two = Visit(factory, session_id), Visit(factory, session_id)
+    for visit in (one, two):
+        visit.session["list"] = constant
+        visit.session.change("other", lambda value: constant)
+    two.session["list"] = ["t"]
+    two.session["other"] = ["t"]
+    two.end()
+    one.session.save()
+    three = Visit(factory, session_id)
+    three.session["list"].append("u")
+    three.session.update(other=["u"], a=2)
+    three.end()
+    one.session["a"] = 3
+    one.end()
+    assert contents(factory, session_id)["list"] == ["t", "u"]
+    assert constant == []
 
 
 def test_operations_after_a_save(memory: Store) -> None:

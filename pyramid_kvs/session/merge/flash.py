@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import Any
 
 from ...serializer import Data
-from ..records import Record
+from ..records import POPPED, QUEUE, Record
 from .changes import Changes
-from .values import REMOVED, Dumps, identical
+from .values import REMOVED, Dumps, common_start, identical
 
 
 def merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Any:
@@ -18,21 +18,20 @@ def merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps
     mine = [] if mine is REMOVED else mine
     if not all(isinstance(queue, list) for queue in (mine, before, there)):
         return changes.values[key]
-    kept = [] if key in changes.popped else _common_start(before, mine, dumps)
-    left = Messages(before[len(kept) :], dumps)
+    kept = 0 if key in changes.popped else common_start(before, mine, dumps)
+    mark = POPPED + key.removeprefix(QUEUE)
+    left = Messages([] if is_marked(mark, base, theirs, dumps) else before[kept:], dumps)
     queue = [message for message in there if not left.take(message)]
     present = Messages(queue, dumps)
     once = Messages(changes.unique.get(key, ()), dumps)
-    pushed = mine[len(kept) :]
+    pushed = mine[kept:]
     queue += [message for message in pushed if not (message in once and message in present)]
     return queue or REMOVED
 
 
-def _common_start(before: list[Any], mine: list[Any], dumps: Dumps) -> list[Any]:
-    for count, (old, new) in enumerate(zip(before, mine, strict=False)):
-        if not identical(old, new, dumps):
-            return before[:count]
-    return before[: len(mine)]
+def is_marked(mark: str, base: Record, theirs: Record, dumps: Dumps) -> bool:
+    """Return whether the other request popped all messages that this request read."""
+    return not identical(base.get(mark, REMOVED), theirs.get(mark, REMOVED), dumps)
 
 
 class Messages:

@@ -6,9 +6,9 @@ from typing import Any
 
 from ...exceptions import SessionConflict
 from ...serializer import Codec
-from ..records import CREATED, META, QUEUE, Record
+from ..records import CREATED, META, POPPED, QUEUE, Record
 from .changes import Changes
-from .flash import merged_queue
+from .flash import is_marked, merged_queue
 from .operations import apply_all
 from .structure import merge_structures
 from .values import REMOVED, decoded, identical
@@ -53,9 +53,16 @@ class _Merge:
         if key.startswith(QUEUE):
             return merged_queue(key, self._base, self._changes, self._theirs, self._codec.dumps)
         if key.startswith(META):
-            # The time of creation identifies the session, so that it never changes.
-            return self._theirs.get(key, ours) if key == CREATED else ours
+            return self._metadata(key, ours)
         return self._of_application(key, ours)
+
+    def _metadata(self, key: str, ours: Any) -> Any:
+        theirs = self._theirs
+        if key == CREATED:  # it identifies the session, so that it never changes
+            return theirs.get(key, ours)
+        if key.startswith(POPPED) and is_marked(key, self._base, theirs, self._codec.dumps):
+            return theirs.get(key, REMOVED)  # it covers all messages that this request popped
+        return ours
 
     def _of_application(self, key: str, ours: Any) -> Any:
         base, theirs = self._base.get(key, REMOVED), self._theirs.get(key, REMOVED)

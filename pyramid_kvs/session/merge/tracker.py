@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ...serializer import Data
 from ..records import META, Record, RecordCodec, is_same
 from .changes import Changes, difference
 from .operations import Operation
-from .values import PLAIN, REMOVED, Snapshot, identical, is_changed, snapshot
+from .values import PLAIN, REMOVED, Snapshot, identical, is_changed, snapshot, update_in_place
 
 
 class Tracker:
@@ -18,10 +19,11 @@ class Tracker:
     application may have got any value before. The next save then compares the whole record with
     the data that the first one wrote.
 
-    :param written: the data that a save wrote; ``None`` after a load.
+    :param written: the data that a save wrote; ``None`` after a load. See :meth:`after_save`.
     """
 
     __slots__ = (
+        "_assigned",
         "_dumps",
         "_written",
         "codec",
@@ -38,17 +40,32 @@ class Tracker:
         self.codec = codec
         self._dumps = codec.dumps
         self._written = written
+        #: Keys that were set or deleted before the last save.
+        self._assigned: Collection[str] = ()
         #: Keys that were set or deleted.
         self.touched: set[str] = set()
         #: The original state of values that the application has, and may change in place.
         self.snapshots: dict[str, Snapshot] = {}
         #: What ``change()`` did with values that were not set or changed before.
         self.operations: dict[str, list[Operation]] = {}
-        self.popped: set[str] = set()
+        #: Messages that were popped, by flash queue.
+        self.popped: dict[str, list[Any]] = {}
         self.unique: dict[str, list[Any]] = {}
         self.is_cleared = False
         #: Whether to save even if nothing changed.
         self.is_forced = False
+
+    def after_save(self, written: Data) -> Tracker:
+        """Return a tracker for the changes after a save.
+
+        :param written: what the save wrote.
+        """
+        later = Tracker(self.codec, written)
+        later._assigned = self._all_assigned()
+        return later
+
+    def _all_assigned(self) -> set[str]:
+        return {*self._assigned, *self.touched, *self.operations}
 
     def watch(self, key: str, value: Any) -> None:
         """Note the original state of a value before the application gets it."""
@@ -115,6 +132,16 @@ class Tracker:
             return is_same(self._dumps(record), self._written)
         except Exception:  # noqa: BLE001  # the codec refuses a value, which the save reports
             return False
+
+    def taken_over(self, key: str, held: Any, value: Any) -> Any:
+        """Return the object that gets a value which a save has merged.
+
+        It is the one that the application may hold, so that it can go on with it. An object that
+        the application assigned is never changed, because it may have other uses.
+        """
+        if key not in self._all_assigned():
+            update_in_place(held, value, self._dumps)
+        return held if identical(held, value, self._dumps) else value
 
     def _written_record(self) -> Record:
         return (None if self._written is None else self.codec.decode(self._written)) or {}

@@ -107,3 +107,29 @@ def decoded(value: Any, codec: Codec) -> Any:
         return codec.loads(codec.dumps({"value": value}))["value"]
     except Exception:  # noqa: BLE001  # the codec refuses it, which the save reports
         return value
+
+
+def update_in_place(held: Any, value: Any, dumps: Dumps) -> None:
+    """Give a dict or list the content of another one, but keep the objects that have not changed.
+
+    A dict or list in it that has changed is replaced by that of the other one.
+    """
+    if type(held) is type(value) is dict:
+        new = {key: _kept(held.get(key, REMOVED), value[key], dumps) for key in value}
+        held.clear()
+        held.update(new)
+    elif type(held) is type(value) is list:
+        start = common_start(held, value, dumps)
+        end = common_start(held[start:][::-1], value[start:][::-1], dumps)
+        held[start : len(held) - end] = value[start : len(value) - end]
+
+
+def _kept(held: Any, value: Any, dumps: Dumps) -> Any:
+    return held if identical(held, value, dumps) else value
+
+
+def common_start(one: list[Any], other: list[Any], dumps: Dumps) -> int:
+    """Return how many items two lists have in common at their start."""
+    pairs = enumerate(zip(one, other, strict=False))
+    different = (n for n, (left, right) in pairs if not identical(left, right, dumps))
+    return next(different, min(len(one), len(other)))
