@@ -115,6 +115,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     if limiter is None:
         return handler
     application, matcher = limiter.registry.application, limiter.matcher
+    refused = limiter.late_refusals
     early = application.early
     late = application.without(early.limits)
     has_late = bool(late.limits)
@@ -126,7 +127,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         return handler(request)
 
     def count_in_time(request: Request) -> Response:
-        if matcher.is_needed and matcher.may_differ(request):
+        if (matcher.is_needed and matcher.may_differ(request)) or refused.has(request):
             request._kvs_counted = UNCOUNTED
         else:
             limiter.count(request, early)

@@ -18,6 +18,7 @@ from .limits import Limit
 from .outcome import await_outcome
 from .proxies import ProxyWatch
 from .registry import Group, LimitRegistry, LimitSet
+from .views.late import LateRefusals
 from .views.matcher import RouteMatcher
 
 _RESOLVER = DottedNameResolver(None)
@@ -45,6 +46,7 @@ class Ratelimit:
     ) -> None:
         self.session = session
         self.matcher = RouteMatcher()
+        self.late_refusals = LateRefusals()
         self.proxies = ProxyWatch()
         self.registry = LimitRegistry(session, application or Application(), resolve)
         self.registry.add_setting(settings)
@@ -127,6 +129,8 @@ class Ratelimit:
             self.session.preload(request, asked, hit.session)
         decided.note(limits, hit.results)
         if not hit.allowed:
+            if any(limit.is_late for limit in limits):
+                self.late_refusals.note(request)
             decided.refuse_request()
         return Counters(group.store, limits, checks, hit.session is not None)
 

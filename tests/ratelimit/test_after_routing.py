@@ -13,7 +13,9 @@ from pyramid.response import Response
 from webtest import TestApp
 
 from pyramid_kvs.exceptions import CodecError, KVSUnavailable
+from pyramid_kvs.ratelimit.views.late import LateRefusals
 from tests.ratelimit.stores import hello, make_app, mock_keys, policies, statuses
+from tests.servers import RedisServer
 
 MEMORY = {"kvs": "memory", "limit": 3, "window": 600}
 BY_USER = {**MEMORY, "by": "user"}
@@ -204,6 +206,29 @@ def test_a_user_over_the_limit_costs_the_address_nothing() -> None:
     assert 'r=3;t=600, "user-600s";r=0' in response.headers["RateLimit"]
 
 
+def test_a_user_who_is_refused_costs_one_trip(redis_server: RedisServer) -> None:
+    """Not one for the address before routing, one for the user, and one to return the first."""
+    store = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    app = app_with(
+        Policy(), [{**BY_ADDRESS, **store, "limit": 9}, {**BY_USER, **store, "limit": 1}]
+    )
+    assert statuses(app, 2, "/private?user=ann") == [200, 429]
+    redis_server.reset_calls()
+    assert statuses(app, 5, "/private?user=ann") == [429] * 5
+    assert redis_server.calls().get("evalsha", 0) <= 5
+    response = app.get("/private?user=bob")
+    assert 'r=7;t=600, "user-600s";r=0' in response.headers["RateLimit"]
+
+
+def test_refusals_at_views_are_remembered_for_a_bounded_number_of_clients() -> None:
+    refused, requests = LateRefusals(), []
+    for number in range(25_000):
+        requests.append(Request.blank("/", environ={"REMOTE_ADDR": f"client {number}"}))
+        refused.note(requests[-1])
+    assert refused.has(requests[-1])
+    assert sum(refused.has(request) for request in requests) <= 10_000
+
+
 def test_over_the_limit_neither_permission_nor_view_are_asked() -> None:
     asked: list[str] = []
 
@@ -247,6 +272,24 @@ def test_a_view_that_was_added_without_the_library_is_counted() -> None:
     app = TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
     assert statuses(app, 4, "/old?user=ann") == [200, 200, 200, 429]
     assert statuses(app, 1, "/old?user=bob") == [200]
+
+
+def test_a_custom_execution_policy_changes_nothing() -> None:
+    def policy(environ: Any, router: Any) -> Any:
+        with router.request_context(environ) as request:
+            request.by_policy = True
+            return router.invoke_request(request)
+
+    def configure(config: Configurator) -> None:
+        config.set_execution_policy(policy)
+        config.set_security_policy(Caching())
+        config.set_root_factory(Root)
+        config.add_view(whoami, name="whoami")
+
+    app = make_app({**BY_USER, "limit": 1}, configure=configure)
+    assert app.get("/whoami?user=ann").text == "ann"
+    assert statuses(app, 1, "/whoami?user=ann") == [429]
+    assert app.get("/whoami").text == "None"
 
 
 def test_subrequests_are_counted_as_before() -> None:

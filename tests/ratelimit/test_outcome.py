@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transaction
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.request import Request
@@ -251,6 +252,50 @@ def test_only_the_last_attempt_counts(views: bool, by: str) -> None:
     assert statuses == [200, 500, 200]
     assert app.get("/flaky?status=500", status=500).headers["X-RateLimit-Remaining"] == "0"
     assert app.get("/flaky?status=200", status=429)
+
+
+class Conflict:
+    """A data manager of the transaction that fails at the commit, in the first attempts."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    transaction_manager = transaction.manager
+
+    def sortKey(self) -> str:
+        return "conflict"
+
+    def tpc_vote(self, _: Any) -> None:
+        if self.failures > 0:
+            raise RetryableException
+
+    def ignore(self, _: Any) -> None:
+        """Do nothing."""
+
+    tpc_begin = commit = tpc_finish = tpc_abort = abort = ignore
+
+
+@pytest.mark.parametrize(("attempts", "remaining"), [(2, "2"), (3, "1")])
+def test_a_conflict_at_the_commit_counts_if_the_client_sees_it(
+    attempts: int, remaining: str
+) -> None:
+    """The view has answered 200, and pyramid_tm raises after it."""
+
+    def view(request: Request) -> Response:
+        request.tm.get().join(Conflict(attempts - request.environ["retry.attempt"]))
+        return Response()
+
+    def configure(config: Configurator) -> None:
+        config.include("pyramid_retry")
+        config.include("pyramid_tm")
+        config.add_route("view", "/view")
+        config.add_view(view, route_name="view")
+        config.add_exception_view(lambda error, request: Response(status=500), context=Exception)
+
+    app = make_app(FAILURES, configure=configure)
+    response = app.get("/view", status="*")
+    assert response.status_int == (200 if attempts == 2 else 500)
+    assert response.headers["X-RateLimit-Remaining"] == remaining
 
 
 def test_nothing_is_stored_for_a_success(mock_store: Settings) -> None:
