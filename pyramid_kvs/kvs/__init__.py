@@ -22,21 +22,26 @@ from .script import (
     ttl_word,
 )
 from .stored import (
+    CLAIM_KEY,
     DONE,
+    Claim,
     Stored,
     Swap,
     SwapRequest,
     decode_key,
     encode_key,
     key_pattern,
+    new_owner,
     pause,
 )
 
 __all__ = [
+    "CLAIM_KEY",
     "DONE",
     "KVS",
     "Breaker",
     "Breakers",
+    "Claim",
     "Data",
     "DriverNotInstalled",
     "PackedArguments",
@@ -53,6 +58,7 @@ __all__ = [
     "encode_key",
     "key_pattern",
     "named_parameters",
+    "new_owner",
     "pack_arguments",
     "pack_words",
     "pause",

@@ -57,6 +57,8 @@ class KVS(Hooks):
         self._loads = self.codec.loads
         self._dumps = self.codec.dumps
         self._default_lock = ProcessLock()
+        #: Until when this process does not ask for the claim of a key, by ``time.monotonic()``.
+        self._claims_asked_for: dict[str, float] = {}
         self._client = self._create_client(**dict(kvs_kwargs or {}))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from ..exceptions import CodecError, KVSError, KVSNotSupported
 from ..forks import ProcessLock
 from ..serializer import Codec, Data, UnsignedData
 from .breaker import Breakers
-from .stored import COUNT, DONE, Stored, Swap, SwapRequest, encode_key
+from .stored import (
+    CLAIM_KEY,
+    COUNT,
+    DONE,
+    Claim,
+    Stored,
+    Swap,
+    SwapRequest,
+    encode_key,
+    is_owned,
+    new_owner,
+)
+
+#: How long a process waits before it asks again for the claim of stale data, in seconds, and for
+#: how many keys it does so.
+CLAIM_AGAIN = 0.25
+CLAIMS_REMEMBERED = 1000
 
 
 class Hooks:
@@ -36,6 +54,7 @@ class Hooks:
     codec: Codec
     _client: Any
     _default_lock: ProcessLock
+    _claims_asked_for: dict[str, float]
     _loads: Callable[[Any], Any]
     _dumps: Callable[[Any], Data]
 
@@ -79,8 +98,17 @@ class Hooks:
         self._client.set(self._get_key(key), value, ttl)
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
-        """Store data if the key is absent; return whether it was."""
+        """Store data if the key is absent; return whether it was.
+
+        The default calls ``add(k, value, ttl)`` of a client that has it beside ``get`` and ``set``.
+        """
+        if self._has_client_with_add():
+            return bool(self._client.add(self._get_key(key), data, ttl))
         return self.raw_swap(key, None, data, ttl).done
+
+    def _has_client_with_add(self) -> bool:
+        uses_client = type(self).raw_get is Hooks.raw_get and type(self).raw_set is Hooks.raw_set
+        return uses_client and hasattr(type(self._client), "add")
 
     def raw_delete(self, key: str) -> Data | None:
         """Remove a key; return the data that was there."""
@@ -209,6 +237,77 @@ class Hooks:
     def raw_swap_many(self, swaps: list[SwapRequest]) -> list[Swap]:
         """Run several swaps, each atomic by itself; in one round trip where the store can."""
         return [self.raw_swap(*swap) for swap in swaps]
+
+    # -- claims ---------------------------------------------------------------------------
+
+    def raw_claim(self, key: str, stale: float, ttl: float, absent: bool = True) -> Claim:
+        """Return the data at a key; claim the key for the caller unless the data are fresh.
+
+        One caller at a time has the claim of a key. Readers of the key do not see the claim,
+        which is stored at another key. Fresh data cost one round trip.
+
+        :param stale: the data are fresh while they have more than this number of seconds left, or
+            if the store cannot say how long they have.
+        :param ttl: lifetime of the claim in seconds.
+        :param absent: whether to claim a key without data.
+        """
+        found = self._look_at(key, stale)
+        if found.is_fresh or (found.data is None and not absent):
+            return found
+        owner = new_owner()
+        is_time = found.data is None or self._is_time_to_claim(key)
+        if not (is_time and self.raw_add(CLAIM_KEY + key, owner, ttl)):
+            return found
+        found = self._look_at(key, stale)  # the one before may have stored and released since
+        if not found.is_fresh:
+            return found._replace(owner=owner)
+        self.raw_release(key, owner)
+        return found
+
+    def _is_time_to_claim(self, key: str) -> bool:
+        """Return whether to ask for the claim of stale data.
+
+        A process asks a few times a second, because nobody waits for it.
+        """
+        if self._claims_asked_for.get(key, 0.0) > monotonic():
+            return False
+        self._do_not_claim(key, CLAIM_AGAIN)
+        return True
+
+    def _do_not_claim(self, key: str, seconds: float) -> None:
+        if len(self._claims_asked_for) >= CLAIMS_REMEMBERED:
+            self._claims_asked_for.clear()
+        self._claims_asked_for[key] = monotonic() + seconds
+
+    def _look_at(self, key: str, stale: float) -> Claim:
+        data, left = self.raw_get_with_ttl(key) if stale else (self.raw_get(key), -1.0)
+        return Claim(data, data is not None and not 0 <= left <= stale, None, left)
+
+    def raw_get_with_ttl(self, key: str) -> tuple[Data | None, float]:
+        """Return the stored data, and :meth:`raw_ttl`, or -1 if the store cannot tell it."""
+        data = self.raw_get(key)
+        return data, -1.0 if data is None else self._ttl_or_none(key)
+
+    def raw_set_claimed(self, key: str, data: Data, ttl: float | None, owner: Any) -> None:
+        """Store data and release the claim; in one round trip where the store can."""
+        self.raw_set(key, data, ttl)
+        with suppress(KVSNotSupported):  # a driver that cannot remove keys
+            self.raw_release(key, owner)
+
+    def raw_release(self, key: str, owner: Any, pause: float = 0) -> None:
+        """Give up a claim, unless it has ended and somebody else has one.
+
+        :param owner: of a :class:`~pyramid_kvs.kvs.stored.Claim`.
+        :param pause: the number of seconds in which nobody can claim the key.
+        """
+        self._claims_asked_for.pop(key, None)
+        claim_key = CLAIM_KEY + key
+        stored = self.raw_load(claim_key)
+        if stored is None:
+            if pause:
+                self.raw_add(claim_key, owner, pause)
+        elif is_owned(stored.data, owner):
+            self.raw_swap(claim_key, stored, stored.data if pause else None, pause or None)
 
     # -- for drivers ----------------------------------------------------------------------
 

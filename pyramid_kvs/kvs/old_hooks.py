@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ..exceptions import CodecError
+
 T = TypeVar("T")
 
 
@@ -23,6 +25,8 @@ def adapt(cls: type[Any], base: type[Any]) -> None:
         adapted.update(_remove=_old_remove(defined["delete"], cls._remove), delete=base.delete)
     if "incr" in defined and "ttl" not in _parameters(defined["incr"]):
         adapted.update(raw_incr=_old_incr(defined["incr"], cls.raw_incr), incr=base.incr)
+    if "add" in defined and cls.raw_add is base.raw_add:
+        adapted.update(raw_add=_old_add(defined["add"], cls.raw_add), add=base.add)
     pattern = _parameters(defined["get_keys"]).get("pattern") if "get_keys" in defined else None
     if pattern and pattern.default is pattern.empty:
         adapted.update(get_keys=_old_get_keys(defined["get_keys"]))
@@ -54,6 +58,20 @@ def _old_incr(
         return default(self, key, delta, ttl)
 
     return _unless_inside(raw_incr, default)
+
+
+def _old_add(
+    add: Callable[..., Any], default: Callable[..., bool]
+) -> Callable[[Any, str, Any, float | None], bool]:
+    @functools.wraps(add)
+    def raw_add(self: Any, key: str, data: Any, ttl: float | None) -> bool:
+        try:
+            value = self.decode(data)
+        except CodecError:  # a claim
+            value = data
+        return bool(add(self, key, value, ttl))
+
+    return _unless_inside(raw_add, default)
 
 
 def _old_get_keys(get_keys: Callable[[Any, str], list[str]]) -> Callable[..., list[str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import re
 import time
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ..serializer import Data
+from ..serializer import Data, as_bytes
 
 #: The stored form of a counter.
 COUNT = re.compile(r"-?[0-9]{1,40}")
@@ -43,6 +45,43 @@ class SwapRequest(NamedTuple):
     old: Stored | None
     data: Data
     ttl: float | None
+
+
+class Claim(NamedTuple):
+    """What is at a key, and whether the caller may replace it.
+
+    See :meth:`pyramid_kvs.kvs.hooks.Hooks.raw_claim`.
+    """
+
+    data: Data | None
+    #: Whether nobody has to replace the data. They are then not claimed.
+    is_fresh: bool = False
+    #: Proves that the claim is the caller's. ``None`` if it is not.
+    owner: Any = None
+    #: How long the store keeps the data, in seconds; negative if it does not say.
+    left: float = -1.0
+
+
+#: The claim of a key is stored at this string and the key.
+CLAIM_KEY = "__kvs_claim::"
+
+_process = os.urandom(6).hex()
+_claims = itertools.count()
+
+
+def new_owner() -> str:
+    """Return what is stored as a claim. No other claim has it, and no codec decodes it."""
+    return f"!claim {_process}-{os.getpid():x}-{next(_claims):x}"
+
+
+def is_of_this_process(claim: Data | None) -> bool:
+    """Return whether a claim was made by this process, and not by its parent."""
+    return f" {_process}-{os.getpid():x}-" in str(claim)
+
+
+def is_owned(data: Any, owner: str) -> bool:
+    """Return whether the data of a claim are those of an owner, perhaps encoded once more."""
+    return isinstance(data, (str, bytes)) and owner.encode() in as_bytes(data)
 
 
 def checked_ttl(ttl: Any) -> float:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("base", "concurrency", "counters", "keys", "lifetimes", "updates", "values")
+_PARTS = ("base", "claims", "concurrency", "counters", "keys", "lifetimes", "updates", "values")
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))  # before the imports
 
+from tests.conformance.claims import Claims  # noqa: E402
 from tests.conformance.concurrency import Processes, Threads  # noqa: E402
 from tests.conformance.counters import Counters  # noqa: E402
 from tests.conformance.keys import Keys  # noqa: E402
@@ -28,7 +29,7 @@ from tests.conformance.values import Values  # noqa: E402
 __all__ = ["Conformance", "SharedConformance"]
 
 
-class Conformance(Values, Keys, Lifetimes, Counters, Updates, Threads):
+class Conformance(Values, Keys, Lifetimes, Counters, Updates, Claims, Threads):
     """For stores that belong to one process."""
 
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-from ...exceptions import KVSError, KVSNotSupported
+from ...exceptions import KVSNotSupported
 from ...kvs import DONE, Data, Stored, Swap, SwapRequest
 from . import items
-from .counters import Counters
-from .items import MAGIC
+from .claims import Claims
+from .items import MAGIC, check_stored
 from .protocol import Connection, Reply
+from .servers import BATCH_DATA
 
 __all__ = ["MemcacheKVS"]
 
@@ -24,10 +25,9 @@ T = TypeVar("T")
 
 #: A batch of reads stays below what the sockets hold while nobody reads the replies.
 BATCH_BYTES = 16 << 10
-BATCH_DATA = 1 << 20
 
 
-class MemcacheKVS(Counters):
+class MemcacheKVS(Claims):
     """Keys on one or several memcached servers, version 1.6 or newer.
 
     See :class:`pyramid_kvs.drivers.memcache.options.Options` for ``kvs_kwargs``.
@@ -64,7 +64,7 @@ class MemcacheKVS(Counters):
 
     def raw_set(self, key: str, value: Data, ttl: float | None) -> None:
         full_key = self._full_key(key)
-        _check_stored(self._servers.ask(full_key, self._set_command(full_key, value, ttl), True))
+        check_stored(self._servers.ask(full_key, self._set_command(full_key, value, ttl), True))
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
         return self._add(self._full_key(key), data, ttl)
@@ -128,7 +128,7 @@ class MemcacheKVS(Counters):
             for full_key, data in ((self._full_key(key), data) for key, data in mapping.items())
         }
         for _, reply in self._servers.ask_all(commands, BATCH_DATA, Connection.ask_all):
-            _check_stored(reply)
+            check_stored(reply)
 
     def raw_delete_many(self, keys: list[str]) -> None:
         commands = {key: b"md %b\r\n" % key for key in map(self._full_key, keys)}
@@ -251,8 +251,3 @@ def _left(item: items.Item | None) -> float:
     if item.deadline is not None:
         return item.deadline - time.time()
     return -1.0 if item.ttl < 0 else max(item.ttl - 1.0, 0.0)
-
-
-def _check_stored(reply: Reply) -> None:
-    if reply.words[0] != b"HD":
-        raise KVSError(f"memcached stored nothing: it answered {reply.words[0]!r}")

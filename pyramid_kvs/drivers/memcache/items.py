@@ -9,7 +9,7 @@ import time
 import zlib
 from typing import NamedTuple
 
-from ...exceptions import CodecError, KVSNotSupported
+from ...exceptions import CodecError, KVSError, KVSNotSupported
 from ...kvs import Stored
 from .protocol import Reply
 
@@ -137,6 +137,12 @@ def stored(reply: Reply) -> Stored | None:
 def is_value(reply: Reply) -> bool:
     """Return whether the reply has data."""
     return reply.words[0] == b"VA"
+
+
+def check_stored(reply: Reply) -> None:
+    """Raise an error for a reply to a command that stored nothing."""
+    if reply.words[0] != b"HD":
+        raise KVSError(f"memcached stored nothing: it answered {reply.words[0]!r}")
 
 
 def readable(reply: Reply) -> bytes | None:

@@ -23,6 +23,9 @@ R = TypeVar("R")
 #: A batch has no more commands than these.
 BATCH_COUNT = 1000
 
+#: A batch with data has no more bytes.
+BATCH_DATA = 1 << 20
+
 
 class Clock(threading.local):
     """When the operation began that the steps of this thread belong to."""

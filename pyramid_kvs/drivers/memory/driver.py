@@ -9,7 +9,19 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ... import forks
-from ...kvs import DONE, KVS, Data, Stored, Swap, decode_key, key_pattern
+from ...kvs import (
+    CLAIM_KEY,
+    DONE,
+    KVS,
+    Claim,
+    Data,
+    Stored,
+    Swap,
+    decode_key,
+    key_pattern,
+    new_owner,
+)
+from ...kvs.stored import is_of_this_process
 from .parts import LAST, NEVER
 from .store import MAX_BYTES, MemoryStore, named_stores
 
@@ -126,6 +138,29 @@ class MemoryKVS(KVS):
             else:
                 self._client.put(full_key, data, _deadline(ttl, now), now)
             return DONE
+
+    def raw_claim(self, key: str, stale: float, ttl: float, absent: bool = True) -> Claim:
+        full_key, store, now = self._scope + key, self._client, monotonic()
+        part = store.whole or store.parts[hash(full_key) & LAST]
+        left = part.deadlines.get(full_key, 0) - now
+        data = None if left <= 0 else part.data.get(full_key)
+        if data is not None and left > stale:
+            part.used[full_key] = now
+            return tuple.__new__(Claim, (data, True, None, -1.0))  # faster than Claim(...)
+        return self._claim(key, stale, ttl) if absent or data is not None else Claim(None)
+
+    def _claim(self, key: str, stale: float, ttl: float) -> Claim:
+        full_key, claim_key = self._scope + key, self._scope + CLAIM_KEY + key
+        with self._client.writing():
+            data, now = self._client.get(full_key), monotonic()
+            left = self._client.deadline(full_key) - now
+            if data is not None and left > stale:
+                return Claim(data, True)
+            if is_of_this_process(self._client.get(claim_key)):
+                return Claim(data)
+            owner = new_owner()
+            self._client.put(claim_key, owner, now + ttl, now)
+            return Claim(data, False, owner, left)
 
     # -- many keys ------------------------------------------------------------------------
 

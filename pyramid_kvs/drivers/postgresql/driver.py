@@ -89,7 +89,8 @@ class PostgresqlKVS(KVS):
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
         result = self._run("add", self._row(key, data, ttl))
-        self._expired.note_written()
+        if result.ntuples:
+            self._expired.note_written()
         return result.ntuples > 0
 
     def raw_delete(self, key: str) -> Data | None:
@@ -115,6 +116,13 @@ class PostgresqlKVS(KVS):
             result = self._run("ttl_many", (array(BYTEA, batch),), repeatable=True)
             found.update((stored, _left(left)) for stored, left in rows(result))
         return {key: found.get(stored, -2.0) for key, stored in by_key.items()}
+
+    def raw_get_with_ttl(self, key: str) -> tuple[Data | None, float]:
+        result = self._run("get_with_ttl", (self._stored_key(key),), repeatable=True)
+        if not result.ntuples:
+            return None, -1.0
+        left = result.get_value(0, 2)
+        return _data(result), -1.0 if left is None else from_float8(left)
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         params = (self._stored_key(key), seconds(ttl))

@@ -52,6 +52,10 @@ OUTCOME = """
 
 SQL = {
     "get": "SELECT t.data, t.is_text FROM {table} t WHERE t.key = $1::bytea AND {live}",
+    "get_with_ttl": """
+        SELECT t.data, t.is_text, date_part('epoch', t.expires - now()) FROM {table} t
+        WHERE t.key = $1::bytea AND {live}
+    """,
     "get_many": """
         SELECT t.key, t.data, t.is_text FROM {table} t
         WHERE t.key = ANY ($1::bytea[]) AND {live}

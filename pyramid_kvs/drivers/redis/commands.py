@@ -88,3 +88,47 @@ else
 end
 return 1
 """)
+
+# KEYS: the key, and that of its claim. ARGV: the owner of the claim, how many milliseconds stale
+# data have left at most, the lifetime of the claim, and '1' to claim a key without data (or left
+# out). The reply is the data if they are fresh. A claim that a repeated call finds is the caller's.
+CLAIM = Script("""
+local data = redis.call('GET', KEYS[1])
+local left = -1
+if data then
+    left = redis.call('PTTL', KEYS[1])
+    if left < 0 or left > tonumber(ARGV[2]) then
+        return data
+    end
+elseif not ARGV[4] then
+    return data
+end
+local is_claimed = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[3])
+    or redis.call('GET', KEYS[2]) == ARGV[1]
+return {data, is_claimed and 1 or 0, left}
+""")
+
+CLAIM_CALL = (
+    b"*%%d\r\n%b$1\r\n2\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%%b" % CLAIM.by_hash
+)
+
+
+def pack_claim(key: bytes, claim_key: bytes, owner: bytes, others: PackedArguments) -> bytes:
+    """Return the call of CLAIM, in a third of the time that :func:`pack_script` takes."""
+    sizes = len(key), len(claim_key), len(owner)
+    words = (others.number + 6, sizes[0], key, sizes[1], claim_key, sizes[2], owner, others.data)
+    return CLAIM_CALL % words
+
+
+# KEYS: that of the claim. ARGV: its owner, and the milliseconds of a pause ('' for none).
+RELEASE = Script("""
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then
+    return 0
+end
+if ARGV[2] == '' then
+    return redis.call('DEL', KEYS[1])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")

@@ -15,8 +15,10 @@ import redis
 
 from ...exceptions import KVSError
 from ...kvs import (
+    CLAIM_KEY,
     DONE,
     Breakers,
+    Claim,
     Data,
     PackedArguments,
     RunsScripts,
@@ -27,19 +29,24 @@ from ...kvs import (
     encode_key,
     key_pattern,
     named_parameters,
+    new_owner,
+    pack_arguments,
     pack_words,
     ttl_word,
 )
 from .client import Connections, new_client
 from .commands import (
+    CLAIM,
     GET,
     GETEX_PX,
     INCR,
+    RELEASE,
     SET_PX,
     SWAP,
     batches,
     encoded,
     pack,
+    pack_claim,
     pack_script,
     sends,
 )
@@ -50,6 +57,12 @@ from .transport import Transport
 __all__ = ["RedisKVS", "Script", "pack"]
 
 Reply = Any
+
+#: The key of a claim: the prefix, and the key as the part that a cluster hashes.
+CLAIM_OF = b"%%b%b{%%b}" % CLAIM_KEY.encode()
+
+#: For how many combinations of durations the words of a claim are kept.
+CLAIMS_PACKED = 100
 
 
 class RedisKVS(RunsScripts):
@@ -68,6 +81,7 @@ class RedisKVS(RunsScripts):
         options = Options.of(pool, connections.make(), given, retries)
         self._transport = Transport(connections, options)
         self._call = self._transport.call
+        self._claim_words: dict[tuple[float, float, bool], PackedArguments] = {}
         return client
 
     def share_breakers(self, breakers: Breakers) -> None:
@@ -77,13 +91,20 @@ class RedisKVS(RunsScripts):
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
         return frozenset({f"{self._transport.server}/{database}"})
 
-    def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Reply:
+    def run_packed(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: PackedArguments,
+        repeatable: bool = False,
+    ) -> Reply:
         try:
-            return self._call(pack_script(script.by_hash, keys, args))
+            return self._call(pack_script(script.by_hash, keys, args), repeatable)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        return self._call(pack_script(pack_words((b"EVAL", script.source)), keys, args))
+        by_source = pack_words((b"EVAL", script.source))
+        return self._call(pack_script(by_source, keys, args), repeatable)
 
     # -- values -----------------------------------------------------------------------------
 
@@ -187,6 +208,42 @@ class RedisKVS(RunsScripts):
         if reply == 1:
             return DONE
         return Swap(False, None if reply[0] is None else Stored(reply[0]))
+
+    # -- claims -----------------------------------------------------------------------------
+
+    def raw_claim(self, key: str, stale: float, ttl: float, absent: bool = True) -> Claim:
+        full_key, owner = self._get_key(key), new_owner().encode()
+        claim_key = self._claim_key(full_key)
+        words = self._claim_words.get((stale, ttl, absent)) or self._pack_claim(stale, ttl, absent)
+        try:
+            reply = self._call(pack_claim(full_key, claim_key, owner, words), True)
+        except KVSError as error:
+            if not is_unknown_script(error.__cause__):
+                raise
+            args = pack_words((owner,)) + words.data
+            keys = (full_key, claim_key)
+            reply = self.run_packed(CLAIM, keys, PackedArguments(words.number + 1, args), True)
+        if not isinstance(reply, list):
+            return Claim(reply, reply is not None)
+        data, is_claimed, left = reply
+        return Claim(data, False, owner if is_claimed else None, left / 1000)
+
+    def _pack_claim(self, stale: float, ttl: float, absent: bool) -> PackedArguments:
+        """Return the words of a claim that many calls have in common, and keep them."""
+        words = (ttl_word(stale), ttl_word(ttl), *((b"1",) if absent else ()))
+        if len(self._claim_words) >= CLAIMS_PACKED:
+            self._claim_words.clear()
+        packed = self._claim_words[stale, ttl, absent] = pack_arguments(words)
+        return packed
+
+    def raw_release(self, key: str, owner: Any, pause: float = 0) -> None:
+        words = (owner, ttl_word(pause) if pause else b"")
+        keys = (self._claim_key(self._get_key(key)),)
+        self.run_packed(RELEASE, keys, pack_arguments(words), repeatable=True)
+
+    def _claim_key(self, full_key: bytes) -> bytes:
+        """Return the key of a claim, which a cluster keeps where it keeps the key itself."""
+        return CLAIM_OF % (self.key_prefix, full_key)
 
     # -- the store --------------------------------------------------------------------------
 
