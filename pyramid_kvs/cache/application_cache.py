@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from ..exceptions import CodecError, KVSUnavailable
-from ..forks import ProcessLock
-from ..kvs import KVS, Data
-from ..logs import ThrottledLog
+from ..kvs import CLAIM_KEY, KVS, Data
+from ..kvs.stored import checked_ttl
+from .creating import WAIT, Creating
+from .creations import Creations, runs
+from .seconds import duration, ttl_seconds
+from .store import Store
 
 __all__ = ["ApplicationCache"]
 
 T = TypeVar("T")
-log = logging.getLogger("pyramid_kvs.cache")
+
+#: A ttl in seconds, or ``None`` for the ttl of the setting.
+TTL = float | timedelta | None
 
 _MISSING = object()
-_UNREADABLE = object()
-
-
-class _Creation:
-    """A value that a thread is computing; ``data`` is what it stored."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.waited = False
-        self.data: Data | None = None
 
 
 class ApplicationCache:
     """A mapping-like view of a store; ``client`` is the driver.
 
-    A value that does not decode counts as missing, with one warning that names its key.
+    A value that does not decode counts as missing, with one warning that names its key. A value
+    that the codec cannot write raises ``TypeError``, which names the key too.
+
+    A ``ttl`` is a number of seconds, a ``datetime.timedelta``, or ``None`` for the ttl of the
+    setting.
 
     ``on_error`` says what happens while the store is unavailable. With ``"miss"``, reads find
     nothing, and writes and deletes are dropped, which is logged once a minute. ``add``, ``incr``
@@ -46,11 +41,8 @@ class ApplicationCache:
 
     def __init__(self, client: KVS, on_error: str = "miss") -> None:
         self.client = client
-        self._raises = on_error == "raise"
-        self._unavailable = ThrottledLog(log)
-        #: By process and key: a child process does not wait for threads of its parent.
-        self._creating: dict[tuple[int, str], _Creation] = {}
-        self._creating_lock = ProcessLock()
+        self._store = Store(client, on_error)
+        self._creations = Creations()
 
     # -- a mapping ------------------------------------------------------------------------
 
@@ -64,43 +56,48 @@ class ApplicationCache:
         try:
             existed = self.client.raw_delete(key) is not None
         except KVSUnavailable as error:
-            self._dropped(error)
+            self._store.drop(error)
             return
         if not existed:
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._read(key, _MISSING) is not _MISSING
+        return isinstance(key, str) and self._store.read(key, _MISSING) is not _MISSING
 
     def get(self, key: str | None, default: Any = None) -> Any:
         """Return the value; ``default`` if the key is missing or ``None``."""
-        return default if key is None else self._read(key, default)
+        return default if key is None else self._store.read(key, default)
 
-    def set(self, key: str, value: Any, ttl: float | None = None) -> None:
-        """Store a value for ``ttl`` seconds; ``None`` means the ttl of the setting."""
+    def set(self, key: str, value: Any, ttl: TTL = None) -> None:
+        """Store a value for ``ttl`` seconds; 0 or less removes the key."""
         try:
-            self.client.set(key, value, ttl)
+            self.client.set(key, value, ttl_seconds(ttl))
         except KVSUnavailable as error:
-            self._dropped(error)
+            self._store.drop(error)
+        except Exception:
+            self._store.check_codec({key: value})
+            raise
 
     def pop(self, key: str, default: Any = None) -> Any:
         """Remove a key; return the value that was there, or ``default``."""
-        try:
-            data = self.client.raw_delete(key)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return default
-        return default if data is None else self._decoded(key, data, default)
+        data = self._store.attempt(None, self.client.raw_delete, key)
+        return default if data is None else self._store.decode(key, data, default)
 
     def list_keys(self, pattern: str = "*") -> list[str]:
         """Return the keys that match; only ``*`` and ``?`` are special."""
-        return self._try([], self.client.get_keys, pattern)
+        none: list[str] = []
+        keys = self._store.attempt(none, self.client.get_keys, pattern)
+        return [key for key in keys if not key.startswith(CLAIM_KEY)]
 
     # -- the other operations -------------------------------------------------------------
 
-    def add(self, key: str, value: Any, ttl: float | None = None) -> bool:
+    def add(self, key: str, value: Any, ttl: TTL = None) -> bool:
         """Store a value if the key is absent; return whether it was."""
-        return self.client.add(key, value, ttl)
+        try:
+            return self.client.add(key, value, ttl_seconds(ttl))
+        except Exception:
+            self._store.check_codec({key: value})
+            raise
 
     def delete(self, key: str) -> Any:
         """Remove a key; return the value that was there, or ``None``."""
@@ -111,118 +108,93 @@ class ApplicationCache:
         wanted = list(keys)
         found: dict[str, Data] = {}
         if wanted:
-            found = self._try(found, self.client.raw_get_many, wanted)
-        values = ((key, self._decoded(key, data, _MISSING)) for key, data in found.items())
+            found = self._store.attempt(found, self.client.raw_get_many, wanted)
+        values = ((key, self._store.decode(key, data, _MISSING)) for key, data in found.items())
         return {key: value for key, value in values if value is not _MISSING}
 
-    def set_many(self, mapping: Mapping[str, Any], ttl: float | None = None) -> None:
+    def set_many(self, mapping: Mapping[str, Any], ttl: TTL = None) -> None:
         """Store several values, in one round trip."""
-        self._try(None, self.client.set_many, mapping, ttl)
+        try:
+            self.client.set_many(mapping, ttl_seconds(ttl))
+        except KVSUnavailable as error:
+            self._store.drop(error)
+        except Exception:
+            self._store.check_codec(mapping)
+            raise
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """Remove several keys, in one round trip."""
-        self._try(None, self.client.delete_many, keys)
+        self._store.attempt(None, self.client.delete_many, keys)
 
-    def incr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
+    def incr(self, key: str, delta: int = 1, ttl: TTL = None) -> int:
         """Add to a counter; see :meth:`pyramid_kvs.kvs.KVS.incr`."""
-        return self.client.incr(key, delta, ttl)
+        return self.client.incr(key, delta, ttl_seconds(ttl))
 
-    def decr(self, key: str, delta: int = 1, ttl: float | None = None) -> int:
+    def decr(self, key: str, delta: int = 1, ttl: TTL = None) -> int:
         """Subtract from a counter."""
-        return self.client.decr(key, delta, ttl)
+        return self.client.decr(key, delta, ttl_seconds(ttl))
 
     def ttl(self, key: str) -> float:
-        """Return the seconds left; negative if the key is missing or never expires."""
-        return self._try(-1.0, self.client.ttl_of, key)
+        """Return the seconds that the store keeps the value for, ``stale`` included.
 
-    def expire(self, key: str, ttl: float | None) -> bool:
+        It is negative if the key is missing or never expires.
+        """
+        return self._store.attempt(-1.0, self.client.ttl_of, key)
+
+    def expire(self, key: str, ttl: TTL) -> bool:
         """Give a key a new ttl; 0 or less removes it; return whether the key was there."""
-        return self._try(False, self.client.expire, key, ttl)
+        return self._store.attempt(False, self.client.expire, key, ttl_seconds(ttl))
 
     def flush(self) -> None:
         """Remove all keys of this cache, and no others."""
-        self._try(None, self.client.flush)
+        self._store.attempt(None, self.client.flush)
 
-    def get_or_create(self, key: str, creator: Callable[[], T], ttl: float | None = None) -> T:
+    def get_or_create(
+        self,
+        key: str,
+        creator: Callable[[], T],
+        ttl: TTL = None,
+        *,
+        stale: float | timedelta = 0,
+        wait: float | timedelta = WAIT,
+    ) -> T:
         """Return the value; if it is missing, compute, store and return it.
 
-        :param creator: takes no argument. In one process it runs once at a time for a key.
-            Other threads that ask for the key wait and get its result. If it raised, the next
-            thread tries. ``None`` is stored like any other value. If the store was unavailable
-            for the read, nothing is written.
+        :param creator: takes no argument. One caller at a time runs it for a key, among all
+            processes that use the store. ``None`` is stored like any other value.
+        :param stale: the number of seconds for which a value is kept after its ``ttl``. The first
+            caller after the ttl computes a new value, and the others get the old one. If the
+            creator fails, its caller gets the old value too, and nobody calls it for 5 seconds.
+        :param wait: how long other callers wait for the value, in seconds. Then they call their
+            creator. The claim of the caller that computes lives as long, or 10 seconds if it is 0.
+        :raises RuntimeError: the creator of this key asked for it.
+        :raises TypeError: the codec cannot write the value; or an argument is not a duration.
         """
-        value = self._read(key, _MISSING, _UNREADABLE)
-        if value is _MISSING or value is _UNREADABLE:
-            return self._create(key, creator, ttl, value)
-        return value  # type: ignore[no-any-return]
-
-    def _create(self, key: str, creator: Callable[[], T], ttl: float | None, found: Any) -> T:
-        with self._creation(key) as creation:
-            if creation.data is not None:
-                return self.client.decode(creation.data)  # type: ignore[no-any-return]
-            if creation.waited and found is _MISSING:
-                found = self._read(key, _MISSING, _UNREADABLE)
-            if not (found is _MISSING or found is _UNREADABLE):
-                return found  # type: ignore[no-any-return]
-            value = creator()
-            creation.data = self.client.encode(value)
-            if found is _MISSING:  # a store that could not be read would only cost a timeout
-                self.set(key, value, ttl)
-            return value
-
-    @contextmanager
-    def _creation(self, key: str) -> Iterator[_Creation]:
-        """Hold the creation of a key that is in progress in this process."""
-        running = os.getpid(), key
-        with self._creating_lock:
-            creation = self._creating.setdefault(running, _Creation())
-            creation.users += 1
+        if ttl is not None and type(ttl) is not int:
+            ttl = ttl_seconds(ttl)
+        if type(stale) is not int or stale < 0:
+            stale = duration("stale", stale)
+        if type(wait) is not int or wait < 0:
+            wait = duration("wait", wait)
+        if runs.get():
+            self._creations.refuse_own_key(key)
+        claim, data, is_readable = None, None, True
         try:
-            creation.waited = not creation.lock.acquire(blocking=False)
-            if creation.waited:
-                creation.lock.acquire()
+            if stale:
+                claim = self.client.raw_claim(key, stale, wait or WAIT, False)
+                data = claim.data
+            else:
+                data = self.client.raw_get(key)
+        except KVSUnavailable as error:
+            self._store.drop(error)
+            is_readable = False
+        if data is not None and (claim is None or claim.owner is None):
             try:
-                yield creation
-            finally:
-                creation.lock.release()
-        finally:
-            with self._creating_lock:
-                creation.users -= 1
-                if not creation.users:
-                    del self._creating[running]
-
-    # -- failures -------------------------------------------------------------------------
-
-    def _try(self, default: T, operation: Callable[..., T], *args: Any) -> T:
-        try:
-            return operation(*args)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return default
-
-    def _read(self, key: str, default: Any, unreadable: Any = None) -> Any:
-        """Return the value at a key.
-
-        :param default: if there is none.
-        :param unreadable: if the store is unavailable; ``None`` means ``default``.
-        """
-        try:
-            data = self.client.raw_get(key)
-        except KVSUnavailable as error:
-            self._dropped(error)
-            return default if unreadable is None else unreadable
-        return default if data is None else self._decoded(key, data, default)
-
-    def _decoded(self, key: str, data: Any, default: Any) -> Any:
-        try:
-            return self.client.decode(data)
-        except CodecError as error:
-            log.warning("cache key %r: %s; it counts as missing", key, error)
-            return default
-
-    def _dropped(self, error: KVSUnavailable) -> None:
-        if self._raises:
-            raise error
-        self._unavailable.warning(
-            "the store of the cache is unavailable, requests go on without it: %s", error
-        )
+                return self.client.decode(data)  # type: ignore[no-any-return]
+            except CodecError as error:
+                self._store.log_undecodable(key, error)
+        ttl = self.client.ttl if ttl is None else checked_ttl(ttl)
+        creating = Creating(self._store, self._creations, key, creator, ttl, stale, wait)
+        if claim is not None and claim.owner is not None:
+            return creating.replace(claim)  # type: ignore[no-any-return]
+        return creating.create(is_readable)  # type: ignore[no-any-return]

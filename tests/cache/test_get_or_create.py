@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from tests.cache.apps import cache_of, run
+from pyramid_kvs.exceptions import ValueTooLarge
+from pyramid_kvs.kvs import CLAIM_KEY
+from tests.cache.apps import Options, cache_of, run
 from tests.children import FORKS, is_true_in_child
+from tests.servers import RedisServer
 
 
 def test_a_creator_runs_once_at_a_time() -> None:
@@ -30,7 +35,7 @@ def test_a_creator_runs_once_at_a_time() -> None:
     assert len(calls) == 1
     assert results == [[1]] * 8
     assert len({id(result) for result in results}) == 8
-    assert cache._creating == {}
+    assert cache._creations._turns == {}
 
 
 def test_two_keys_are_created_at_the_same_time() -> None:
@@ -101,3 +106,213 @@ def test_none_is_created_once() -> None:
     for _ in range(2):
         assert cache.get_or_create("key", lambda: calls.append(1)) is None
     assert len(calls) == 1
+
+
+# -- threads of one process ------------------------------------------------------------------
+
+
+def test_threads_do_not_ask_the_store_while_they_wait_for_each_other(
+    redis_server: RedisServer,
+) -> None:
+    kwargs = {"host": redis_server.host, "port": redis_server.port}
+    cache = cache_of({"kvs": "redis", "kvs_kwargs": kwargs})
+    cache.get_or_create("another", lambda: 1)
+    asked = threading.Barrier(8)
+
+    def create() -> int:
+        time.sleep(0.3)
+        return 1
+
+    def work() -> None:
+        cache.get("key")
+        asked.wait(30)
+        cache.get_or_create("key", create)
+
+    redis_server.reset_calls()
+    run(8, work)
+    calls = redis_server.calls()
+    assert calls["evalsha"] == 2  # one claim and its release
+    assert calls["get"] <= 8 + 8 + 2
+
+
+def test_a_thread_waits_no_longer_than_it_wants_to() -> None:
+    cache = cache_of({"kvs": "memory"})
+    started, ended = threading.Event(), threading.Event()
+
+    def create() -> str:
+        started.set()
+        ended.wait(60)
+        return "first"
+
+    thread = threading.Thread(target=cache.get_or_create, args=("key", create))
+    thread.start()
+    started.wait(60)
+    assert cache.get_or_create("key", lambda: "second", wait=0.05) == "second"
+    assert cache.get_or_create("key", lambda: "third", wait=0) == "second"
+    cache.delete("key")
+    assert cache.get_or_create("key", lambda: "third", wait=0) == "third"
+    ended.set()
+    thread.join()
+    assert cache["key"] == "first"
+
+
+def test_two_caches_on_one_store_compute_once() -> None:
+    """As two processes do. They have nothing in common but the store."""
+    caches = [cache_of({"kvs": "memory", "kvs_kwargs": {"name": "shared"}}) for _ in range(4)]
+    calls = []
+    asked = threading.Barrier(4)
+
+    def create() -> str:
+        calls.append(1)
+        time.sleep(0.1)
+        return "made"
+
+    def work() -> None:
+        cache = caches.pop()
+        asked.wait(30)
+        assert cache.get_or_create("key", create) == "made"
+
+    run(4, work)
+    assert len(calls) == 1
+
+
+def test_a_long_wait_is_possible() -> None:
+    cache = cache_of({"kvs": "memory"})
+    century = timedelta(days=36525)
+    assert cache.get_or_create("key", lambda: 1, century, stale=century, wait=century) == 1
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def test_the_caller_of_the_creator_gets_what_later_callers_get(store: Options) -> None:
+    cache = cache_of(store)
+    value = {"a": (1, 2), 3: None}
+    assert cache.get_or_create("key", lambda: value) == {"a": [1, 2], "3": None}
+    assert cache.get_or_create("key", lambda: value) == {"a": [1, 2], "3": None}
+    assert cache.get_or_create("brief", lambda: value, 0) == {"a": [1, 2], "3": None}
+
+
+@pytest.mark.parametrize("stale", [0, 60])
+def test_a_ttl_of_0_stores_nothing(store: Options, stale: int) -> None:
+    cache = cache_of(store)
+    for ttl in (0, -5):
+        assert cache.get_or_create("key", lambda: 1, ttl, stale=stale) == 1
+        assert "key" not in cache
+    assert cache.get_or_create("key", lambda: 2, 60, stale=stale) == 2
+
+
+def circular() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("make", [object, circular, lambda: {(1, 2): 3}])
+def test_a_value_that_the_codec_cannot_write_is_a_type_error_with_the_key(
+    store: Options, make: Callable[[], Any]
+) -> None:
+    cache = cache_of(store)
+    for call in (
+        lambda: cache.get_or_create("key", make),
+        lambda: cache.set("key", make()),
+        lambda: cache.__setitem__("key", make()),
+        lambda: cache.add("key", make()),
+        lambda: cache.set_many({"other": 1, "key": make()}),
+    ):
+        with pytest.raises(TypeError, match=r"^cache key 'key': the codec cannot write it: "):
+            call()
+    assert "key" not in cache
+    assert cache.get_or_create("key", lambda: "made") == "made"
+
+
+def test_a_value_that_is_too_large_is_refused_and_the_next_caller_tries() -> None:
+    cache = cache_of({"kvs": "memory", "kvs_kwargs": {"max_bytes": 10_000}})
+    with pytest.raises(ValueTooLarge):
+        cache.get_or_create("key", lambda: "x" * 20_000)
+    assert cache.get_or_create("key", lambda: "made") == "made"
+
+
+# -- durations -------------------------------------------------------------------------------
+
+
+def test_durations_may_be_timedeltas(store: Options) -> None:
+    cache = cache_of(store)
+    hour = timedelta(hours=1)
+    cache.set("set", 1, hour)
+    cache.set_many({"many": 1}, hour)
+    assert cache.add("added", 1, hour)
+    cache.incr("counter", 1, hour)
+    cache["expiring"] = 1
+    cache.expire("expiring", hour)
+    cache.get_or_create("made", lambda: 1, hour / 2, stale=hour / 2, wait=hour)
+    for key in ("set", "many", "added", "counter", "expiring", "made"):
+        assert 3590 < cache.ttl(key) <= 3601
+    cache.decr("other", 1, hour)
+    cache.set("set", 1, -hour)
+    assert "set" not in cache
+
+
+@pytest.mark.parametrize("value", ["60", True, object(), [1], b"1", 1j])
+def test_other_durations_are_type_errors_that_name_the_argument(value: Any) -> None:
+    cache = cache_of({"kvs": "memory"})
+    cache["key"] = 1
+    for name in ("ttl", "stale", "wait"):
+        with pytest.raises(TypeError, match=rf"^{name}: found .*, expected a number of seconds"):
+            cache.get_or_create("key", lambda: 1, **{name: value})
+    for call in (
+        lambda: cache.set("key", 1, value),
+        lambda: cache.set_many({"key": 1}, value),
+        lambda: cache.add("key", 1, value),
+        lambda: cache.incr("key", 1, value),
+        lambda: cache.decr("key", 1, value),
+        lambda: cache.expire("key", value),
+    ):
+        with pytest.raises(TypeError, match=r"^ttl: found .*, expected a number of seconds"):
+            call()
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, float("nan"), float("inf"), timedelta(-1)])
+def test_a_duration_that_cannot_be_is_a_value_error(value: Any) -> None:
+    cache = cache_of({"kvs": "memory"})
+    for name in ("stale", "wait"):
+        with pytest.raises(ValueError, match=f"^{name}: found "):
+            cache.get_or_create("key", lambda: 1, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["stale", "wait"])
+def test_none_is_not_a_duration(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: found None"):
+        cache_of({"kvs": "memory"}).get_or_create("key", lambda: 1, **{name: None})
+
+
+# -- keys ------------------------------------------------------------------------------------
+
+
+def test_a_key_that_looks_like_a_claim_is_a_key_like_others(store: Options) -> None:
+    cache = cache_of(store)
+    claims = [f"{CLAIM_KEY}key", f"{CLAIM_KEY}{{cache::key}}"]
+
+    def create() -> str:
+        for claim in claims:
+            assert cache.get_or_create(claim, lambda: "inner", wait=0.05) == "inner"
+        return "outer"
+
+    assert cache.get_or_create("key", create, wait=1) == "outer"
+    assert cache.get_many(claims) == dict.fromkeys(claims, "inner")
+    cache.delete("key")
+    assert cache.get_or_create("key", lambda: "again", wait=0.05) == "again"
+
+
+def test_a_claim_is_not_listed(redis_server: RedisServer) -> None:
+    kwargs = {"host": redis_server.host, "port": redis_server.port}
+    cache = cache_of({"kvs": "redis", "kvs_kwargs": kwargs})
+    cache["other"] = 1
+    assert cache.get_or_create("key", cache.list_keys) == ["other"]
+
+
+def test_several_keys_are_read_without_the_one_that_is_created(store: Options) -> None:
+    cache = cache_of(store)
+    cache["other"] = 1
+    keys = ["key", "other"]
+    assert cache.get_or_create("key", lambda: cache.get_many(keys)) == {"other": 1}

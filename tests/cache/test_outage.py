@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from webtest import TestApp
 from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.testing import MockCache
-from tests.cache.apps import build, cache_of
+from tests.cache.apps import build, cache_of, run
 from tests.servers import RedisServer
 
 
@@ -59,6 +60,76 @@ def test_nothing_is_written_to_a_store_that_could_not_be_read() -> None:
     assert driver.writes == 0
     cache.set("key", "value")
     assert driver.writes == 1
+
+
+@pytest.mark.parametrize("stale", [0, 60])
+def test_a_process_computes_once_while_the_store_is_unavailable(
+    own_redis: Callable[..., RedisServer], stale: int
+) -> None:
+    server = own_redis()
+    cache = cache_of({"kvs": "redis", "kvs_kwargs": {"port": server.port, "host": server.host}})
+    server.kill()
+    asked, looked = threading.Barrier(8), threading.Semaphore(0)
+    calls = []
+    look = cache.client.raw_claim if stale else cache.client.raw_get
+
+    def counted(*args: Any) -> Any:
+        looked.release()
+        return look(*args)
+
+    setattr(cache.client, look.__name__, counted)
+
+    def create() -> str:
+        calls.append(1)
+        for _ in range(8):
+            assert looked.acquire(timeout=30)
+        time.sleep(0.2)
+        return "computed"
+
+    def work() -> None:
+        asked.wait(30)
+        assert cache.get_or_create("key", create, 60, stale=stale) == "computed"
+
+    run(8, work)
+    assert len(calls) == 1
+    server.start()
+    assert until(lambda: cache.client.ping())
+    assert "key" not in cache
+
+
+class Failing(MockCache):
+    """A store that fails at the hooks whose names a test gives."""
+
+    failing: tuple[str, ...] = ()
+
+    def raw_claim(self, *args: Any) -> Any:
+        return self._fail("raw_claim", args)
+
+    def raw_release(self, *args: Any) -> Any:
+        return self._fail("raw_release", args)
+
+    def raw_set(self, *args: Any) -> Any:
+        return self._fail("raw_set", args)
+
+    def _fail(self, name: str, args: Any) -> Any:
+        if name in self.failing:
+            raise KVSUnavailable(name)
+        return getattr(super(), name)(*args)
+
+
+@pytest.mark.parametrize("failing", ["raw_claim", "raw_set", "raw_release"])
+@pytest.mark.parametrize("stale", [0, 60])
+def test_a_store_that_fails_during_the_computation_costs_no_value(failing: str, stale: int) -> None:
+    driver = Failing("mock", None, f"{failing}{stale}::")
+    driver.failing = (failing,)
+    cache = ApplicationCache(driver)
+    assert cache.get_or_create("key", lambda: "computed", 60, stale=stale) == "computed"
+    assert (cache["key"] is None) is (failing != "raw_release")
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_create("other", lambda: 1 // 0, 60, stale=stale)
+    if failing != "raw_release":
+        with pytest.raises(KVSUnavailable):
+            ApplicationCache(driver, "raise").get_or_create("key", lambda: 1, stale=stale, wait=0)
 
 
 def test_a_dead_store_is_a_miss(
