@@ -10,7 +10,9 @@ from pyramid.request import Request
 
 from ..exceptions import KVSError
 from ..kvs import KVS, Stored
+from ..logs import ThrottledLog
 from ..web.failures import FailedSaves
+from ..web.subrequests import outer_requests
 from .carriers import Carrier
 from .keys import Lookup, SessionId, SessionKeys
 from .merge import Changes
@@ -33,6 +35,10 @@ class SessionBackend:
     users: Users
     failed_saves: FailedSaves = field(
         default_factory=lambda: FailedSaves(logging.getLogger("pyramid_kvs.session"), "a session")
+    )
+    #: Says that changes after the response need a call of ``session.save()``.
+    unsaved_log: ThrottledLog = field(
+        default_factory=lambda: ThrottledLog(logging.getLogger("pyramid_kvs.session"))
     )
 
     def lookups(self, request: Request) -> list[Lookup]:
@@ -76,16 +82,38 @@ class SessionBackend:
         """
         preloaded: Preloaded | None = request.__dict__.pop("_kvs_preloaded", None)
         absent = None
-        for session_id in self.carrier.candidates(request):
+        for session_id in self._followed(request):
             loaded = self._load(session_id, preloaded)
             if loaded[0].found is not None:
                 return loaded
             absent = absent or loaded
         return absent or (NEW, {})
 
+    def _followed(self, request: Request) -> list[SessionId]:
+        """Return the possible ids that the client sent, or those to which subrequests moved."""
+        candidates = self.carrier.candidates(request)
+        moved: dict[SessionId, SessionId] | None = request.__dict__.get("_kvs_moved")
+        return candidates if moved is None else [moved.get(found, found) for found in candidates]
+
+    def tell_outer_requests(
+        self, request: Request, old: StoreState = NEW, new: StoreState = NEW
+    ) -> None:
+        """Have requests that wait for this subrequest read the store as it is now.
+
+        A request that has read its session already keeps what it has read.
+
+        :param old: what the store had before a save.
+        :param new: what it has now.
+        """
+        for outer in outer_requests(request):
+            outer.__dict__.pop("_kvs_preloaded", None)
+            if old.found and new.found and old.found.session_id != new.found.session_id:
+                moved = outer.__dict__.setdefault("_kvs_moved", {})
+                moved[old.found.session_id] = new.found.session_id
+
     def load_to_remove(self, request: Request) -> StoreState:
         """Return the state of a session that is removed next, if possible without reading it."""
-        candidates = self.carrier.candidates(request)
+        candidates = self._followed(request)
         if len(candidates) > 1:
             return self.load(request)[0]
         return StoreState.absent(candidates[0] if candidates else None)

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..exceptions import KVSNotSupported
 from ..kvs import KVS
+from ..serializer import Data
 from ..web.attempts import is_repeated
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
@@ -24,9 +25,10 @@ from .backend import SessionBackend
 from .carriers import HeaderCarrier
 from .csrf import first_token, renew_token_of_policy
 from .keys import SessionId, random_id
+from .late import is_answered, may_follow
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
-from .records import CREATED, META, USER, Record, created_at
+from .records import CREATED, META, USER, Record, created_at, is_same
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
 from .users import EPOCH, user_digest
@@ -42,13 +44,19 @@ class Session(SessionMapping):
     store before the first use, and nothing is written before the response.
     """
 
-    __slots__ = ("__weakref__", "_request", "_state", "backend")
+    __slots__ = ("__weakref__", "_is_late", "_request", "_state", "backend")
 
     def __init__(self, request: Request, backend: SessionBackend) -> None:
         self._request = request
         self.backend = backend
         self._phase = UNTOUCHED
         self._state = NEW
+        #: Whether changes may come after the callback that saves.
+        self._is_late = False
+
+    def __del__(self) -> None:
+        if self._is_late:
+            self._warn_of_unsaved()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{', not loaded' if self._phase is UNTOUCHED else ''}>"
@@ -130,25 +138,46 @@ class Session(SessionMapping):
         for key in self.backend.keys_of(removed):
             self.client.raw_delete(key)
         self._begin(state.removed(carrier.adopt(state.session_id)), {})
+        self.backend.tell_outer_requests(self._request, state, self._state)
         self._phase = CLOSED if phase is CLOSED else OPEN
 
     def _move_to(self, session_id: SessionId | None) -> None:
         """Go on with another id; ``None`` means a new one. The next save moves the record."""
         self._state = self._state.moving(session_id)
 
-    def save(self) -> None:
-        """Save what changed."""
+    def save(self) -> bool:
+        """Save what changed now, without waiting for the response.
+
+        A change that comes after the response callbacks needs this call, for example one in a
+        generator that makes the body, or in a thread.
+
+        :returns: whether there was anything to save. It is ``False``, too, if the session was
+            ended, or an earlier save of this request failed, so that nothing can be saved.
+        :raises KVSUnavailable: the session may not be saved.
+        :raises KVSError: the session cannot be saved.
+        :raises TypeError: the codec cannot write a value. The message names the value's key.
+        """
         if self._phase is UNTOUCHED or self._phase is CLOSED:
-            return
+            return False
+        is_late, self._is_late = self._is_late, False  # whoever gets an error needs no log line
+        is_saved = self._save()
+        self._is_late = is_late
+        return is_saved
+
+    def _save(self) -> bool:
         changes = self._tracker.changes(self._data, self._meta)
         if not self._needs_save(changes):
-            return
+            return False
         self._state = state = self.backend.with_key(self._state)
         if state.key is None:
             self._drop_without_id()
-            return
+            return False
         record = self._complete(changes, state.key)
         self._settle(record, self.backend.save(state, record, changes))
+        self.backend.tell_outer_requests(self._request, state, self._state)
+        if self._phase is CLOSED:
+            return False
+        return state.is_moving or not is_same(_data_of(state), _data_of(self._state))
 
     def _settle(self, record: Record, written: Written | None) -> None:
         """Note the outcome of a save.
@@ -168,10 +197,12 @@ class Session(SessionMapping):
             self._tracker = self._tracker.after_save(written.data)
 
     def _save_with_response(self) -> None:
+        request = self._request
         try:
-            self._request.add_response_callback(self._save_last)
-        except ReferenceError:  # the request has ended, and nothing will be saved
-            return
+            self._is_late = is_answered(request)
+            request.add_response_callback(self._save_last)
+        except ReferenceError:  # the request has ended
+            self._is_late = True
 
     def _save_last(self, request: Request, response: Response) -> None:
         """Wait for the callbacks that were added since, because they may change the session."""
@@ -184,6 +215,7 @@ class Session(SessionMapping):
         if is_repeated(request):
             self._phase = CLOSED
         self.save_session(request, response)
+        self._is_late = may_follow(request, response)
         # If request and session referred to each other, the garbage collector would have to free
         # them. This takes longer than to load the session: 7 of the 50 microseconds of a request.
         self._request = weakref.proxy(request)
@@ -207,6 +239,25 @@ class Session(SessionMapping):
                 carrier.add_headers(request, response, self._state)
         for name in carrier.vary:
             add_vary(response.headerlist, name)
+
+    def _warn_of_unsaved(self) -> None:
+        if self._phase is not UNTOUCHED and self._phase is not CLOSED and self._is_unsaved():
+            self.backend.unsaved_log.warning(
+                "a session was changed after its response was complete, and the change is lost: "
+                "call session.save() after a change in a generator, a NewResponse subscriber, a "
+                "finished callback or a thread"
+            )
+
+    def _is_unsaved(self) -> bool:
+        if not self._needs_save(self._tracker.changes(self._data, self._meta)):
+            return False
+        data, codec = _data_of(self._state), self.backend.store.codec
+        if self._state.session_id is None or data is None:
+            return True
+        stored = codec.decode(data) or {}
+        values = {key: value for key, value in stored.items() if key[:6] != META}
+        is_bound_anew = stored.get(USER) != self._meta.get(USER)
+        return is_bound_anew or bool(difference(values, self._data, codec.dumps).values)
 
     def _first_csrf_token(self) -> str:
         if CSRF_TOKEN in self._tracker.touched:  # this request has removed another one
@@ -287,6 +338,10 @@ class Session(SessionMapping):
         state = self._state
         found = None if state.found is None else state.found.session_id
         return {*self.backend.keys_of(found), *self.backend.keys_of(state.session_id)}
+
+
+def _data_of(state: StoreState) -> Data | None:
+    return None if state.found is None else state.found.data
 
 
 class CookieSession(Session):

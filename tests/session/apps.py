@@ -111,6 +111,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "keys": lambda request: list(request.session),
     "clear": lambda request: request.session.clear(),
     "changed": lambda request: request.session.changed(),
+    "save": lambda request: request.session.save(),
     "flash": lambda request, *args: request.session.flash(*args),
     "pop_flash": lambda request, *args: request.session.pop_flash(*args),
     "peek_flash": lambda request, *args: request.session.peek_flash(*args),

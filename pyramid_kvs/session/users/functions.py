@@ -33,6 +33,7 @@ def end_sessions(request: Request, user_id: str | int, except_current: bool = Fa
         session.set_metadata(surviving)
         session.save()
     ended = users.end_all(user, session.is_stored_as if except_current else _none, surviving)
+    session.backend.tell_outer_requests(request)
     if _has(ended or {}, session) or (is_bound and not except_current):
         session.invalidate()
     return None if ended is None else len(ended)
@@ -46,6 +47,7 @@ def end_session(request: Request, user_id: str | int, handle: str) -> bool:
     """
     session, user = _session(request), user_digest(user_id)
     ended = session.backend.users.end(user, handle)
+    session.backend.tell_outer_requests(request)
     if _has(ended, session):
         session.invalidate()
     return bool(ended)

@@ -1,0 +1,41 @@
+"""The time after the response callbacks, when nobody saves a session by itself.
+
+A generator in ``app_iter``, a subscriber of ``NewResponse``, a finished callback or a thread can
+change a session then, and has to call ``session.save()``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.interfaces import INewResponse
+from pyramid.request import Request
+from pyramid.response import Response
+
+
+def is_answered(request: Request) -> bool:
+    """Return whether the response callbacks of a request have run, or the last of them runs.
+
+    Pyramid's router looks at the callbacks first, which creates their queue, and then empties it.
+    """
+    callbacks = request.__dict__.get("response_callbacks")
+    return callbacks is not None and not callbacks
+
+
+def may_follow(request: Request, response: Response) -> bool:
+    """Return whether code of the application runs after the response callbacks.
+
+    It may have values of the session that it changes in place. Threads cannot be foreseen.
+    """
+    return (
+        type(getattr(response, "app_iter", None)) is not list
+        or bool(request.__dict__.get("finished_callbacks"))
+        or _has_subscribers(request)
+    )
+
+
+def _has_subscribers(request: Request) -> bool:
+    registry: Any = getattr(request, "registry", None)
+    if not getattr(registry, "has_listeners", False):
+        return False
+    return bool(registry.adapters.subscriptions((INewResponse,), None))

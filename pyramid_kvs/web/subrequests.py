@@ -1,0 +1,15 @@
+"""The requests of a thread: one, and its subrequests while they run."""
+
+from __future__ import annotations
+
+from pyramid.request import Request
+from pyramid.threadlocal import manager
+
+
+def outer_requests(request: Request) -> list[Request]:
+    """Return the requests that wait for the end of this one, which is a subrequest."""
+    stack = manager.stack
+    if len(stack) < 2:
+        return []
+    found = [context["request"] for context in stack]
+    return [outer for outer in found if outer is not None and outer is not request]
