@@ -127,7 +127,9 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         return handler(request)
 
     def count_in_time(request: Request) -> Response:
-        if (matcher.is_needed and matcher.may_differ(request)) or refused.has(request):
+        if (has_late and refused.has(request)) or (
+            matcher.is_needed and matcher.may_differ(request)
+        ):
             request._kvs_counted = UNCOUNTED
         else:
             limiter.count(request, early)

@@ -142,7 +142,7 @@ def test_cost_is_what_a_counted_response_costs() -> None:
     assert found(app, "status=500", "", "status=500", "") == [500, 200, 500, 429]
 
 
-def test_requests_under_way_can_count_past_the_limit() -> None:
+def test_requests_under_way_can_count_past_the_limit(redis_server: RedisServer) -> None:
     """Both have passed before the first of them has failed."""
 
     def outer(request: Request) -> Response:
@@ -156,9 +156,11 @@ def test_requests_under_way_can_count_past_the_limit() -> None:
         config.add_route("outer", "/outer")
         config.add_view(outer, route_name="outer")
 
-    app = make_app({**FAILURES, "limit": 1}, configure=configure)
+    store = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    app = make_app({**FAILURES, **store, "limit": 1}, configure=configure)
     response = app.get("/outer", status=500)
     assert response.headers["X-RateLimit-Remaining"] == "0"
+    assert redis_server.client.get("ratelimit::@address::192.0.2.1::ratelimit") == b"2"
     assert app.get("/outer", status=429)
 
 
