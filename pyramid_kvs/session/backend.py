@@ -18,7 +18,7 @@ from .keys import Lookup, SessionId, SessionKeys
 from .merge import Changes
 from .records import USER, Record
 from .state import NEW, StoreState
-from .store import Preloaded, Save, SessionStore, Written
+from .store import Moved, Preloaded, Save, SessionStore, Written
 from .users import Users
 
 
@@ -67,7 +67,7 @@ class SessionBackend:
             preloaded[key] = stored
         if stored is not None and self.users.refreshes and self.store.codec.may_have_user(stored):
             request.add_finished_callback(self._finish)
-        return stored is not None
+        return self.store.is_session(key, stored)
 
     def _finish(self, request: Request) -> None:
         """Enter a session again that the request kept alive, but did not use."""
@@ -86,7 +86,8 @@ class SessionBackend:
             loaded = self._load(session_id, preloaded)
             if loaded[0].found is not None:
                 return loaded
-            absent = absent or loaded
+            if absent is None or loaded[0].away_at is not None:
+                absent = loaded
         return absent or (NEW, {})
 
     def _followed(self, request: Request) -> list[SessionId]:
@@ -124,6 +125,8 @@ class SessionBackend:
         loaded = self.store.load(session_id, preloaded)
         if loaded is None:
             return StoreState.absent(self.carrier.adopt(session_id)), {}
+        if isinstance(loaded, Moved):
+            return StoreState.away(session_id, loaded.key), {}
         found, record = loaded
         if self.store.is_over(record):
             self.store.remove(found)
@@ -155,12 +158,17 @@ class SessionBackend:
         """
         assert state.key is not None
         found = state.found
-        base = None if found is None else found.data
-        there = self._at_target(state, state.key, record) if state.is_moving else None
-        return self.store.save(Save(state.key, base, record, changes), found, there)
-
-    def _at_target(self, state: StoreState, key: str, record: Record) -> Stored | None:
-        """Return what the store has at the key to which a session moves."""
-        if state.found is not None and state.found.session_id == state.session_id:
-            return self.driver.raw_load(key)  # another request may move it at the same time
-        return self.store.make_room(key, record) if self.carrier.client_chooses else None
+        if found is None:
+            return self.store.save(Save(state.key, None, record, changes), None)
+        save = Save(
+            state.key,
+            found.data,
+            record,
+            changes,
+            other_keys=self.keys.others(found.session_id, found.key),
+            enter=self.users.enter,
+            user=record.get(USER),
+            is_new_key=state.is_moving,
+            is_private=not self.carrier.client_chooses and found.session_id != state.session_id,
+        )
+        return self.store.save(save, found)

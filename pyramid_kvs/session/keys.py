@@ -70,6 +70,12 @@ class SessionKeys:
         """Return the keys that the session may have, the key for new sessions first."""
         return [form(session_id) for form in self._forms]
 
+    def others(self, session_id: SessionId, key: str) -> tuple[str, ...]:
+        """Return the keys that the session may have besides this one."""
+        if len(self._forms) == 1:
+            return ()
+        return tuple(other for other in self.all(session_id) if other != key)
+
     def key_to_save_under(self, session_id: SessionId) -> str:
         """Return the key for a new session."""
         return self._forms[0](session_id)

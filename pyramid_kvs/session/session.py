@@ -125,7 +125,8 @@ class Session(SessionMapping):
     def invalidate(self) -> None:
         """Remove the session from the store immediately, and go on with an empty one.
 
-        The browser deletes the cookie, unless something is stored afterwards under a new id.
+        If another request has just changed the id, the session is removed under the new id too. The
+        browser deletes the cookie, unless something is stored afterwards under a new id.
 
         :raises KVSUnavailable: the session may still be in the store.
         """
@@ -135,8 +136,7 @@ class Session(SessionMapping):
         if phase is UNTOUCHED or phase is SAVED:
             self._save_with_response()
         removed = state.session_id if state.found is None else state.found.session_id
-        for key in self.backend.keys_of(removed):
-            self.client.raw_delete(key)
+        self.backend.store.erase(self.backend.keys_of(removed))
         self._begin(state.removed(carrier.adopt(state.session_id)), {})
         self.backend.tell_outer_requests(self._request, state, self._state)
         self._phase = CLOSED if phase is CLOSED else OPEN
@@ -168,6 +168,9 @@ class Session(SessionMapping):
         changes = self._tracker.changes(self._data, self._meta)
         if not self._needs_save(changes):
             return False
+        if self._state.away_at is not None:
+            self._drop_away()
+            return False
         self._state = state = self.backend.with_key(self._state)
         if state.key is None:
             self._drop_without_id()
@@ -193,7 +196,7 @@ class Session(SessionMapping):
         else:
             if written.record is not record:
                 self._take_over(record, written.record)
-            self._state = state.saved(written.data)
+            self._state = state.saved(written.key, written.data)
             self._tracker = self._tracker.after_save(written.data)
 
     def _save_with_response(self) -> None:
@@ -268,7 +271,7 @@ class Session(SessionMapping):
 
     def _needs_save(self, changes: Changes) -> bool:
         state = self._state
-        is_removal = changes.is_cleared and state.found is not None
+        is_removal = changes.is_cleared and (state.found or state.away_at) is not None
         return bool(changes.values) or self._tracker.is_forced or state.is_moving or is_removal
 
     def _complete(self, changes: Changes, key: str) -> Record:
@@ -302,6 +305,11 @@ class Session(SessionMapping):
         )
         self._tracker = Tracker(self.backend.store.codec)
 
+    def _drop_away(self) -> None:
+        [key, *_] = self.backend.keys_of(self._state.session_id)
+        self.backend.store.log_dropped(key, has_moved=True)
+        self._state, self._phase = self._state.lost(), CLOSED
+
     # -- the user -------------------------------------------------------------------------
 
     def bind(self, user_id: str | int) -> None:
@@ -330,7 +338,8 @@ class Session(SessionMapping):
     def is_stored_as(self, key: str, record: Record) -> bool:
         """Return whether a record in the store is this session, perhaps moved to another key."""
         self._use()
-        return record.get(CREATED) == self._meta[CREATED] or key in self.store_keys()
+        is_same = record.get(CREATED) == self._meta[CREATED]
+        return is_same or key == self._state.away_at or key in self.store_keys()
 
     def store_keys(self) -> set[str]:
         """Return the keys that the session may have in the store now."""
@@ -352,7 +361,7 @@ class CookieSession(Session):
     def regenerate_id(self) -> None:
         """Go on under a new id, with a new CSRF token, when the response is sent.
 
-        From then on, the old id is unknown.
+        From then on, the old id is unknown. Slower requests that have it save nothing.
         """
         if CSRF_TOKEN in self._use():
             self.new_csrf_token()
@@ -366,7 +375,7 @@ class AuthTokenSession(Session):
     __slots__ = ()
 
     def update_session_token(self, header_name: str, value: str) -> None:
-        """Go on under a new token. The data move to it, and the old record is removed.
+        """Go on under a new token, to which the data move. The old token has no session then.
 
         :param header_name: in any case, with ``_`` or ``-``.
         :raises ValueError: ``key_name`` does not name the header, or the value is not a token.

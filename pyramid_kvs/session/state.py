@@ -3,10 +3,10 @@
 A session has a :class:`Phase`, which says what the request has done with it so far, and a
 :class:`StoreState`, which says what the store has. Each event replaces them as a whole:
 
-============================  ======================  ==========  ========================
+============================  ======================  ==========  =================================
 event                         from phase              to phase    state of the store
-============================  ======================  ==========  ========================
-read or change                UNTOUCHED               OPEN        ``loaded`` or ``absent``
+============================  ======================  ==========  =================================
+read or change                UNTOUCHED               OPEN        ``loaded``, ``absent``, ``away``
 read or change                SAVED                   OPEN        unchanged
 change of id                  OPEN                    OPEN        ``moving``
 ``invalidate()``              UNTOUCHED, OPEN, SAVED  OPEN        ``removed``
@@ -16,12 +16,16 @@ response, no change           OPEN                    SAVED       unchanged
 response, save fails          OPEN                    CLOSED      unchanged
 response, attempt repeated    OPEN                    CLOSED      unchanged
 save finds the session ended  OPEN, SAVED             CLOSED      ``lost``
-============================  ======================  ==========  ========================
+save of an ``away`` session   OPEN, SAVED             CLOSED      ``lost``
+============================  ======================  ==========  =================================
 
 A change of id is ``regenerate_id()`` or ``update_session_token()``. The next save then moves the
 record to another key. A save removes a session that ``clear()`` left empty. A session is ended if
-another request has removed it or changed its id since this request read it. An attempt is repeated
-by pyramid_retry.
+another request has removed it or changed its id since this request read it. It is ``away`` if
+another request had just changed its id when this request read it: it is empty, its changes are
+dropped, and ``invalidate()`` removes it under the new id.
+An attempt is
+repeated by pyramid_retry.
 
 If the store is unavailable, any other event raises ``KVSUnavailable`` and changes nothing. The
 response then finds the session UNTOUCHED, and only gets its ``Vary`` header.
@@ -83,6 +87,8 @@ class StoreState(NamedTuple):
     is_removed: bool = False
     #: Whether this request saved the session, so that a response may contain its id.
     was_saved: bool = False
+    #: The key of the session under another id, if it has just got one.
+    away_at: str | None = None
 
     @property
     def is_moving(self) -> bool:
@@ -102,21 +108,30 @@ class StoreState(NamedTuple):
         """Return the state of a new session."""
         return cls(session_id, None, None, True, is_removed)
 
+    @classmethod
+    def away(cls, session_id: SessionId, away_at: str) -> StoreState:
+        """Return the state of a session that another request has just moved from this id."""
+        return cls(session_id, away_at=away_at)
+
     def with_key(self, session_id: SessionId, key: str) -> StoreState:
-        _, _, found, is_new, is_removed, was_saved = self
-        return StoreState(session_id, key, found, is_new, is_removed, was_saved)
+        _, _, found, is_new, is_removed, was_saved, away_at = self
+        return StoreState(session_id, key, found, is_new, is_removed, was_saved, away_at)
 
     def moving(self, session_id: SessionId | None) -> StoreState:
         """Return the state after a change of id; back to the old id, the record does not move."""
+        if self.away_at is not None:
+            return self
         found = self.found
         key = found.key if found is not None and found.session_id == session_id else None
         return self._replace(session_id=session_id, key=key)
 
-    def saved(self, data: Data) -> StoreState:
-        """Return the state after a save, which needs a key."""
-        session_id, key, _, is_new, is_removed, _ = self
+    def saved(self, key: str, data: Data) -> StoreState:
+        """Return the state after a save.
+
+        :param key: where the session is now.
+        """
+        session_id, _, _, is_new, is_removed, _, _ = self
         assert session_id is not None
-        assert key is not None
         found = Found(session_id, key, data, None)
         return StoreState(session_id, key, found, is_new, is_removed, True)
 
@@ -128,7 +143,12 @@ class StoreState(NamedTuple):
         return StoreState(session_id, is_removed=True, was_saved=self.was_saved)
 
     def lost(self) -> StoreState:
-        return self._replace(found=None, is_removed=False)
+        """Return the state after a save found that the session was ended, or has another id.
+
+        It keeps the id that the session had, which ``invalidate()`` needs.
+        """
+        session_id = self.session_id if self.found is None else self.found.session_id
+        return self._replace(session_id=session_id, key=None, found=None, is_removed=False)
 
 
 #: A new session without an id.

@@ -53,6 +53,11 @@ class Store:
         data = self.data(key)
         return None if data is None else json.loads(data)
 
+    def has_session(self, key: str) -> bool:
+        """Return whether a key has a session, and not only a marker."""
+        record = self.record(key)
+        return record is not None and "__kvs_moved" not in record
+
     def put(self, key: str, record: Any, ttl: float | None = 300) -> None:
         self.driver.raw_set(key, record if isinstance(record, str) else json.dumps(record), ttl)
 

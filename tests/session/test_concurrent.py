@@ -493,7 +493,7 @@ def test_ended_session_is_not_brought_back(
     first, second = overlap(
         factory, session_id, lambda s: getattr(s, ending)(), lambda s: s.update(late=1)
     )
-    assert store.data(session_id) is None
+    assert not store.has_session(session_id)
     assert cookie_of(second) is None
     assert len(caplog.records) == 1
     assert session_id not in caplog.text
@@ -520,7 +520,7 @@ def test_change_before_regenerate_comes_along(store: Store) -> None:
         lambda session: (session.update(b=1), session.flash("one")),
         lambda session: (session.regenerate_id(), session.flash("two")),
     )  # fmt: skip
-    assert store.data(session_id) is None
+    assert not store.has_session(session_id)
     assert contents(factory, cookie_of(response)) == {"a": 1, "b": 1, "_f_": ["old", "one", "two"]}
 
 

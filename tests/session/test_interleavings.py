@@ -28,6 +28,8 @@ class Request:
         self.popped = False
         self.regenerated = False
         self.invalidated = False
+        #: Whether another request had changed the id before this one read the session.
+        self.is_away = False
 
 
 def copied(record: dict[str, Any]) -> dict[str, Any]:
@@ -54,17 +56,26 @@ class Browser:
         self.records: dict[str, dict[str, Any]] = {}
         self.open: dict[int, Request] = {}
         self.ids: set[str] = set()
+        #: Ids that have become others.
+        self.moved: dict[str, str] = {}
 
     def step(self, slot: int, operation: str, key: str) -> None:
         if slot not in self.open:
             visit = Visit(self.factory, self.cookie)
             visit.session.get("")
-            known = self.records.get(self.cookie) if self.cookie else None
-            known_id = self.cookie if known is not None else None
-            self.open[slot] = Request(visit, known_id, None if known is None else copied(known))
+            self.open[slot] = self.read(visit)
         getattr(self, operation)(self.open[slot], key)
         if operation == "end":
             del self.open[slot]
+
+    def read(self, visit: Visit) -> Request:
+        known = self.records.get(self.cookie) if self.cookie else None
+        if known is not None:
+            return Request(visit, self.cookie, copied(known))
+        is_away = self.cookie in self.moved
+        request = Request(visit, self.cookie if is_away else None, None)
+        request.is_away = is_away
+        return request
 
     def set(self, request: Request, key: str) -> None:
         value = [next(self.values)] if key == "list" else next(self.values)
@@ -99,15 +110,16 @@ class Browser:
 
     def invalidate(self, request: Request, key: str) -> None:
         request.visit.session.invalidate()
-        if request.session_id is not None:
-            self.records.pop(request.session_id, None)
-        session_id = request.session_id
+        session_id = ended = request.session_id
+        while ended is not None:
+            self.records.pop(ended, None)
+            ended = self.moved.pop(ended, None)
         request.__init__(request.visit, None, None)
         request.invalidated = request.invalidated or session_id is not None
 
     def regenerate(self, request: Request, key: str) -> None:
         request.visit.session.regenerate_id()
-        request.regenerated = request.session_id is not None
+        request.regenerated = request.session_id is not None and not request.is_away
 
     def end(self, request: Request, key: str) -> None:
         sent = cookie_of(request.visit.end())
@@ -119,6 +131,9 @@ class Browser:
         self.compare()
 
     def save(self, request: Request, sent: str | None) -> None:
+        if request.is_away:
+            assert sent is None
+            return
         if request.view == (request.base or {}) and not request.regenerated:
             return
         if request.session_id is None:
@@ -134,6 +149,8 @@ class Browser:
             assert (sent == request.session_id) is not request.regenerated
         if sent:
             self.records[sent] = record
+        if sent and request.regenerated:
+            self.moved[request.session_id] = sent
 
     def merged(self, request: Request, theirs: dict[str, Any]) -> dict[str, Any]:
         record = copied(theirs)
@@ -175,6 +192,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 1), OPERATIONS, st.sampled_from(KEYS))
 @given(STEPS)
 @example([(0, "flash", ""), (0, "end", ""), (0, "pop_flash", ""), (1, "flash", "")])
 @example([(0, "regenerate", ""), (1, "set", "b"), (1, "end", "")])
+@example([(0, "regenerate", ""), (1, "set", "b"), (0, "end", ""), (1, "invalidate", "")])
 @example([(0, "delete", "a"), (0, "delete", "list"), (1, "set", "b"), (0, "end", "")])
 @example([(0, "set", "b"), (1, "invalidate", ""), (1, "set", "a"), (1, "end", "")])
 def test_on_memory(steps: list[Step]) -> None:

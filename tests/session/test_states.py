@@ -206,7 +206,7 @@ def test_move_after_a_save_keeps_what_another_request_saved(store: Store) -> Non
     slow.session.regenerate_id()
     new_id = cookie_of(slow.end())
     assert dict(Visit(factory, new_id).session) == {"a": 1, "slow": 1, "fast": 1}
-    assert store.data(session_id) is None
+    assert not store.has_session(session_id)
 
 
 def test_move_after_a_save_does_not_undo_a_logout_of_version_1(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .sessions import Preloaded, Save, SessionStore, Written
+from .sessions import Moved, Preloaded, SessionStore
+from .writer import Save, Written
 
-__all__ = ["Preloaded", "Save", "SessionStore", "Written"]
+__all__ = ["Moved", "Preloaded", "Save", "SessionStore", "Written"]

@@ -107,11 +107,9 @@ class UserIndex:
         return found
 
     def _live(self, user: str, keys: Iterable[str]) -> dict[str, Record]:
-        decode, found = self._store.codec.decode, self._driver.raw_load_many(list(keys))
-        records = {key: decode(stored.data) or {} for key, stored in found.items()}
         return {
             key: record
-            for key, record in records.items()
+            for key, record in self._store.records(keys).items()
             if record.get(USER) == user and not self._store.is_over(record)
         }
 
@@ -120,22 +118,23 @@ class UserIndex:
 
     def end_all(self, user: str, is_spared: Choice, surviving: Record) -> dict[str, Record]:
         ended: dict[str, Record] = {}
-        known: set[str] = set()
+        seen: set[str] = set()
         for _ in range(self._driver.update_attempts):
-            # A request that gives a session a new key enters it first. If the key is not in the
-            # index yet, the request will find that the session has ended.
-            keys = self._shards.load(user).keys() - known
-            if not keys:
-                break
-            live = self._live(user, keys)
+            # A request that gives a session a new key enters it first, then writes it, and then
+            # replaces the old record. If a session has moved before its old key was removed, the
+            # next pass finds it, as it follows markers. Otherwise, the request removes it again.
+            keys = self._shards.load(user).keys() - seen
+            live = self._live(user, keys) if keys else {}
             chosen = {key: found for key, found in live.items() if not is_spared(key, found)}
+            if not chosen:
+                break
             self._driver.raw_delete_many(list(chosen))
             ended.update(chosen)
-            known |= keys
+            seen.update(live)
         return ended
 
     def end(self, user: str, handle: str) -> dict[str, Record]:
         chosen = [key for key in self._shards.load(user) if handle_of(key) == handle]
         ended = self._live(user, chosen)
-        self._driver.raw_delete_many(list(ended))
+        self._store.erase(ended)
         return ended
