@@ -16,7 +16,7 @@ from pyramid.interfaces import PHASE3_CONFIG, ITweens
 from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
-from pyramid.tweens import EXCVIEW
+from pyramid.tweens import EXCVIEW, excview_tween_factory
 
 from ..application import ORDER_FEATURES, Application, SettingInfo
 from ..web.attribute import RequestAttribute
@@ -94,12 +94,13 @@ def includeme(config: Configurator) -> None:
 
 def _check_tweens(registry: Registry) -> None:
     """Refuse a list of tweens, written out in the settings, in which the tween has no effect."""
-    explicit = [name for name, _ in registry.getUtility(ITweens).explicit]
+    # By the factory, because a name can be written in several ways.
+    explicit = [factory for _, factory in registry.getUtility(ITweens).explicit]
     if not explicit:
         return
-    if TWEEN not in explicit:
+    if tween_factory not in explicit:
         problem = f"does not name {TWEEN}, so that no request would be counted"
-    elif EXCVIEW in explicit[explicit.index(TWEEN) :]:
+    elif excview_tween_factory in explicit[explicit.index(tween_factory) :]:
         problem = f"names {TWEEN} above {EXCVIEW}, so that nothing would answer a refused request"
     else:
         return

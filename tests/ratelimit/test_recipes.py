@@ -107,6 +107,32 @@ def test_behind_nginx_each_client_has_its_own_limit(number: int, tmp_path: Path)
             assert found[0][1].decode() == f"{address} https"
 
 
+@pytest.mark.parametrize(
+    ("number", "setting", "without", "expected"),
+    [
+        (
+            0,
+            "clear_untrusted_proxy_headers = true",
+            "clear_untrusted_proxy_headers = false",
+            "trusted_proxy and",
+        ),
+        (1, "filter-with = proxy", "", "egg:PasteDeploy#prefix"),
+    ],
+    ids=["waitress", "gunicorn"],
+)
+def test_without_its_setting_a_server_causes_a_warning(
+    number: int, setting: str, without: str, expected: str, tmp_path: Path
+) -> None:
+    ini = examples("Behind nginx", "ini")[number].replace(setting, without)
+    ini = re.sub(r"trusted_proxy\w* = [\d.x].*\n", "", ini)
+    with Pserve(ini, tmp_path) as server:
+        for number in range(3):
+            status, _ = server.get("/", **{"X-Forwarded-For": f"198.51.100.{number}"})
+        assert status == 429
+        assert server.log.count("does not trust") == 1
+        assert expected in server.log
+
+
 # -- the others --------------------------------------------------------------------------------
 
 

@@ -178,7 +178,10 @@ def test_a_list_of_tweens_with_the_tween_above_exception_views_stops_the_start()
         make_app(LIMIT, **{"pyramid.tweens": f"{TWEEN}\n{EXCVIEW}"})
 
 
-@pytest.mark.parametrize("tweens", [f"{EXCVIEW}\n{TWEEN}", "", " \n"])
+@pytest.mark.parametrize(
+    "tweens",
+    [f"{EXCVIEW}\n{TWEEN}", f"{EXCVIEW} pyramid_kvs.ratelimit:tween_factory", "", " \n"],
+)
 def test_a_list_of_tweens_with_the_tween_counts(tweens: str) -> None:
     assert statuses(make_app(LIMIT, **{"pyramid.tweens": tweens}), 3) == [200, 200, 429]
 
