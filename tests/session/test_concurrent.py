@@ -17,13 +17,11 @@ import pytest
 from pyramid_kvs.exceptions import SessionConflict
 from pyramid_kvs.kvs import Swap
 from pyramid_kvs.session import SessionFactory
-from tests.session.apps import Store, Visit, cookie_of, new_session
+from tests.session.apps import STORES, Store, Visit, cookie_of, new_session
 
 DOCS = Path(__file__).parents[2] / "docs"
-THREADS, PROCESSES = 8, 4
-#: Requests of a thread, in the test with one process and in the test with several. In the latter,
-#: 25 requests take half a minute for each store.
-REQUESTS, REQUESTS_OF_PROCESSES = 25, 5
+#: Threads or processes, and the requests of each of them.
+WORKERS, REQUESTS = 8, 25
 
 
 # -- two requests, step by step --------------------------------------------------------------
@@ -625,77 +623,84 @@ def test_demonstration_of_the_docs() -> None:
 def visit_often(
     factory: SessionFactory, session_id: str, barrier: Any, worker: int, rounds: int
 ) -> None:
-    """Add a key and a flash message in each round. All workers read before any of them saves."""
+    """Change the session in each round. All workers read before any of them saves."""
     for count in range(rounds):
-        visit = Visit(factory, session_id)
+        visit, name = Visit(factory, session_id), f"{worker}.{count}"
         visit.session.get("")
         barrier.wait(60)
-        visit.session[f"{worker}.{count}"] = 1
-        visit.session.flash(f"{worker}.{count}")
+        change_everything(visit.session, name)
         assert visit.end().status_code == 200
 
 
+def change_everything(session: Any, name: str) -> None:
+    session[name] = 1
+    session.flash(name)
+    session["list"].append(name)
+    session["object"]["inner"][name] = [name]
+    session["object"].setdefault("created", {})[name] = 1
+    session.setdefault("created", []).append(name)
+    session.change("changed", lambda value: [name, *value])
+    session.incr("count")
+
+
 def check_all(factory: SessionFactory, session_id: str, workers: int, rounds: int) -> None:
-    expected = {f"{worker}.{count}" for worker in range(workers) for count in range(rounds)}
+    names = [f"{worker}.{count}" for worker in range(workers) for count in range(rounds)]
     found = contents(factory, session_id)
-    messages = found.pop("_f_")
-    assert set(found) == {*expected, "first"}
-    assert sorted(messages) == sorted(expected)
+    assert found.pop("count") == len(names) == 200
+    assert found.pop("object") == {
+        "inner": {name: [name] for name in names}, "created": dict.fromkeys(names, 1),
+    }  # fmt: skip
+    for key in ("_f_", "list", "created", "changed"):
+        assert sorted(found.pop(key)) == sorted(names)
+    assert found == dict.fromkeys(names, 1)
+
+
+def shared_session(factory: SessionFactory) -> str:
+    return new_session(factory, list=[], object={"inner": {}}, changed=[])
 
 
 def test_threads_lose_nothing(store: Store) -> None:
     factory = store.factory()
-    session_id = new_session(factory, first=1)
-    barrier = threading.Barrier(THREADS)
+    session_id = shared_session(factory)
+    barrier = threading.Barrier(WORKERS)
     threads = [
         threading.Thread(target=visit_often, args=(factory, session_id, barrier, worker, REQUESTS))
-        for worker in range(THREADS)
+        for worker in range(WORKERS)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    check_all(factory, session_id, THREADS, REQUESTS)
+    check_all(factory, session_id, WORKERS, REQUESTS)
 
 
-def work(options: dict[str, Any], session_id: str, barrier: Any, process: int) -> None:
-    """Run the threads of a process, which has its own driver."""
-    factory = SessionFactory(options)
-    threads = [
-        threading.Thread(
-            target=visit_often,
-            args=(factory, session_id, barrier, process * THREADS + thread, REQUESTS_OF_PROCESSES),
-        )
-        for thread in range(THREADS)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def work(options: dict[str, Any], session_id: str, barrier: Any, worker: int) -> None:
+    """Run the requests of a process, which has its own driver."""
+    visit_often(SessionFactory(options), session_id, barrier, worker, REQUESTS)
 
 
+@pytest.mark.parametrize("store", [name for name in STORES if name != "memory"], indirect=True)
 def test_processes_lose_nothing(store: Store) -> None:
-    if store.kvs == "memory":
-        pytest.skip("processes do not share their memory")
-    session_id = new_session(store.factory(), first=1)
+    """Processes do not share the driver ``memory``, for which the test with threads is enough."""
+    session_id = shared_session(store.factory())
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(THREADS * PROCESSES)
+    barrier = context.Barrier(WORKERS)
     workers = [
         context.Process(target=work, args=(store.options, session_id, barrier, worker))
-        for worker in range(PROCESSES)
+        for worker in range(WORKERS)
     ]
     for process in workers:
         process.start()
     for process in workers:
         process.join()
-    check_all(store.factory(), session_id, THREADS * PROCESSES, REQUESTS_OF_PROCESSES)
+    check_all(store.factory(), session_id, WORKERS, REQUESTS)
 
 
 def test_invalidate_among_many_is_never_undone(store: Store) -> None:
     factory = store.factory()
     for _ in range(5):
         session_id = new_session(factory, user="u")
-        barrier = threading.Barrier(THREADS)
+        barrier = threading.Barrier(WORKERS)
 
         def visit(worker: int, session_id: str = session_id, barrier: Any = barrier) -> None:
             visit = Visit(factory, session_id)
@@ -707,7 +712,7 @@ def test_invalidate_among_many_is_never_undone(store: Store) -> None:
                 visit.session[f"late {worker}"] = 1
             visit.end()
 
-        threads = [threading.Thread(target=visit, args=(n,)) for n in range(THREADS)]
+        threads = [threading.Thread(target=visit, args=(n,)) for n in range(WORKERS)]
         for thread in threads:
             thread.start()
         for thread in threads:

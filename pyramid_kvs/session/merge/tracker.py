@@ -61,7 +61,8 @@ class Tracker:
         :param written: what the save wrote.
         """
         later = Tracker(self.codec, written)
-        later._assigned = self._all_assigned()
+        has_more = self._assigned or self.operations
+        later._assigned = self._all_assigned() if has_more else self.touched
         return later
 
     def _all_assigned(self) -> set[str]:
