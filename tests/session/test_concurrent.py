@@ -364,6 +364,34 @@ def test_operation_comes_along_with_a_new_id(store: Store) -> None:
     assert contents(factory, cookie_of(response)) == {"n": 3}
 
 
+def test_operation_runs_again_while_the_session_moves(store: Store) -> None:
+    """Another request saves before each of the two steps of a move."""
+    factory = store.factory()
+    session_id = new_session(factory, n=1, best=5)
+    swap, swaps = factory.driver.raw_swap, itertools.count()
+
+    def swap_late(*args: Any) -> Swap:
+        factory.driver.raw_swap = swap
+        other = Visit(factory, session_id)
+        other.session.incr("n", 10)
+        other.session["best"] = 10 + next(swaps)
+        other.end()
+        factory.driver.raw_swap = swap_late if next(swaps) < 3 else swap
+        return swap(*args)
+
+    visit = Visit(factory, session_id)
+    visit.session.incr("n")
+    visit.session.change("best", lambda value: max(value, 7))
+    visit.session.regenerate_id()
+    other = Visit(factory, session_id)
+    other.session.incr("n", 100)
+    other.end()
+    factory.driver.raw_swap = swap_late
+    response = visit.end()
+    assert next(swaps) == 4
+    assert contents(factory, cookie_of(response)) == {"n": 122, "best": 12}
+
+
 # -- several saves in one request ------------------------------------------------------------
 
 

@@ -26,6 +26,18 @@ class Changes:
     #: Keys whose values were made by ``change()`` alone, so that it can run again.
     operations: dict[str, list[Operation]] = field(default_factory=dict)
 
+    def relative_to(self, theirs: Record, merged: Record, dumps: Dumps) -> Changes:
+        """Return these changes relative to a later record than the request has read.
+
+        :param theirs: the later record.
+        :param merged: the later record with these changes.
+        """
+        changes = difference(theirs, merged, dumps)
+        changes.unique, changes.is_cleared = self.unique, self.is_cleared
+        changes.operations = self.operations
+        changes.values.update((key, merged[key]) for key in self.operations)
+        return changes
+
 
 def difference(old: Record, new: Record, dumps: Dumps) -> Changes:
     """Return the changes that turn one record into another."""

@@ -67,9 +67,8 @@ class Moves:
 
     def _relative(self, save: Save, stored: Stored, record: Record) -> Changes:
         codec = self._writer.codec
-        changes = difference(codec.decode(stored.data) or {}, record, codec.dumps)
-        changes.is_cleared = save.changes.is_cleared
-        return changes
+        theirs = codec.decode(stored.data) or {}
+        return save.changes.relative_to(theirs, record, codec.dumps)
 
     def _write_new(self, save: Save) -> tuple[Written, bool]:
         """Write the record at the new key; return whether no other request had moved it there.
