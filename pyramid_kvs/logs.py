@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ def fingerprint(identity: str) -> str:
 
 
 class ThrottledLog:
-    """Logs a warning at most once in ``interval`` seconds, with the number of those left out.
+    """Logs a line at most once in ``interval`` seconds, with the number of those left out.
 
     :param interval: infinity means once in the lifetime of the process.
     """
@@ -42,6 +43,12 @@ class ThrottledLog:
         self._left_out = 0
 
     def warning(self, message: str, *args: object) -> None:
+        self._log(logging.WARNING, message, *args)
+
+    def error(self, message: str, *args: object) -> None:
+        self._log(logging.ERROR, message, *args)
+
+    def _log(self, level: int, message: str, *args: object) -> None:
         with self._lock:
             now = self._clock()
             if now < self._next:
@@ -50,4 +57,4 @@ class ThrottledLog:
             left_out, self._left_out = self._left_out, 0
             self._next = now + self._interval
         suffix = f" ({left_out} more since the last such line)" if left_out else ""
-        self._logger.warning(f"{message}%s", *args, suffix)  # noqa: G004 (a constant)
+        self._logger.log(level, f"{message}%s", *args, suffix)  # noqa: G004 (a constant)

@@ -59,6 +59,7 @@ class KVS(Hooks):
         self._default_lock = ProcessLock()
         #: Until when this process does not ask for the claim of a key, by ``time.monotonic()``.
         self._claims_asked_for: dict[str, float] = {}
+        self._checks: list[Callable[[], None]] = []
         self._client = self._create_client(**dict(kvs_kwargs or {}))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -224,6 +225,12 @@ class KVS(Hooks):
         """
         for key in self._check_keys():
             self._check_key(key)
+        for check in self._checks:
+            check()
+
+    def add_check(self, check: Callable[[], None]) -> None:
+        """Have :meth:`check` call a function too, which does what only one feature needs."""
+        self._checks.append(check)
 
     def _check_keys(self) -> Iterable[str]:
         """Return unused keys for :meth:`check`, on each server one."""

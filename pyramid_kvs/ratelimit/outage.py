@@ -1,11 +1,18 @@
-"""Counting on a store, and what the limits do while the store is unavailable: ``on_error``."""
+"""Counting on a store, and what the limits do if it fails.
+
+An unavailable store is an outage, which ends by itself: ``on_error`` of each limit applies. A store
+that refuses, for example because a permission or a table is missing, refuses until somebody
+corrects it. A limit must not be off until then, so that this process counts by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from ..exceptions import KVSError, KVSUnavailable
+from ..messages import reason
 from .counting import Hit, LimitCheck
 from .limits import Limit
 from .store import LimitStore
@@ -25,23 +32,38 @@ def count(
     session_key: str | None = None,
     renew: float | None = None,
 ) -> Answer:
-    """Count a request on a store, or do what ``on_error`` of each limit says.
+    """Count a request on a store, or do what is right if it fails.
+
+    A request that the store has just refused is refused again without asking it.
 
     :param checks: one for each limit.
-    :raises KVSUnavailable: the store is unavailable, and ``on_error`` of a limit is ``"deny"``.
+    :raises KVSUnavailable: the store fails, and ``on_error`` of a limit is ``"deny"``.
     """
+    if checks and checks[0].rule.cost < 0:
+        store.offenders.forget()
+    known = store.offenders.find(checks)
+    if known is not None:
+        return Answer(known, is_of_store=False)
+    sent = monotonic()
     try:
-        return Answer(store.count(checks, session_key, renew), is_of_store=True)
-    except KVSError as error:
+        hit = store.count(checks, session_key, renew)
+    except KVSUnavailable as error:
         return Answer(_count_without(store, limits, checks, error), is_of_store=False)
+    except KVSError as error:
+        return Answer(_count_refused(store, limits, checks, error), is_of_store=False)
+    for result in hit.results:
+        if result is not None and not result.allowed:
+            store.offenders.note(checks, hit, sent)
+            break
+    return Answer(hit, is_of_store=True)
 
 
 def _count_without(
     store: LimitStore, limits: Sequence[Limit], checks: Sequence[LimitCheck], error: KVSError
 ) -> Hit | None:
+    """Do what ``on_error`` of each limit says."""
     chosen = {limit.on_error for limit in limits}
-    if "deny" in chosen:
-        raise KVSUnavailable("rate limit: no request passes without the store") from error
+    _deny(chosen, error)
     store.log.warning(
         "rate limit: the store is unavailable, %s: %s",
         "this process counts by itself" if "memory" in chosen else "requests pass uncounted",
@@ -50,11 +72,33 @@ def _count_without(
     if "memory" not in chosen:
         return None
     return store.count_here(
-        [_check_here(limit, check) for limit, check in zip(limits, checks, strict=True)]
+        [
+            _check_here(check) if limit.on_error == "memory" else LimitCheck(check.rule, None, None)
+            for limit, check in zip(limits, checks, strict=True)
+        ]
     )
 
 
-def _check_here(limit: Limit, check: LimitCheck) -> LimitCheck:
+def _count_refused(
+    store: LimitStore, limits: Sequence[Limit], checks: Sequence[LimitCheck], error: KVSError
+) -> Hit:
+    """Count in this process, whatever ``on_error`` says but ``"deny"``."""
+    chosen = {limit.on_error for limit in limits}
+    store.refusals.error(
+        "rate limit: the store refuses to count, %s: %s",
+        "no request passes" if "deny" in chosen else "this process counts by itself",
+        reason(error),
+    )
+    _deny(chosen, error)
+    return store.count_here([_check_here(check) for check in checks])
+
+
+def _deny(chosen: set[str], error: KVSError) -> None:
+    if "deny" in chosen:
+        raise KVSUnavailable("rate limit: no request passes without the store") from error
+
+
+def _check_here(check: LimitCheck) -> LimitCheck:
     """Return the check for this process, where no session is known."""
-    key = check.unknown_key or check.key if limit.on_error == "memory" else None
+    key = check.unknown_key or check.key
     return LimitCheck(check.rule, key, key)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 
+from ..forks import ProcessLock
 from ..kvs import KVS
+from ..kvs.contract import CHECK_KEY, CHECK_TTL
 from ..logs import ThrottledLog
-from .counting import Hit, LimitCheck, RequestCounter, request_counter
+from .counting import STRATEGIES, Hit, LimitCheck, RequestCounter, Rule, request_counter
+from .counting.offenders import CLIENTS, Offenders
+
+log = logging.getLogger("pyramid_kvs.ratelimit")
 
 
 class LimitStore:
@@ -15,13 +21,31 @@ class LimitStore:
 
     def __init__(self, driver: KVS) -> None:
         self.driver = driver
-        self.log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"))
+        self.log = ThrottledLog(log)
+        self.refusals = ThrottledLog(log)
         #: Counts a request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`.
         self.count = request_counter(driver)
+        #: Remembers nothing for a store in this process, which is as fast.
+        self.offenders = Offenders(clients=CLIENTS if driver.is_shared else 0)
         self._count_here: RequestCounter | None = None
+        self._lock = ProcessLock()
+        driver.add_check(self.check)
 
     def count_here(self, checks: Sequence[LimitCheck]) -> Hit:
         """Count a request in the memory of this process."""
-        if self._count_here is None:
-            self._count_here = request_counter(KVS("memory"))
+        with self._lock:
+            if self._count_here is None:
+                self._count_here = request_counter(KVS("memory"))
         return self._count_here(checks)
+
+    def check(self) -> None:
+        """Count as limits do, with keys that exist for a few seconds.
+
+        :raises KVSError: the store cannot count.
+        """
+        keys = [CHECK_KEY + secrets.token_hex(8) for _ in STRATEGIES]
+        rules = [Rule(strategy, 9, CHECK_TTL * 1000, 9) for strategy in STRATEGIES]
+        checks = [LimitCheck(rule, key, key) for rule, key in zip(rules, keys, strict=True)]
+        for _ in range(2):  # the first time writes other commands than the second
+            self.count(checks)
+        self.driver.raw_delete_many(keys)

@@ -62,6 +62,8 @@ class Hit(NamedTuple):
 
     results: list[LimitResult | None]
     session: Stored | None
+    #: Whether the session was there, also if it is not loaded again for a client that is refused.
+    is_known: bool
     #: False if a limit that is not in shadow mode refuses. Then no limit has counted.
     allowed: bool
 
@@ -76,7 +78,7 @@ class Hit(NamedTuple):
             result is None or result.allowed or check.rule.is_shadow
             for check, result in zip(checks, results, strict=True)
         )
-        return cls(results, session, allowed)
+        return cls(results, session, session is not None, allowed)
 
 
 class Count(NamedTuple):

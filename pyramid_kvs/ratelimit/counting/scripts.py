@@ -60,7 +60,8 @@ def hit(
     reply = driver.run_packed(_ONE[rule.strategy], keys, args)
     session, allowed, remaining, reset_ms, retry_ms = reply
     result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
-    return Hit([result], None if session is None else Stored(session), allowed == 1)
+    is_known = session is not None
+    return Hit([result], Stored(session) if is_known else None, is_known, allowed == 1)
 
 
 def _is_simple(rule: Rule) -> bool:
