@@ -92,7 +92,7 @@ def test_a_child_process_does_not_wait_for_a_thread_of_its_parent(
     started.wait(60)
     try:
         assert is_true_in_child(
-            lambda: cache.get_or_create("key", lambda: "child") == "child", fork
+            lambda: cache.get_or_create("key", lambda: "child", wait=3600) == "child", fork
         )
     finally:
         forked.set()

@@ -68,6 +68,14 @@ class Claims(Base):
         assert 55 < claims[0].left <= 61
         assert kvs.get("key") == {"a": 1}
 
+    @pytest.mark.parametrize("days", [29, 31, 400, 36525])
+    def test_stale_may_be_any_number_of_days(self, kvs: KVS, days: int) -> None:
+        kvs.set("key", 1, 60)
+        claims = [kvs.raw_claim("key", days * 86400, 30) for _ in range(3)]
+        assert [claim.owner is not None for claim in claims] == [True, False, False]
+        kvs.set("fresh", 1, 60 + min(days, 3000) * 86400)
+        assert kvs.raw_claim("fresh", min(days, 3000) * 86400, 30).is_fresh
+
     @pytest.mark.parametrize("ttl", [60, 60.5])
     def test_data_get_stale_when_less_is_left(self, kvs: KVS, ttl: float) -> None:
         kvs.set("key", 1, ttl)

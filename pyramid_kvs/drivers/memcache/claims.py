@@ -48,9 +48,11 @@ class Claims(Counters):
 
     def _is_time(self, key: str, reply: Reply) -> bool:
         """Return whether to ask for the claim of an item."""
-        if _has_deadline(reply):  # the flags come later than that
+        flag = reply.words[-1]
+        if _has_deadline(reply) or flag not in (b"W", b"Z"):
+            # The flags come later than the deadline, and never with a stale of more than 30 days.
             return self._is_time_to_claim(key)
-        if reply.words[-1] != b"Z":
+        if flag == b"W":
             return True
         sighting = f"{reply.number(4)} {key}"
         if sighting in self._claims_asked_for:
