@@ -107,6 +107,17 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in names if not any((root / name).exists() for root in roots)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"``(tests/[\w/]+\.py)::(\w+)``", page.read_text(encoding="utf-8"))
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
+
+
 @examples("python", "json")
 def test_example_parses(block: Block) -> None:
     parse = ast.parse if block.language == "python" else json.loads

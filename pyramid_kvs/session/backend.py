@@ -45,7 +45,7 @@ class SessionBackend:
         """Return the keys that the session of a request may have, in the order to try them."""
         found = []
         for session_id in self.carrier.candidates(request):
-            keys, ttl = self.keys.all(session_id), self.driver.ttl
+            keys, ttl = self.keys.all(session_id), self.store.lifetimes.of(session_id)
             found += [Lookup(key, ttl, keys[0]) for key in keys]
         return found
 
@@ -135,7 +135,9 @@ class SessionBackend:
             if self.users.is_ended(record):
                 return StoreState.absent(self.carrier.adopt(session_id)), {}
             if self.users.is_stale(record):
-                found, record = self.users.enter_again(found, record)
+                found, record = self.users.enter_again(
+                    found, record, self.store.lifetimes.of(found.session_id)
+                )
         key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
         return StoreState.loaded(found, key), record
 
@@ -151,17 +153,23 @@ class SessionBackend:
             return state
         return state.with_key(session_id, self.keys.key_to_save_under(session_id))
 
+    def ttl_of(self, state: StoreState) -> float | None:
+        """Return the ttl that a save gives a session whose state has an id."""
+        assert state.session_id is not None
+        return self.store.lifetimes.of(state.session_id)
+
     def save(self, state: StoreState, record: Record, changes: Changes) -> Written | None:
         """Save a session; see :meth:`SessionStore.save`.
 
         :param state: with a key.
         """
         assert state.key is not None
-        found = state.found
+        found, ttl = state.found, self.ttl_of(state)
         if found is None:
-            return self.store.save(Save(state.key, None, record, changes), None)
+            return self.store.save(Save(state.key, ttl, None, record, changes), None)
         save = Save(
             state.key,
+            ttl,
             found.data,
             record,
             changes,

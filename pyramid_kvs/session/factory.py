@@ -17,7 +17,7 @@ from .carriers import Carrier, CookieCarrier, HeaderCarrier
 from .codec_check import check_codec
 from .keys import Lookup, SessionKeys
 from .session import AuthTokenSession, CookieSession, Session
-from .settings import OPTIONS, SETTING
+from .settings import OPTIONS, SETTING, refuse_cookie_options
 from .store import SessionStore
 from .users import users_of
 
@@ -42,7 +42,10 @@ class SessionFactory:
     ) -> None:
         if not isinstance(options, str) and SETTING in options:
             options = options[SETTING]
-        checked = read_options(name, parse(name, options), OPTIONS)
+        written = parse(name, options)
+        checked = read_options(name, written, OPTIONS)
+        if checked["session_type"] == "header":
+            refuse_cookie_options(name, written)
         self.session_class, carrier = _kind(checked, name)
         self.key_name: str | list[str] = checked["key_name"]
         self.ttl: float | None = checked["ttl"]

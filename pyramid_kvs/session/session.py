@@ -26,9 +26,10 @@ from .carriers import HeaderCarrier
 from .csrf import first_token, renew_token_of_policy
 from .keys import SessionId, random_id
 from .late import is_answered, may_follow
+from .lifetimes import is_remembered, remembered_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
-from .records import CREATED, META, USER, Record, created_at, is_same
+from .records import CREATED, META, SENT, USER, Record, created_at, is_same
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
 from .users import EPOCH, user_digest
@@ -44,7 +45,7 @@ class Session(SessionMapping):
     store before the first use, and nothing is written before the response.
     """
 
-    __slots__ = ("__weakref__", "_is_late", "_request", "_state", "backend")
+    __slots__ = ("__weakref__", "_is_cookie_due", "_is_late", "_request", "_state", "backend")
 
     def __init__(self, request: Request, backend: SessionBackend) -> None:
         self._request = request
@@ -110,6 +111,8 @@ class Session(SessionMapping):
         self._state = state
         self._data = record
         self._tracker = Tracker(self.backend.store.codec)
+        #: Whether the response of a session that is known to the store sends the cookie.
+        self._is_cookie_due = True
         if record:
             self._begin_with_metadata(record)
         else:
@@ -121,6 +124,11 @@ class Session(SessionMapping):
         if created_at(meta) is None:
             meta[CREATED] = time.time()
             tracker.is_forced = backend.store.absolute_ttl is not None
+        if backend.carrier.refresh is not None:
+            # A time in the future is from a server whose clock was wrong.
+            age = abs(time.time() - meta.get(SENT, 0))
+            self._is_cookie_due = age >= backend.carrier.refresh and not self._is_late
+            tracker.is_forced |= self._is_cookie_due
 
     def invalidate(self) -> None:
         """Remove the session from the store immediately, and go on with an empty one.
@@ -144,6 +152,7 @@ class Session(SessionMapping):
     def _move_to(self, session_id: SessionId | None) -> None:
         """Go on with another id; ``None`` means a new one. The next save moves the record."""
         self._state = self._state.moving(session_id)
+        self._is_cookie_due = True
 
     def save(self) -> bool:
         """Save what changed now, without waiting for the response.
@@ -239,7 +248,7 @@ class Session(SessionMapping):
             else:
                 if self._phase is OPEN:
                     self._phase = SAVED
-                carrier.add_headers(request, response, self._state)
+                carrier.add_headers(request, response, self._state, self._is_cookie_due)
         for name in carrier.vary:
             add_vary(response.headerlist, name)
 
@@ -278,8 +287,12 @@ class Session(SessionMapping):
         """Add metadata to the changes; return the record to store."""
         meta, values = self._meta, changes.values
         values[CREATED] = meta[CREATED]
+        if self._is_cookie_due and self.backend.carrier.refresh is not None:
+            values[SENT] = meta[SENT] = int(time.time())
         if USER in meta and (USER in values or self._state.is_moving):
-            entered = self.backend.users.enter(meta[USER], key, meta)
+            entered = self.backend.users.enter(
+                meta[USER], key, meta, self.backend.ttl_of(self._state)
+            )
             meta.update(entered)
             values.update(entered)
         return {**self._data, **meta}
@@ -366,7 +379,24 @@ class CookieSession(Session):
         if CSRF_TOKEN in self._use():
             self.new_csrf_token()
         renew_token_of_policy(self._request, self)
-        self._move_to(None)
+        self._move_to(remembered_id() if is_remembered(self._state.session_id) else None)
+
+    def remember(self, on: bool = True) -> None:
+        """Let the session live for ``remember_ttl`` instead of ``ttl``, from the response on.
+
+        This gives it a new id, like :meth:`regenerate_id`. It lasts until ``remember(False)`` or
+        :meth:`invalidate`.
+
+        :raises KVSNotSupported: the setting has no ``remember_ttl``.
+        """
+        if self.backend.store.lifetimes.remember_ttl is None:
+            raise KVSNotSupported(
+                "kvs.session does not say how long a session is remembered: set remember_ttl in "
+                "seconds, for example 2592000 for 30 days"
+            )
+        self._use()
+        if is_remembered(self._state.session_id) != on:
+            self._move_to(remembered_id() if on else None)
 
 
 class AuthTokenSession(Session):
@@ -388,4 +418,10 @@ class AuthTokenSession(Session):
     def regenerate_id(self) -> None:
         raise KVSNotSupported(
             "the client chooses the token of a header session: use update_session_token()"
+        )
+
+    def remember(self, on: bool = True) -> None:
+        raise KVSNotSupported(
+            "a header session cannot be remembered, because its client keeps the token: set ttl in "
+            "kvs.session"
         )

@@ -122,6 +122,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "peek_flash": lambda request, *args: request.session.peek_flash(*args),
     "csrf": lambda request: request.session.get_csrf_token(),
     "invalidate": lambda request: request.session.invalidate(),
+    "remember": lambda request, on=True: request.session.remember(on),
     "regenerate": lambda request: request.session.regenerate_id(),
     "bind": lambda request, user: request.session.bind(user),
     "list": lambda request, user: [s._asdict() for s in list_sessions(request, user)],

@@ -84,6 +84,23 @@ def test_secure_if_browsers_require_it(memory: Store, options: dict[str, Any]) -
         ({"max_bytes": 0}, "max_bytes"),
         ({"on_conflict": "merg"}, "did you mean 'merge'"),
         ({"absolute_ttl": 0}, "absolute_ttl"),
+        ({"cookie_max_age": "sesion"}, "\"session\", or null; did you mean 'session'?"),
+        ({"cookie_max_age": "browser"}, 'a number of seconds above 0, "session", or null'),
+        ({"cookie_max_age": 0}, "cookie_max_age: found 0"),
+        ({"cookie_max_age": True}, "cookie_max_age: found true"),
+        ({"cookie_refresh": 0}, "cookie_refresh: found 0, expected a number of seconds above 0"),
+        ({"cookie_refresh": "60"}, 'cookie_refresh: found "60"'),
+        ({"cookie_refresh": True}, "cookie_refresh: found true"),
+        ({"cookie_refresh": float("nan")}, "cookie_refresh"),
+        ({"cookie_refresh": 300}, "less than the cookie's Max-Age, which is 300 seconds"),
+        ({"cookie_refresh": 60, "ttl": 60}, "which is 60 seconds"),
+        ({"cookie_refresh": 90, "cookie_max_age": 60}, "which is 60 seconds"),
+        ({"cookie_refresh": 90, "remember_ttl": 60}, "which is 60 seconds"),
+        ({"cookie_refresh": 90, "remember_ttl": 60, "cookie_max_age": "session"}, "60 seconds"),
+        ({"cookie_refres": 60}, "did you mean 'cookie_refresh'"),
+        ({"remember_ttl": -1}, "remember_ttl: found -1, expected a number of seconds above 0"),
+        ({"remember_ttl": "30 days"}, 'remember_ttl: found "30 days"'),
+        ({"remember": 60}, "did you mean 'remember_ttl'"),
     ],
 )
 def test_refused_settings(options: dict[str, Any], message: str) -> None:
@@ -91,6 +108,20 @@ def test_refused_settings(options: dict[str, Any], message: str) -> None:
         SessionFactory({"kvs": "memory", **options})
     assert str(raised.value).startswith("kvs.session: ")
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cookie_refresh": 299.9},
+        {"cookie_refresh": 10**6, "cookie_max_age": "session"},
+        {"cookie_refresh": 10**6, "ttl": None},
+        {"cookie_refresh": 400, "cookie_max_age": 500},
+    ],
+    ids=str,
+)
+def test_refresh_below_max_age_is_accepted(options: dict[str, Any]) -> None:
+    SessionFactory({"kvs": "memory", **options})
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pyramid.exceptions import ConfigurationError
 from webtest import TestApp
 
 from pyramid_kvs.exceptions import KVSNotSupported
+from pyramid_kvs.session import SessionFactory
 from tests.session.apps import Store, Visit, do, send
 
 TOKEN = {"X-Auth-Token": "secret-1"}
@@ -157,3 +161,37 @@ def test_impossible_token_counts_as_missing(memory: Store, token: str) -> None:
     visit.request.environ["HTTP_X_T"] = token
     assert factory.session_key(visit.request) is None
     assert visit.session.get_session_key() is None
+
+
+HEADER: dict[str, Any] = {"kvs": "memory", "session_type": "header", "key_name": "X-T"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cookie_httponly", True),
+        ("cookie_samesite", "Lax"),
+        ("cookie_secure", None),
+        ("cookie_path", "/"),
+        ("cookie_domain", None),
+        ("cookie_max_age", "session"),
+        ("cookie_refresh", None),
+        ("remember_ttl", 5000),
+    ],
+)
+def test_options_of_cookies_stop_the_start(key: str, value: Any) -> None:
+    """Even with their default values: whoever writes them believes that there is a cookie."""
+    with pytest.raises(ConfigurationError) as raised:
+        SessionFactory({**HEADER, key: value})
+    assert str(raised.value) == (
+        f'kvs.session: {key}: remove it, because header sessions ("session_type": "header") have '
+        "no cookie"
+    )
+
+
+def test_all_options_of_cookies_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="cookie_path, cookie_secure: remove them"):
+        SessionFactory({**HEADER, "cookie_secure": True, "cookie_path": "/"})
+    with pytest.raises(ConfigurationError, match="did you mean 'cookie_path'"):
+        SessionFactory({**HEADER, "cookie_pat": "/"})
+    assert SessionFactory(HEADER).session_class.__name__ == "AuthTokenSession"

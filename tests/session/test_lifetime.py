@@ -1,9 +1,10 @@
-"""The lifetime of a request and of its session."""
+"""The lifetimes of sessions and requests."""
 
 from __future__ import annotations
 
 import gc
 import sys
+import time
 import weakref
 from typing import Any
 
@@ -12,9 +13,20 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from tests.session.apps import Store, make_app
+from tests.session.apps import Store, do, make_app
 
 SET_1, GET = '[["set", "a", 1]]', '[["get", "a"]]'
+
+
+def test_an_idle_session_ends_after_its_ttl(store: Store) -> None:
+    """The browser still sends the cookie, and gets a new id."""
+    app = store.app(ttl=1, cookie_max_age=600)
+    do(app, ["set", "a", 1])
+    session_id = app.cookies["session_id"]
+    time.sleep(2.1)  # the clock of memcached ticks once a second
+    assert do(app, ["get", "a"], ["new"], ["set", "b", 1]) == [None, True, None]
+    assert app.cookies["session_id"] != session_id
+    assert store.data(session_id) is None
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts references")

@@ -16,6 +16,9 @@ class Carrier:
     vary: list[str]
     #: Whether clients choose their ids, so that an unknown id is the id of an empty session.
     client_chooses: bool
+    #: How many seconds to wait until the client is told an id again that it knows; ``None`` means
+    #: that every response tells it.
+    refresh: float | None = None
 
     def __init__(self) -> None:
         self._reserved: tuple[str, ...] = ()
@@ -44,6 +47,11 @@ class Carrier:
         """Return a new id; ``None`` if clients choose their ids."""
         raise NotImplementedError
 
-    def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
-        """Tell the client the id of its session, or that the session was removed."""
+    def add_headers(
+        self, request: Request, response: Response, state: StoreState, is_due: bool
+    ) -> None:
+        """Tell the client the id of its session, or that the session was removed.
+
+        :param is_due: whether to tell an id that the client knows.
+        """
         raise NotImplementedError

@@ -14,6 +14,8 @@ from pyramid.response import Response
 
 from ...messages import show
 from ..keys import SessionId, random_id
+from ..lifetimes import is_remembered
+from ..settings import BROWSER_SESSION
 from ..state import StoreState
 from .base import Carrier
 
@@ -52,14 +54,14 @@ class CookieCarrier(Carrier):
         self.vary = ["Cookie"]
         self._name: str = options["key_name"]
         self._start = f"{self._name}="
-        place, attributes, max_age = _place(options), _attributes(options), _max_age(options)
+        self.refresh = options["cookie_refresh"]
         self._secure: bool | None = _is_secure(options)
-        self._written = {
-            secure: f"{max_age}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
-        }
-        self._expired = {
-            secure: f"{_PAST}{place}{'; secure' * secure}{attributes}" for secure in (False, True)
-        }
+        self._written = _rest(options, _with_max_age(_max_age(options)))
+        self._expired = _rest(options, _PAST)
+        #: ``None`` if sessions cannot be remembered.
+        self._remembered: dict[bool, str] | None = None
+        if options["remember_ttl"] is not None:
+            self._remembered = _rest(options, _with_max_age(options["remember_ttl"]))
 
     def candidates(self, request: Request) -> list[SessionId]:
         header = request.environ.get("HTTP_COOKIE")
@@ -111,25 +113,33 @@ class CookieCarrier(Carrier):
     def new_id(self) -> SessionId:
         return SessionId(random_id())
 
-    def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
-        headers = response.headerlist
-        if state.found or state.is_removed or state.was_saved:
-            self._remove_from(headers)
-        if state.found:
-            rest = state.found.session_id.value + self._written[self._secured(request)]
+    def add_headers(
+        self, request: Request, response: Response, state: StoreState, is_due: bool
+    ) -> None:
+        """Set the cookie, expire it, or leave the cookie of a subrequest, which may be newer."""
+        headers, found = response.headerlist, state.found
+        if found is not None:
+            if is_due:
+                self._set(headers, state.was_saved, self._id_and_rest(request, found.session_id))
         elif state.is_removed:
-            rest = self._expired[self._secured(request)]
-        else:
-            return
-        headers.append(("Set-Cookie", self._start + rest))
+            self._set(headers, True, self._expired[self._secured(request)])
+        elif state.was_saved and state.session_id is not None:
+            # Another request has ended the session since this one saved it, and set its cookie.
+            headers[:] = _without_cookie(headers, f"{self._start}{state.session_id.value};")
 
-    def _remove_from(self, headers: list[Header]) -> None:
-        start = self._start
-        headers[:] = [
-            (name, value)
-            for name, value in headers
-            if not (value.startswith(start) and name.lower() == "set-cookie")
-        ]
+    def _id_and_rest(self, request: Request, session_id: SessionId) -> str:
+        written = self._written
+        if self._remembered is not None and is_remembered(session_id):
+            written = self._remembered
+        return session_id.value + written[self._secured(request)]
+
+    def _set(self, headers: list[Header], replaces: bool, value: str) -> None:
+        others = _without_cookie(headers, self._start)
+        if len(others) < len(headers):
+            if not replaces:
+                return
+            headers[:] = others
+        headers.append(("Set-Cookie", self._start + value))
 
     def _secured(self, request: Request) -> bool:
         if self._secure is not None:
@@ -137,8 +147,29 @@ class CookieCarrier(Carrier):
         return getattr(request, "scheme", None) == "https"  # a DummyRequest has none
 
 
-def _max_age(options: Mapping[str, Any]) -> str:
-    seconds = options["cookie_max_age"] or options["ttl"]
+def _without_cookie(headers: list[Header], start: str) -> list[Header]:
+    return [
+        header
+        for header in headers
+        if not (header[1].startswith(start) and header[0].lower() == "set-cookie")
+    ]
+
+
+def _rest(options: Mapping[str, Any], max_age: str) -> dict[bool, str]:
+    """Return the attributes of a cookie, without ``secure`` and with it."""
+    place, attributes = max_age + _place(options), _attributes(options)
+    return {secure: f"{place}{'; secure' * secure}{attributes}" for secure in (False, True)}
+
+
+def _max_age(options: Mapping[str, Any]) -> float | None:
+    """Return the Max-Age of an ordinary session; ``None`` if the cookie has none."""
+    max_age = options["cookie_max_age"]
+    if max_age == BROWSER_SESSION:
+        return None
+    return max_age or options["ttl"]  # type: ignore[no-any-return]
+
+
+def _with_max_age(seconds: float | None) -> str:
     return "" if seconds is None else f"; Max-Age={math.ceil(seconds)}"
 
 
@@ -175,6 +206,7 @@ def _check(options: Mapping[str, Any], setting: str) -> None:
         _refuse(setting, "cookie_domain", domain, "a host name, for example 'example.org'")
     if name.startswith("__Host-") and (domain is not None or path != "/"):
         _refuse(setting, "key_name", name, "no '__Host-' with a cookie_domain or another path")
+    _check_refresh(options, setting)
     if options["cookie_secure"] is False and _is_secure(options):
         _refuse(
             setting,
@@ -182,6 +214,15 @@ def _check(options: Mapping[str, Any], setting: str) -> None:
             False,
             "true or null: browsers refuse SameSite=None and the name's prefix without Secure",
         )
+
+
+def _check_refresh(options: Mapping[str, Any], setting: str) -> None:
+    """Refuse a ``cookie_refresh`` that would let the cookie end while the session is in use."""
+    refresh, ages = options["cookie_refresh"], (_max_age(options), options["remember_ttl"])
+    for age in ages:
+        if refresh is not None and age is not None and refresh >= age:
+            expected = f"less than the cookie's Max-Age, which is {math.ceil(age)} seconds"
+            _refuse(setting, "cookie_refresh", refresh, expected)
 
 
 def _refuse(setting: str, key: str, found: object, expected: str) -> None:

@@ -69,7 +69,9 @@ class HeaderCarrier(Carrier):
     def new_id(self) -> None:
         return None
 
-    def add_headers(self, request: Request, response: Response, state: StoreState) -> None:
+    def add_headers(
+        self, request: Request, response: Response, state: StoreState, is_due: bool
+    ) -> None:
         """Do nothing: the client has chosen the token and keeps it."""
 
     def _is_token(self, value: object) -> bool:

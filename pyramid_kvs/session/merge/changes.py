@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..records import Record
+from ..records import META, Record
 from .operations import Operation
 from .values import REMOVED, Dumps, identical
 
@@ -25,6 +25,11 @@ class Changes:
     is_cleared: bool = False
     #: Keys whose values were made by ``change()`` alone, so that it can run again.
     operations: dict[str, list[Operation]] = field(default_factory=dict)
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether the application has changed nothing."""
+        return not self.is_cleared and all(key[:6] == META for key in self.values)
 
     def relative_to(self, theirs: Record, merged: Record, dumps: Dumps) -> Changes:
         """Return these changes relative to a later record than the request has read.

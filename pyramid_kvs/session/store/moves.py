@@ -85,7 +85,7 @@ class Moves:
             data = writer.encoded(save, there, save.record)
             if data is None:
                 return Written(save.key, None, save.record), True
-            swap = writer.swap(save.key, there, data, save.record)
+            swap = writer.swap(save.key, save.ttl, there, data, save.record)
             if swap.done:
                 return Written(save.key, data, save.record), True
             there = swap.current

@@ -12,6 +12,7 @@ from ...kvs import KVS, Stored
 from ...logs import ThrottledLog, fingerprint
 from ...serializer import Data
 from ..keys import SessionId, SessionKeys
+from ..lifetimes import Lifetimes
 from ..records import MOVED, Record, created_at
 from ..state import Found
 from .markers import is_pure, marker_to, seconds_left, split
@@ -45,7 +46,7 @@ class SessionStore:
         self._moves = Moves(self._writer)
         self.codec = self._writer.codec
         self._keys = keys
-        self._ttl: float | None = options["ttl"]
+        self.lifetimes = Lifetimes(options)
         self.absolute_ttl: float | None = options["absolute_ttl"]
         self._shows_names = _contains(self.codec.dumps(marker_to("")), MOVED)
         self._ended = ThrottledLog(log)
@@ -79,7 +80,10 @@ class SessionStore:
         self, session_id: SessionId, key: str, preloaded: Preloaded | None
     ) -> tuple[Found, Record] | Moved | None:
         is_read = preloaded is not None and key in preloaded
-        stored = preloaded[key] if preloaded and is_read else self.driver.raw_load(key, self._ttl)
+        if preloaded and is_read:
+            stored = preloaded[key]
+        else:
+            stored = self.driver.raw_load(key, self.lifetimes.of(session_id))
         if stored is None:
             return None
         record = self.codec.decode(stored.data)
@@ -99,7 +103,7 @@ class SessionStore:
 
         It is a compare-and-set, because the key may have a session again.
         """
-        if self._ttl is not None and is_pure(marker):
+        if self.lifetimes.longest is not None and is_pure(marker):
             left = seconds_left(marker)
             data = self.codec.dumps(marker) if left else None
             self.driver.raw_swap(key, stored, data, left or None)
@@ -147,7 +151,8 @@ class SessionStore:
         :raises SessionTooLarge: the session is larger than ``max_bytes``.
         """
         data = self.codec.encode(found.key, record)
-        swap = self._writer.swap(found.key, found.stored, data, record)
+        ttl = self.lifetimes.of(found.session_id)
+        swap = self._writer.swap(found.key, ttl, found.stored, data, record)
         return found._replace(data=data, stored=None) if swap.done else None
 
     # -- removing -------------------------------------------------------------------------

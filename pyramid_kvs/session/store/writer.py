@@ -49,6 +49,8 @@ class Save(NamedTuple):
     """What a request wants to save."""
 
     key: str
+    #: The ttl that the save gives the session.
+    ttl: float | None
     #: The data that the changes are relative to. ``None`` for a new session.
     base: Data | None
     #: The whole record, to be stored if no other request has saved the session.
@@ -57,7 +59,7 @@ class Save(NamedTuple):
     #: Other keys that a session with this id may have.
     other_keys: tuple[str, ...] = ()
     #: Adds a user's session at a key to the sessions of the user; returns metadata to save.
-    enter: Callable[[str, str, Record], Record] = lambda user, key, record: {}
+    enter: Callable[[str, str, Record, float | None], Record] = lambda *session: {}
     #: The user for whom the key was entered already.
     user: Any = None
     #: Whether the session gets a key that it did not have before, so that a merged user must be
@@ -85,7 +87,6 @@ class RecordWriter:
     def __init__(self, driver: KVS, options: Mapping[str, Any]) -> None:
         self.driver = driver
         self.codec = RecordCodec(driver, options["max_bytes"])
-        self._ttl: float | None = options["ttl"]
         self._absolute_ttl: float | None = options["absolute_ttl"]
         self._on_conflict: str = options["on_conflict"]
 
@@ -101,7 +102,7 @@ class RecordWriter:
             data = self.encoded(save, stored, record)
             if is_same(data, stored and stored.data):
                 return Written(save.key, data, record)
-            swap = self.swap(save.key, stored, data, record)
+            swap = self.swap(save.key, save.ttl, stored, data, record)
             if swap.done:
                 return Written(save.key, data, record)
             stored = swap.current
@@ -116,17 +117,19 @@ class RecordWriter:
         is_kept = is_stored and not save.changes.is_cleared
         return self.codec.encode(save.key, record) if is_kept or not is_empty(record) else None
 
-    def swap(self, key: str, old: Stored | None, data: Data | None, record: Record) -> Swap:
+    def swap(
+        self, key: str, ttl: float | None, old: Stored | None, data: Data | None, record: Record
+    ) -> Swap:
         try:
-            return self.driver.raw_swap(key, old, data, self._lifetime(record))
+            return self.driver.raw_swap(key, old, data, self._lifetime(ttl, record))
         except ValueTooLarge as error:
             problem = f"is too large for the store ({error})"
             raise self.codec.too_large(record, problem) from error
 
-    def _lifetime(self, record: Record) -> float | None:
+    def _lifetime(self, ttl: float | None, record: Record) -> float | None:
         """Return the ttl of a record; without a ttl, ``absolute_ttl`` ends it."""
-        if self._ttl is not None or self._absolute_ttl is None:
-            return self._ttl
+        if ttl is not None or self._absolute_ttl is None:
+            return ttl
         now = time.time()
         return max(1.0, self._absolute_ttl - now + (created_at(record) or now))
 
@@ -145,11 +148,11 @@ class RecordWriter:
             raise Gone(place)
         merged = self._combined(save, before, theirs)
         if save.is_new_key and USER in merged and merged[USER] != save.user:
-            merged.update(save.enter(merged[USER], save.key, merged))
+            merged.update(save.enter(merged[USER], save.key, merged, save.ttl))
         return merged
 
     def _combined(self, save: Save, before: Record, theirs: Record) -> Record:
-        if self._on_conflict == "overwrite":
+        if self._on_conflict == "overwrite" and not save.changes.is_metadata:
             return {**save.record, **{key: theirs[key] for key in (CREATED,) if key in theirs}}
         is_strict = self._on_conflict == "raise"
         return merge(before, save.changes, theirs, self.driver.codec, is_strict)

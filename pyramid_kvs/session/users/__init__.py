@@ -28,4 +28,4 @@ __all__ = [
 def users_of(store: SessionStore) -> Users:
     """Return the way in which a store finds the sessions of a user."""
     cannot_list = type(store.driver).get_keys is KVS.get_keys  # for example memcached
-    return UserEpochs(store.driver) if cannot_list else UserIndex(store)
+    return UserEpochs(store.driver, store.lifetimes.longest) if cannot_list else UserIndex(store)

@@ -15,13 +15,16 @@ MONTH = 30 * 24 * 3600.0
 
 
 class UserEpochs:
-    """A number per user. A session has ended if its number is lower or missing."""
+    """A number per user. A session has ended if its number is lower or missing.
+
+    :param ttl: of the sessions that live longest.
+    """
 
     refreshes = False
 
-    def __init__(self, driver: KVS) -> None:
+    def __init__(self, driver: KVS, ttl: float | None) -> None:
         self._driver = driver
-        self._ttl = None if driver.ttl is None else max(MONTH, 2 * driver.ttl)
+        self._ttl = None if ttl is None else max(MONTH, 2 * ttl)
 
     def enter(self, user: str, key: str, record: Record, ttl: float | None = None) -> Record:
         if EPOCH in record:
