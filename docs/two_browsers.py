@@ -3,9 +3,10 @@
 Run it with ``python docs/two_browsers.py`` to keep the sessions in the memory of the process, or
 with ``python docs/two_browsers.py redis://localhost:6379/0`` to keep them in redis.
 
-Ten requests with the same session cookie arrive together. Each request sets a different key and
-adds a flash message. A barrier makes sure that all requests have loaded the session before the
-first one saves it. The same happens, less reliably, when a page starts ten requests.
+Ten requests with the same session cookie arrive together. Each request sets a different key,
+appends to a list, adds to a counter, and adds a flash message. A barrier makes sure that all
+requests have loaded the session before the first one saves it. The same happens, less reliably,
+when a page starts ten requests.
 """
 
 import json
@@ -30,6 +31,8 @@ def make_app(on_conflict, url):
         request.session["login"]  # load the session
         barrier.wait()
         request.session[f"tab {number}"] = "saved"
+        request.session.setdefault("cart", []).append(number)
+        request.session.incr("visits")
         request.session.flash(f"Tab {number} is done.")
         return Response()
 
@@ -38,9 +41,15 @@ def make_app(on_conflict, url):
         return Response()
 
     def show(request):
-        messages = request.session.pop_flash()
-        keys = [key for key in request.session if key.startswith("tab")]
-        return Response(json.dumps({"keys": len(keys), "messages": len(messages)}))
+        session = request.session
+        keys = [key for key in session if key.startswith("tab")]
+        found = {
+            "keys": len(keys),
+            "items": len(session["cart"]),
+            "visits": session["visits"],
+            "messages": len(session.pop_flash()),
+        }
+        return Response(json.dumps(found))
 
     for name, path, view in (
         ("log_in", "/log-in", log_in),
@@ -53,7 +62,7 @@ def make_app(on_conflict, url):
 
 
 def run(on_conflict, url=None):
-    """Return how many of the ten keys and ten messages are in the session at the end."""
+    """Return how many changes of the ten requests are in the session at the end, by kind."""
     app = make_app(on_conflict, url)
     response = Request.blank("/log-in").get_response(app)
     cookie = response.headers["Set-Cookie"].partition(";")[0]
@@ -74,11 +83,9 @@ def main(url=None):
         ("overwrite", "overwrite (the whole session is written back)"),
         ("merge", "merge (the default)"),
     ):
-        found = run(on_conflict, url)
-        print(
-            f"{label}: {found['keys']} of {REQUESTS} keys, "
-            f"{found['messages']} of {REQUESTS} messages survive"
-        )
+        print(f"{label}, of {REQUESTS} each:")
+        for kind, number in run(on_conflict, url).items():
+            print(f"    {number:2} {kind}")
 
 
 if __name__ == "__main__":

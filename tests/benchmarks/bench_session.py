@@ -78,6 +78,11 @@ def change(request: Request) -> Response:
     return Response("ok")
 
 
+def increment(request: Request) -> Response:
+    request.session.incr("visits")
+    return Response("ok")
+
+
 class Blind(CookieSession):
     """A session that does not find changes inside of values, for comparison."""
 
@@ -207,7 +212,13 @@ def compare(options: dict[str, Any], floor: Any, size: str) -> None:
     factory = SessionFactory(options)
     data = json.dumps({**CONTENTS[size], "__kvs_created": time.time()})
     factory.driver.raw_set(ID, data, 300)
-    views = {"untouched": bare, "read": read, "change": change, "nested": read_nested}
+    views = {
+        "untouched": bare,
+        "read": read,
+        "change": change,
+        "incr": increment,
+        "nested": read_nested,
+    }
     ours = build(lambda config: config.set_session_factory(factory), views)
     least = build(lambda config: None, floor_views(floor))
     calls = {
@@ -217,8 +228,14 @@ def compare(options: dict[str, Any], floor: Any, size: str) -> None:
         "read": caller(ours, "/read"),
         "floor change": caller(least, "/change"),
         "change": caller(ours, "/change"),
+        "incr": caller(ours, "/incr"),
     }
-    ratios = [("untouched", "bare"), ("read", "floor read"), ("change", "floor change")]
+    ratios = [
+        ("untouched", "bare"),
+        ("read", "floor read"),
+        ("change", "floor change"),
+        ("incr", "change"),
+    ]
     if size != "small":
         blind = SessionFactory(options)
         blind.session_class = Blind

@@ -365,7 +365,7 @@ def test_operation_comes_along_with_a_new_id(store: Store) -> None:
 
 
 def test_operation_runs_again_while_the_session_moves(store: Store) -> None:
-    """Another request saves before each of the two steps of a move."""
+    """Other requests save after an earlier save of this one, and before each step of its move."""
     factory = store.factory()
     session_id = new_session(factory, n=1, best=5)
     swap, swaps = factory.driver.raw_swap, itertools.count()
@@ -380,6 +380,8 @@ def test_operation_runs_again_while_the_session_moves(store: Store) -> None:
         return swap(*args)
 
     visit = Visit(factory, session_id)
+    visit.session["first"] = 1
+    visit.session.save()
     visit.session.incr("n")
     visit.session.change("best", lambda value: max(value, 7))
     visit.session.regenerate_id()
@@ -389,7 +391,9 @@ def test_operation_runs_again_while_the_session_moves(store: Store) -> None:
     factory.driver.raw_swap = swap_late
     response = visit.end()
     assert next(swaps) == 4
-    assert contents(factory, cookie_of(response)) == {"n": 122, "best": 12}
+    assert contents(factory, cookie_of(response)) == {
+        "n": 122, "best": 12, "first": 1,
+    }  # fmt: skip
 
 
 # -- several saves in one request ------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 from ...serializer import Data
 from ..records import POPPED, QUEUE, Record
 from .changes import Changes
-from .values import REMOVED, Dumps, common_start, identical
+from .values import REMOVED, Dumps, common_start, encoded, identical
 
 
 def merged_queue(key: str, base: Record, changes: Changes, theirs: Record, dumps: Dumps) -> Any:
@@ -41,8 +41,9 @@ class Messages:
         self._dumps = dumps
         self._counts = Counter(self._name(message) for message in messages)
 
-    def _name(self, message: Any) -> Data:
-        return self._dumps({"value": message})
+    def _name(self, message: Any) -> Data | int:
+        data = encoded(message, self._dumps)
+        return id(message) if data is None else data
 
     def __contains__(self, message: Any) -> bool:
         return self._counts[self._name(message)] > 0

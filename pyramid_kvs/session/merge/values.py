@@ -28,7 +28,7 @@ def snapshot(value: Any, dumps: Dumps) -> Snapshot:
     try:
         return marshal.dumps(value)
     except ValueError:
-        return _encoded(value, dumps)
+        return encoded(value, dumps)
 
 
 def is_changed(value: Any, before: Snapshot, dumps: Dumps) -> bool:
@@ -49,7 +49,8 @@ def _comparable(value: Any) -> bytes:
     return marshal.dumps(value, 2)
 
 
-def _encoded(value: Any, dumps: Dumps) -> Snapshot:
+def encoded(value: Any, dumps: Dumps) -> Snapshot:
+    """Return the data of a value; ``None`` if the codec refuses it."""
     try:
         return dumps({"value": value})
     except Exception:  # noqa: BLE001  # the codec refuses it, which the save reports
@@ -95,8 +96,8 @@ def _is_same_leaf(one: Any, other: Any, dumps: Dumps) -> bool:
 
 
 def _have_same_data(one: Any, other: Any, dumps: Dumps) -> bool:
-    data = _encoded(one, dumps)
-    return data is not None and data == _encoded(other, dumps)
+    data = encoded(one, dumps)
+    return data is not None and data == encoded(other, dumps)
 
 
 def decoded(value: Any, codec: Codec) -> Any:
