@@ -118,19 +118,15 @@ class UserIndex:
 
     def end_all(self, user: str, is_spared: Choice, surviving: Record) -> dict[str, Record]:
         ended: dict[str, Record] = {}
-        seen: set[str] = set()
         for _ in range(self._driver.update_attempts):
-            # A request that gives a session a new key enters it first, then writes it, and then
-            # replaces the old record. If a session has moved before its old key was removed, the
-            # next pass finds it, as it follows markers. Otherwise, the request removes it again.
-            keys = self._shards.load(user).keys() - seen
-            live = self._live(user, keys) if keys else {}
+            live = self._live(user, self._shards.load(user).keys() - ended.keys())
             chosen = {key: found for key, found in live.items() if not is_spared(key, found)}
             if not chosen:
                 break
+            # If one of them has moved in the meantime, its new key is in the index by now, and the
+            # next round finds it. If one moves later, its request finds that it has ended.
             self._driver.raw_delete_many(list(chosen))
             ended.update(chosen)
-            seen.update(live)
         return ended
 
     def end(self, user: str, handle: str) -> dict[str, Record]:
