@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import NamedTuple, NoReturn, Protocol
 
 from pyramid.request import Request
 from pyramid.response import Response
 
 from . import outage
-from .counting import Hit, LimitCheck, LimitResult, Rule
+from .counting import COUNT, FORCE, MOST, Hit, LimitCheck, LimitResult, Rule
 from .limits import Limit, LimitStatus, most_restrictive
 from .response import RateLimitError, add_headers
 from .store import LimitStore
@@ -24,6 +25,21 @@ class Counters(NamedTuple):
     #: Whether the store knows the session.
     is_known: bool
 
+    @classmethod
+    def after(
+        cls, store: LimitStore, limits: list[Limit], checks: list[LimitCheck], hit: Hit
+    ) -> Counters:
+        """Return the counters of a request that may pass, without limits that count nothing.
+
+        These are the ones in shadow mode that would have refused it.
+        """
+        found = cls(store, limits, checks, hit.is_known)
+        refused = [result is not None and not result.allowed for result in hit.results]
+        if True not in refused:
+            return found
+        pairs = zip(limits, refused, strict=True)
+        return found.of([limit for limit, is_refused in pairs if not is_refused])
+
     def of(self, limits: Collection[Limit]) -> Counters:
         """Return the counters of some of the limits."""
         pairs = zip(self.limits, self.checks, strict=True)
@@ -32,15 +48,29 @@ class Counters(NamedTuple):
             limits=[limit for limit, _ in found], checks=[check for _, check in found]
         )
 
-    def hit(self, cost: int | None = None, sign: int = 1) -> Hit | None:
+    def hit(self, cost: int | None = None, mode: str | None = None) -> Hit | None:
         """Count more units on each of them.
 
         :param cost: ``None`` means the units that the limit counts for a request.
+        :param mode: ``None`` means that of the checks.
         """
-        checks = [
-            check._replace(rule=_costing(check.rule, cost, sign))
-            for check in resolved(self.checks, self.is_known)
-        ]
+        rules = [_costing(check.rule, cost, mode) for check in self.checks]
+        return self._count(rules)
+
+    def give_back(self, cost: int | None, age_ms: int, left: Mapping[Limit, int]) -> Hit | None:
+        """Return units, unless they no longer count.
+
+        :param cost: as for :meth:`hit`.
+        :param age_ms: how long ago they were counted.
+        :param left: how many units remained when they had been counted.
+        """
+        pairs = zip(self.limits, self.checks, strict=True)
+        rules = [_returning(check.rule, cost, age_ms, left.get(limit)) for limit, check in pairs]
+        return self._count(rules)
+
+    def _count(self, rules: Sequence[Rule]) -> Hit | None:
+        pairs = zip(resolved(self.checks, self.is_known), rules, strict=True)
+        checks = [check._replace(rule=rule) for check, rule in pairs]
         return outage.count(self.store, self.limits, checks).hit
 
 
@@ -50,8 +80,19 @@ def resolved(checks: Iterable[LimitCheck], is_known: bool) -> list[LimitCheck]:
     return [LimitCheck(rule, key, key) for rule, key in keys]
 
 
-def _costing(rule: Rule, cost: int | None, sign: int) -> Rule:
-    return rule._replace(cost=sign * (rule.cost if cost is None else cost))
+def _costing(rule: Rule, cost: int | None, mode: str | None) -> Rule:
+    return rule._replace(
+        cost=rule.cost if cost is None else cost, mode=rule.mode if mode is None else mode
+    )
+
+
+def _returning(rule: Rule, cost: int | None, age_ms: int, left: int | None) -> Rule:
+    units = min(MOST, rule.cost if cost is None else cost)
+    if rule.strategy == "gcra" and left is not None and units > 0:
+        # The units that were in the bucket when these had been counted drain first.
+        drained = age_ms * rule.limit // rule.window_ms
+        units = max(0, min(units, rule.burst - left - drained))
+    return rule._replace(cost=-units, mode=COUNT, age_ms=age_ms)
 
 
 class Awaited(Protocol):
@@ -72,7 +113,10 @@ class RequestLimits:
     ``None``.
     """
 
-    __slots__ = ("_charged", "_counters", "_shadows", "_statuses", "outcome")
+    __slots__ = (
+        *("_charged", "_counted_at", "_counters", "_left"),
+        *("_shadows", "_statuses", "outcome"),
+    )
 
     def __init__(self) -> None:
         #: Counts by the response; ``None`` means that no limit does.
@@ -80,6 +124,9 @@ class RequestLimits:
         #: The limits in shadow mode.
         self._shadows: set[Limit] | None = None
         self._charged = 0
+        #: When units were last counted, and what remained of the limits.
+        self._counted_at = 0.0
+        self._left: dict[Limit, int] | None = None
         self._statuses: dict[Limit, LimitStatus] = {}
         self._counters: list[Counters] = []
 
@@ -110,24 +157,37 @@ class RequestLimits:
         status = most_restrictive(self.results)
         return None if status is None else status.reset
 
-    def charge(self, cost: int = 1) -> None:
+    def charge(self, cost: int = 1, refuse: bool = True) -> None:
         """Count more units for this request on all its limits, best before the work is done.
 
-        :param cost: a negative number returns units.
+        :param cost: a negative number returns units. Those of a window that has ended, or that have
+            drained in the meantime, change nothing.
+        :param refuse: ``False`` counts past a limit, and refuses nothing now. Then the requests
+            that follow pay.
         :raises RateLimitError: a limit does not have enough units left. Then nothing is counted.
+        :raises ValueError: the cost has more than 15 digits.
         :raises KVSUnavailable: the store is unavailable, and ``on_error`` is ``"deny"``.
         """
         if isinstance(cost, bool) or not isinstance(cost, int):
             raise TypeError(f"a cost is an integer, not {type(cost).__name__}")
+        if not -MOST <= cost <= MOST:
+            raise ValueError(f"cost: expected a number from -{MOST} to {MOST}")
+        if cost < 0:
+            self._give_back(self._counters, -cost)
+        else:
+            self._charge(cost, None if refuse else FORCE)
+        self._charged += cost
+
+    def _charge(self, cost: int, mode: str | None) -> None:
         done: list[Counters] = []
         for counters in self._counters:
-            hit = counters.hit(cost)
+            hit = counters.hit(cost, mode)
             if hit is not None:
                 self.note(counters.limits, hit.results)
                 if not hit.allowed:
                     self.refuse(done, cost)
                 done.append(counters)
-        self._charged += cost
+        self._note_counted()
 
     # -- for the limiter -------------------------------------------------------------------
 
@@ -142,11 +202,10 @@ class RequestLimits:
         if self.outcome is not None:
             self.outcome.watch(request)
         charged, self._charged = self._charged, 0
-        if charged or not self.allowed:
-            for counters in self._counters:
-                hit = counters.hit(charged, -1)
-                if hit is not None:
-                    self.note(counters.limits, hit.results)
+        if charged > 0 or not self.allowed:
+            self._give_back(self._counters, charged)
+        elif charged:
+            self._charge(-charged, FORCE)
 
     @property
     def is_empty(self) -> bool:
@@ -187,6 +246,20 @@ class RequestLimits:
     def add_counters(self, counters: Counters) -> None:
         """Keep where the request was counted."""
         self._counters.append(counters)
+        self._counted_at = monotonic()
+
+    def _note_counted(self) -> None:
+        self._counted_at, self._left = monotonic(), None
+
+    def _give_back(self, done: Iterable[Counters], cost: int | None) -> None:
+        """Return units to some counters; see :meth:`Counters.hit` for the cost."""
+        age_ms = int((monotonic() - self._counted_at) * 1000)
+        if self._left is None:
+            self._left = {limit: one.remaining for limit, one in self._statuses.items()}
+        for counters in done:
+            hit = counters.give_back(cost, age_ms, self._left)
+            if hit is not None:
+                self.note(counters.limits, hit.results)
 
     def refuse_request(self) -> NoReturn:
         """Refuse the request before its view is called: nothing counts it."""
@@ -196,10 +269,7 @@ class RequestLimits:
 
     def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
         """Return the units that other stores have already counted, and raise."""
-        for counters in done:
-            hit = counters.hit(cost, -1)
-            if hit is not None:
-                self.note(counters.limits, hit.results)
+        self._give_back(done, cost)
         raise RateLimitError([status for status in self.results if not status.allowed])
 
     def add_headers(self, request: Request, response: Response) -> None:

@@ -132,7 +132,7 @@ class Ratelimit:
             if any(limit.is_late for limit in limits):
                 self.late_refusals.note(request)
             decided.refuse_request()
-        return Counters(group.store, limits, checks, hit.is_known)
+        return Counters.after(group.store, limits, checks, hit)
 
     def _checks(
         self, request: Request, group: Group, limits: list[Limit], lookups: Sequence[Lookup]
