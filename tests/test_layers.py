@@ -186,6 +186,8 @@ STORES = {"drivers.redis", "drivers.memcache", "drivers.postgresql"}
 LIMITS = {
     *("ratelimit.counting", "ratelimit.decision", "ratelimit.identity", "ratelimit.limiter"),
     *("ratelimit.limits", "ratelimit.registry", "ratelimit.response", "ratelimit.store"),
+    *("ratelimit.outage", "ratelimit.outcome", "ratelimit.proxies", "ratelimit.views.late"),
+    "ratelimit.views.matcher",
 }
 
 
