@@ -65,7 +65,7 @@ class SessionBackend:
             request._kvs_preloaded = {key: stored}
         else:
             preloaded[key] = stored
-        if stored is not None and self.users.refreshes and self.store.codec.may_have_user(stored):
+        if stored is not None and self.users.refreshes and self.store.codec.may_have(stored, USER):
             request.add_finished_callback(self._finish)
         return self.store.is_session(key, stored)
 

@@ -153,9 +153,9 @@ class RecordCodec:
             return None
         return record
 
-    def may_have_user(self, stored: Stored) -> bool:
-        """Return whether a session may be bound to a user, without decoding it."""
-        return not self._shows_keys or _contains(stored.data, USER)
+    def may_have(self, stored: Stored, key: str) -> bool:
+        """Return whether a record may have a key, without decoding it."""
+        return not self._shows_keys or _contains(stored.data, key)
 
     def warn_of_undecodable(self, key: str) -> None:
         """Log that a record does not decode, once a minute for all records."""

@@ -10,12 +10,11 @@ from typing import Any, TypeAlias
 
 from ...kvs import KVS, Stored
 from ...logs import ThrottledLog, fingerprint
-from ...serializer import Data
 from ..keys import SessionId, SessionKeys
 from ..lifetimes import Lifetimes
 from ..records import MOVED, Record, created_at
 from ..state import Found
-from .markers import is_pure, marker_to, seconds_left, split
+from .markers import is_pure, seconds_left, split
 from .moves import Moves
 from .writer import Gone, Place, RecordWriter, Save, Written
 
@@ -48,7 +47,6 @@ class SessionStore:
         self._keys = keys
         self.lifetimes = Lifetimes(options)
         self.absolute_ttl: float | None = options["absolute_ttl"]
-        self._shows_names = _contains(self.codec.dumps(marker_to("")), MOVED)
         self._ended = ThrottledLog(log)
         self._moved = ThrottledLog(log)
 
@@ -130,7 +128,7 @@ class SessionStore:
         """
         if stored is None:
             return False
-        if self._shows_names and not _contains(stored.data, MOVED):
+        if not self.codec.may_have(stored, MOVED):
             return True  # without decoding it
         record = self.codec.decode(stored.data)
         if record is None or MOVED not in record:
@@ -206,7 +204,3 @@ class SessionStore:
             "the changes of the request are dropped",
             fingerprint(key),
         )
-
-
-def _contains(data: Data, name: str) -> bool:
-    return name in data if isinstance(data, str) else name.encode() in data
