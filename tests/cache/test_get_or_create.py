@@ -87,7 +87,9 @@ def test_a_child_process_does_not_wait_for_a_thread_of_its_parent(
         forked.wait(60)
         return "parent"
 
-    thread = threading.Thread(target=cache.get_or_create, args=("key", create))
+    thread = threading.Thread(
+        target=cache.get_or_create, args=("key", create), kwargs={"wait": 3600}
+    )
     thread.start()
     started.wait(60)
     try:

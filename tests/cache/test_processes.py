@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pyramid_kvs.drivers.memcache import claims
+from pyramid_kvs.kvs import hooks
 from tests.cache.apps import Options
 from tests.cache.fleet import CONTEXT, PATIENCE, CountingProxy, Fleet, port_of, shared_cache
 
@@ -39,7 +41,12 @@ def test_a_cold_key_is_computed_once(shared: Options) -> None:
     assert cache.client.raw_claim("key", 90, 1).owner is not None  # it was released
 
 
-def test_after_the_ttl_one_computes_and_nobody_waits(shared: Options) -> None:
+def test_after_the_ttl_one_computes_and_nobody_waits(
+    shared: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process that asks whether a claim has ended takes more trips. Here, no process does.
+    monkeypatch.setattr(claims, "FIRST_ATTEMPT", PATIENCE)
+    monkeypatch.setattr(hooks, "CLAIM_AGAIN", PATIENCE)
     with CountingProxy(port_of(shared)) as proxy:
         cache = shared_cache(shared, proxy.port)
         cache.get_or_create("warm", lambda: 1, 60, stale=60)
@@ -95,7 +102,6 @@ def test_a_creator_that_raises_is_not_called_again_for_five_seconds(shared: Opti
     fleet.meet()
     assert fleet.results() == [{"old"}] * 32
     assert fleet.calls == 1
-    assert cache.client.raw_claim("key", 90, 1).owner is None
     until = time.monotonic() + PATIENCE
     while cache.get_or_create("key", lambda: "new", 1, stale=60) == "old":
         assert time.monotonic() < until
@@ -137,16 +143,16 @@ def test_a_killed_process_is_replaced_when_its_claim_ends(shared: Options, is_st
     victim = CONTEXT.Process(
         target=cache.get_or_create, args=("key", hang, 1), kwargs={"stale": 60, "wait": 1.5}
     )
+    began = time.monotonic()
     victim.start()
     assert started.wait(PATIENCE)
-    began = time.monotonic()
     os.kill(victim.pid or 0, signal.SIGKILL)
     victim.join()
     found = set()
     while "new" not in found and time.monotonic() < began + PATIENCE:
         found.add(cache.get_or_create("key", lambda: "new", 60, stale=60, wait=PATIENCE))
         time.sleep(0.01)
-    assert 1 < time.monotonic() - began < PATIENCE
+    assert 1.5 < time.monotonic() - began < PATIENCE
     assert found == ({"old", "new"} if is_stale else {"new"})
 
 

@@ -224,7 +224,7 @@ class RedisKVS(RunsScripts):
             keys = (full_key, claim_key)
             reply = self.run_packed(CLAIM, keys, PackedArguments(words.number + 1, args), True)
         if not isinstance(reply, list):
-            return Claim(reply, reply is not None)
+            return tuple.__new__(Claim, (reply, reply is not None, None, -1.0))  # as Claim(...)
         data, is_claimed, left = reply
         return Claim(data, False, owner if is_claimed else None, left / 1000)
 
