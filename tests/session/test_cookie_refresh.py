@@ -230,12 +230,18 @@ def nested_app(store: Store, **options: Any) -> TestApp:
     """Return an application whose page ``/outer`` answers with a subrequest's response."""
 
     def outer(request: Request) -> Response:
-        if "read" in request.matchdict["how"]:
+        how = request.matchdict["how"]
+        if "read" in how:
             request.session.get("a")
+        if "save" in how:
+            request.session["saved"] = 1
+            request.session.save()
         inner = Request.blank("/", cookies=request.cookies, POST=request.body or b"[]")
         response = request.invoke_subrequest(inner, use_tweens=True)
-        if "after" in request.matchdict["how"]:
+        if "after" in how:
             request.session["after"] = 1
+        if "logout" in how:
+            request.session.invalidate()
         return response
 
     def add(config: Configurator) -> None:
@@ -253,7 +259,7 @@ def cookies_of(response: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", ["read", "untouched"])
+@pytest.mark.parametrize("how", ["read", "untouched", "save"])
 @pytest.mark.parametrize("refresh", [None, 60])
 def test_login_in_a_subrequest_reaches_the_browser(
     store: Store, how: str, refresh: float | None
@@ -264,7 +270,23 @@ def test_login_in_a_subrequest_reaches_the_browser(
     response = app.post(f"/outer/{how}", b'[["set", "user", 1], ["regenerate"]]')
     [session_id] = cookies_of(response)
     assert session_id not in ("", before)
-    assert do(app, ["all"]) == [{"a": 1, "user": 1}]
+    assert do(app, ["get", "a"], ["get", "user"]) == [1, 1]
+
+
+def test_login_in_a_subrequest_after_the_old_session_was_over(store: Store) -> None:
+    """The outer request has read the old session, which that removed."""
+    store.put("old", {"a": 1, "__kvs_created": 1})
+    app = nested_app(store, absolute_ttl=600)
+    app.set_cookie(COOKIE, "old")
+    [session_id] = cookies_of(app.post("/outer/read", b'[["set", "user", 1]]'))
+    assert session_id
+    assert do(app, ["all"], headers={"Cookie": f"{COOKIE}={session_id}"}) == [{"user": 1}]
+
+
+def test_logout_after_a_subrequest_expires_the_cookie(store: Store) -> None:
+    app = nested_app(store)
+    do(app, ["set", "a", 1])
+    assert cookies_of(app.post("/outer/logout", b'[["get", "a"]]')) == [""]
 
 
 @pytest.mark.parametrize("how", ["read", "untouched"])

@@ -120,9 +120,9 @@ class CookieCarrier(Carrier):
         headers, found = response.headerlist, state.found
         if found is not None:
             if is_due:
-                self._set(headers, state.was_saved, self._id_and_rest(request, found.session_id))
+                self._set(request, state, headers, self._id_and_rest(request, found.session_id))
         elif state.is_removed:
-            self._set(headers, True, self._expired[self._secured(request)])
+            self._set(request, state, headers, self._expired[self._secured(request)])
         elif state.was_saved and state.session_id is not None:
             # Another request has ended the session since this one saved it, and set its cookie.
             headers[:] = _without_cookie(headers, f"{self._start}{state.session_id.value};")
@@ -133,13 +133,25 @@ class CookieCarrier(Carrier):
             written = self._remembered
         return session_id.value + written[self._secured(request)]
 
-    def _set(self, headers: list[Header], replaces: bool, value: str) -> None:
+    def _set(self, request: Request, state: StoreState, headers: list[Header], value: str) -> None:
         others = _without_cookie(headers, self._start)
         if len(others) < len(headers):
-            if not replaces:
+            if self._is_older(request, state, headers):
                 return
             headers[:] = others
         headers.append(("Set-Cookie", self._start + value))
+
+    def _is_older(self, request: Request, state: StoreState, headers: list[Header]) -> bool:
+        """Return whether a state is older than the cookie that a response has already.
+
+        A subrequest has set it, unless this request has saved the session before.
+        """
+        sent = self.candidates(request)
+        if state.found is not None:
+            return state.found.session_id in sent
+        starts = (f"{self._start}{session_id.value};" for session_id in sent)
+        is_sent = any(len(_without_cookie(headers, start)) < len(headers) for start in starts)
+        return not state.was_saved and not is_sent
 
     def _secured(self, request: Request) -> bool:
         if self._secure is not None:
