@@ -6,6 +6,7 @@ The module :mod:`.state` has the table of the states of a session.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import weakref
 from typing import cast
@@ -18,7 +19,7 @@ from zope.interface import implementer
 from ..exceptions import KVSNotSupported
 from ..kvs import KVS
 from ..serializer import Data
-from ..web.attempts import is_repeated
+from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
 from .backend import SessionBackend
@@ -45,7 +46,15 @@ class Session(SessionMapping):
     store before the first use, and nothing is written before the response.
     """
 
-    __slots__ = ("__weakref__", "_is_cookie_due", "_is_late", "_request", "_state", "backend")
+    __slots__ = (
+        "__weakref__",
+        "_is_cookie_due",
+        "_is_late",
+        "_keys_to_erase",
+        "_request",
+        "_state",
+        "backend",
+    )
 
     def __init__(self, request: Request, backend: SessionBackend) -> None:
         self._request = request
@@ -54,6 +63,8 @@ class Session(SessionMapping):
         self._state = NEW
         #: Whether changes may come after the callback that saves.
         self._is_late = False
+        #: Of ended sessions, until the response shows that this attempt is not repeated.
+        self._keys_to_erase: tuple[str, ...] = ()
 
     def __del__(self) -> None:
         if self._is_late:
@@ -133,6 +144,8 @@ class Session(SessionMapping):
     def invalidate(self) -> None:
         """Remove the session from the store immediately, and go on with an empty one.
 
+        In an attempt that pyramid_retry may repeat, it is removed with the response instead.
+
         If another request has just changed the id, the session is removed under the new id too. The
         browser deletes the cookie, unless something is stored afterwards under a new id.
 
@@ -144,10 +157,29 @@ class Session(SessionMapping):
         if phase is UNTOUCHED or phase is SAVED:
             self._save_with_response()
         removed = state.session_id if state.found is None else state.found.session_id
-        self.backend.store.erase(self.backend.keys_of(removed))
+        self._erase(self.backend.keys_of(removed))
         self._begin(state.removed(carrier.adopt(state.session_id)), {})
         self.backend.tell_outer_requests(self._request, state, self._state)
         self._phase = CLOSED if phase is CLOSED else OPEN
+
+    def _erase(self, keys: list[str]) -> None:
+        """Remove records immediately, or with the response of an attempt that may be repeated."""
+        if keys and may_repeat(self._request):
+            if not self._keys_to_erase:
+                self._request.add_finished_callback(self._erase_at_end)
+            self._keys_to_erase += tuple(keys)
+        else:
+            self.backend.store.erase(keys)
+
+    def _erase_now(self) -> None:
+        keys, self._keys_to_erase = self._keys_to_erase, ()
+        self.backend.store.erase(list(keys))
+
+    def _erase_at_end(self, request: Request) -> None:
+        """Remove the records although the request has no response, unless it is repeated."""
+        error = sys.exc_info()[1] or request.exception
+        if self._keys_to_erase and not (error and repeats(request, error)):
+            self._erase_now()
 
     def _move_to(self, session_id: SessionId | None) -> None:
         """Go on with another id; ``None`` means a new one. The next save moves the record."""
@@ -169,6 +201,8 @@ class Session(SessionMapping):
         if self._phase is UNTOUCHED or self._phase is CLOSED:
             return False
         is_late, self._is_late = self._is_late, False  # whoever gets an error needs no log line
+        if self._keys_to_erase:
+            self._erase_now()
         is_saved = self._save()
         self._is_late = is_late
         return is_saved
@@ -261,6 +295,8 @@ class Session(SessionMapping):
             )
 
     def _is_unsaved(self) -> bool:
+        if self._state.away_at is not None:  # nothing can be saved
+            return False
         if not self._needs_save(self._tracker.changes(self._data, self._meta)):
             return False
         data, codec = _data_of(self._state), self.backend.store.codec

@@ -13,7 +13,10 @@ from pyramid.request import Request
 
 def may_repeat(request: Request) -> bool:
     """Return whether an error could repeat the request: this is not its last attempt."""
-    environ = request.environ
+    try:
+        environ = request.environ
+    except ReferenceError:  # the request has ended
+        return False
     attempt = environ.get("retry.attempt")
     return attempt is not None and attempt + 1 < environ.get("retry.attempts", 0)
 
@@ -28,7 +31,7 @@ def is_repeated(request: Request) -> bool:
     return error is not None and repeats(request, error)
 
 
-def repeats(request: Request, error: Exception) -> bool:
+def repeats(request: Request, error: BaseException) -> bool:
     """Return whether this error repeats the request."""
     # If a request may be repeated, pyramid_retry has been imported.
     library = sys.modules.get("pyramid_retry") if may_repeat(request) else None

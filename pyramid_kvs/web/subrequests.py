@@ -11,5 +11,5 @@ def outer_requests(request: Request) -> list[Request]:
     stack = manager.stack
     if len(stack) < 2:
         return []
-    found = [context["request"] for context in stack]
+    found = [context.get("request") for context in stack]
     return [outer for outer in found if outer is not None and outer is not request]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyramid_kvs.exceptions import SessionConflict
 from pyramid_kvs.session import end_sessions
 from pyramid_kvs.storable import nfreeze, thaw
 from tests.perlsess.sites import Site
+from tests.servers import RedisServer
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, new_session, overtake
 
 Act = Callable[[Request], Any]
@@ -176,6 +178,91 @@ def test_a_login_is_repeated(memory: Store, failing: int, fail: Act, views: str)
     assert not app.stored(old_id)
     count_of_sessions = [key for key in memory.driver.get_keys() if len(key) == len(old_id)]
     assert {new_id} <= set(count_of_sessions) <= {new_id, old_id}
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("fail", FAILURES)
+@pytest.mark.parametrize("failing", range(ATTEMPTS + 1))
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_logout_is_repeated(
+    memory: Store, is_read: bool, failing: int, fail: Act, views: str
+) -> None:
+    """Each attempt finds the session; one of them removes it."""
+    names: list[str | None] = []
+
+    def log_out(request: Request) -> None:
+        if is_read:
+            names.append(request.session.get("name"))
+        request.session.invalidate()
+
+    app = App(memory, log_out, failing, fail, views)
+    session_id = app.log_in(name="ann")
+    response = app.get()
+    assert names == ["ann"] * app.attempts * is_read
+    if response is None:  # the error of the last attempt reached the server
+        assert failing == ATTEMPTS
+    else:
+        assert cookie_of(response) == "" or "changes" in views
+    assert app.stored(session_id) is None
+
+
+def test_a_session_that_follows_a_logout_is_stored_once(memory: Store) -> None:
+    def log_out(request: Request) -> None:
+        request.session.invalidate()
+        request.session.flash("Bye")
+
+    app = App(memory, log_out, failing=2)
+    session_id = app.log_in(name="ann")
+    new_id = cookie_of(app.get())
+    assert memory.driver.get_keys() == [new_id]
+    assert app.stored(session_id) is None
+
+
+def test_an_error_that_is_not_repeated_keeps_the_logout(memory: Store) -> None:
+    """The response callbacks do not run then, but the logout has happened."""
+
+    def log_out(request: Request) -> None:
+        request.session.invalidate()
+        raise ZeroDivisionError
+
+    app = App(memory, log_out)
+    session_id = app.log_in(name="ann")
+    with pytest.raises(ZeroDivisionError):
+        app.get()
+    assert app.attempts == 1
+    assert app.stored(session_id) is None
+
+
+def test_a_logout_that_fails_is_answered_503(own_redis: Callable[..., RedisServer]) -> None:
+    server = own_redis()
+    store = Store("redis", {"url": server.url})
+
+    def log_out(request: Request) -> None:
+        request.session.invalidate()
+        server.kill()
+
+    app = App(store, log_out, failing=0)
+    app.log_in(name="ann")
+    response = app.get()
+    assert response is not None
+    assert response.status_code == 503
+    assert app.attempts == 1
+    assert cookie_of(response) is None
+
+
+def test_a_logout_after_the_request_acts_at_once(memory: Store) -> None:
+    sessions = []
+
+    def act(request: Request) -> None:
+        sessions.append(request.session)
+        request.session.get("name")
+
+    app = App(memory, act, failing=0)
+    session_id = app.log_in(name="ann")
+    app.get()
+    gc.collect()
+    sessions[0].invalidate()
+    assert app.stored(session_id) is None
 
 
 def test_what_acts_at_once_has_acted(memory: Store) -> None:

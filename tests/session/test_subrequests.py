@@ -143,7 +143,7 @@ def test_a_logout_stays(site: Site, before: list[Operation], returns_part: bool)
 # -- which Set-Cookie reaches the browser ----------------------------------------------------
 
 
-@pytest.mark.parametrize("before", [[]])
+@pytest.mark.parametrize("before", [[], [["get", "name"]]])
 def test_the_cookie_of_a_login_reaches_the_browser(site: Site, before: list[Operation]) -> None:
     response = site.ask(LOGIN, before, returns_part=True)
     assert len(response.headers.getall("Set-Cookie")) == 1
@@ -151,7 +151,7 @@ def test_the_cookie_of_a_login_reaches_the_browser(site: Site, before: list[Oper
     assert site.next(["all"]) == [{"name": "ann", "user": "ann"}]
 
 
-@pytest.mark.parametrize("before", [[]])
+@pytest.mark.parametrize("before", [[], [["get", "name"]]])
 def test_the_cookie_of_a_logout_reaches_the_browser(site: Site, before: list[Operation]) -> None:
     response = site.ask(LOGOUT, before, returns_part=True)
     assert [cookie_of(response)] == [""]
