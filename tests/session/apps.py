@@ -112,6 +112,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "delete": lambda request, key: request.session.__delitem__(key),
     "append": lambda request, key, value: request.session[key].append(value),
     "nest": lambda request, key, inner, value: request.session[key].__setitem__(inner, value),
+    "incr": lambda request, *args: request.session.incr(*args),
     "all": lambda request: dict(request.session.items()),
     "keys": lambda request: list(request.session),
     "clear": lambda request: request.session.clear(),

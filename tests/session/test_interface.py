@@ -145,6 +145,26 @@ def test_change_returns_the_new_value(memory: Store) -> None:
     }  # fmt: skip
 
 
+def test_operations_store_the_bytes_of_a_plain_change(store: Store) -> None:
+    factory = store.factory()
+    record = {"b": 1, "list": [1.0, {"x": "é"}], "a": 2, "__kvs_created": 5.5}
+    changes = [
+        lambda s: (s.update(b=2), s["list"].append(3), s.update(new={})),
+        lambda s: (s.incr("b"), s.change("list", lambda v: [*v, 3]), s.change("new", dict, {})),
+    ]
+    stored = []
+    for change in changes:
+        store.put("ab" * 20, record)
+        visit = Visit(factory, "ab" * 20)
+        change(visit.session)
+        visit.end()
+        stored.append(store.data("ab" * 20))
+    assert stored[0] == stored[1]
+    assert stored[0] == json.dumps(
+        {"b": 2, "list": [1.0, {"x": "é"}, 3], "a": 2, "new": {}, "__kvs_created": 5.5}
+    )
+
+
 def test_function_that_changes_its_argument(memory: Store) -> None:
     def added(value: list[int]) -> list[int]:
         value.append(1)

@@ -42,7 +42,14 @@ def test_read_without_expiry_takes_one(count: Count) -> None:
 
 @pytest.mark.parametrize(
     "operation",
-    [["set", "a", 2], ["nest", "nested", "b", 1], ["flash", "x"], ["pop_flash"], ["delete", "a"]],
+    [
+        ["set", "a", 2],
+        ["incr", "a"],
+        ["nest", "nested", "b", 1],
+        ["flash", "x"],
+        ["pop_flash"],
+        ["delete", "a"],
+    ],
     ids=lambda operation: operation[0],
 )
 def test_change_takes_two(count: Count, operation: list[object]) -> None:
