@@ -61,6 +61,8 @@ class Session(SessionMapping):
         self.backend = backend
         self._phase = UNTOUCHED
         self._state = NEW
+        #: Whether the response of a session that is known to the store sends the cookie.
+        self._is_cookie_due = True
         #: Whether changes may come after the callback that saves.
         self._is_late = False
         #: Of ended sessions, until the response shows that this attempt is not repeated.
@@ -122,7 +124,6 @@ class Session(SessionMapping):
         self._state = state
         self._data = record
         self._tracker = Tracker(self.backend.store.codec)
-        #: Whether the response of a session that is known to the store sends the cookie.
         self._is_cookie_due = True
         if record:
             self._begin_with_metadata(record)
