@@ -120,7 +120,7 @@ class SessionBackend:
         return StoreState.absent(candidates[0] if candidates else None)
 
     def _load(
-        self, session_id: SessionId, preloaded: Preloaded | None
+        self, session_id: SessionId, preloaded: Preloaded | None, is_again: bool = False
     ) -> tuple[StoreState, Record]:
         loaded = self.store.load(session_id, preloaded)
         if loaded is None:
@@ -133,6 +133,8 @@ class SessionBackend:
             return StoreState.absent(self.carrier.adopt(session_id), is_removed=True), {}
         if USER in record:
             if self.users.is_ended(record):
+                if not is_again:  # it may have been spared between its load and this answer
+                    return self._load(session_id, None, is_again=True)
                 return StoreState.absent(self.carrier.adopt(session_id)), {}
             if self.users.is_stale(record):
                 found, record = self.users.enter_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -318,3 +319,70 @@ def test_invalidate_removes_every_key_of_the_session(store: Store, hash_keys: An
     leaving.end()
     for other in (False, True):
         assert Visit(store.factory(hash_keys=other), session_id).session.new
+
+
+# -- markers ---------------------------------------------------------------------------------
+
+
+def renewed(factory: SessionFactory, session_id: str) -> str:
+    visit = Visit(factory, session_id)
+    visit.session.regenerate_id()
+    new_id = cookie_of(visit.end())
+    assert new_id
+    return new_id
+
+
+def test_request_with_the_old_id_changes_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    new_id = renewed(factory, session_id)
+    for number in range(3):
+        late = Visit(factory, session_id)
+        assert late.session.new
+        assert dict(late.session) == {}
+        late.session["late"] = number
+        assert cookie_of(late.end()) is None
+    assert len(caplog.records) == 1
+    assert "got a new id" in caplog.text
+    assert dict(Visit(factory, new_id).session) == {"a": 1}
+
+
+def test_logout_with_the_old_id_ends_the_session_under_the_new_one(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    new_id = renewed(factory, renewed(factory, session_id))
+    late = Visit(factory, session_id)
+    late.session.invalidate()
+    assert cookie_of(late.end()) == ""
+    assert store.data(new_id) is None
+
+
+@pytest.mark.parametrize("seconds", [5, -1], ids=["valid", "over"])
+def test_marker_that_version_1_took_for_a_session(store: Store, seconds: float) -> None:
+    """After its time it is a session with the keys that version 1.0 added."""
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    renewed(factory, session_id)
+    marker = {**store.record(session_id), "__kvs_until": time.time() + seconds, "old": 1}
+    store.put(session_id, marker)
+    visit = Visit(factory, session_id)
+    assert dict(visit.session) == ({} if seconds > 0 else {"old": 1})
+    visit.session["b"] = 2
+    visit.end()
+    if seconds > 0:
+        assert store.record(session_id) == marker
+    else:
+        assert store.record(session_id).keys() == {"old", "b", "__kvs_created"}
+
+
+def test_marker_that_is_over_is_nothing(store: Store) -> None:
+    factory = store.factory()
+    session_id = new_session(factory, a=1)
+    new_id = renewed(factory, session_id)
+    store.put(session_id, {**store.record(session_id), "__kvs_until": time.time() - 1})
+    visit = Visit(factory, session_id)
+    visit.session["b"] = 2
+    assert cookie_of(visit.end()) not in (session_id, new_id, None)
+    assert store.data(session_id) is None

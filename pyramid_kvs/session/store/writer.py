@@ -16,6 +16,7 @@ from ...serializer import Data
 from ..merge import Changes, merge
 from ..records import (
     CREATED,
+    EPOCH,
     USER,
     Record,
     RecordCodec,
@@ -147,6 +148,9 @@ class RecordWriter:
         if theirs is None or is_ended(before, theirs):
             raise Gone(place)
         merged = self._combined(save, before, theirs)
+        if EPOCH in merged and merged.get(USER) == theirs.get(USER):
+            # Two requests that end the user's other sessions both spare this one.
+            merged[EPOCH] = max(merged[EPOCH], theirs.get(EPOCH, 0))
         if save.is_new_key and USER in merged and merged[USER] != save.user:
             merged.update(save.enter(merged[USER], save.key, merged, save.ttl))
         return merged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ...exceptions import CodecError, KVSNotSupported
@@ -30,7 +31,7 @@ class UserEpochs:
         if EPOCH in record:
             return {}
         epoch = self._load(user)
-        return {EPOCH: self._raise_to(user, self._now()) if epoch is None else epoch}
+        return {EPOCH: self._begin(user) if epoch is None else epoch}
 
     def is_ended(self, record: Record) -> bool:
         if USER not in record:
@@ -65,17 +66,24 @@ class UserEpochs:
     def end(self, user: str, handle: str) -> dict[str, Record]:
         raise KVSNotSupported(f"the {self._driver.kvs} driver can only end all sessions at once")
 
+    def _begin(self, user: str) -> int:
+        """Return the epoch of a user who has none, or the one that another login has begun."""
+        now = self._now()
+        return self._change(user, lambda epoch: epoch or now)
+
     def _raise_to(self, user: str, epoch: int) -> int:
         """End all sessions with a lower epoch; return the epoch, which may have become higher."""
+        return self._change(user, lambda current: max(epoch, current or 0))
 
-        def raised(value: Any) -> int:
-            return max(epoch, _epoch(value) or 0)
+    def _change(self, user: str, change: Callable[[int | None], int]) -> int:
+        def changed(value: Any) -> int:
+            return change(_epoch(value))
 
         try:
-            return self._driver.update(USER_KEY + user, raised, self._ttl)
+            return self._driver.update(USER_KEY + user, changed, self._ttl)
         except CodecError:
             self._driver.delete(USER_KEY + user)
-            return self._driver.update(USER_KEY + user, raised, self._ttl)
+            return self._driver.update(USER_KEY + user, changed, self._ttl)
 
     @staticmethod
     def _now() -> int:
