@@ -18,10 +18,14 @@ from .limits import Limit
 from .outcome import await_outcome
 from .proxies import ProxyWatch
 from .registry import Group, LimitRegistry, LimitSet
+from .store import LimitStore
 from .views.late import LateRefusals
 from .views.matcher import RouteMatcher
 
 _RESOLVER = DottedNameResolver(None)
+
+#: How many clients to remember the store of that has refused them.
+_MOST_CLIENTS = 10_000
 
 #: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
 _EARLIER = "pyramid_kvs.ratelimit"
@@ -47,6 +51,7 @@ class Ratelimit:
         self.session = session
         self.matcher = RouteMatcher()
         self.late_refusals = LateRefusals()
+        self._refused_by: dict[str | None, LimitStore] = {}
         self.proxies = ProxyWatch()
         self.registry = LimitRegistry(session, application or Application(), resolve)
         self.registry.add_setting(settings)
@@ -99,12 +104,25 @@ class Ratelimit:
         lookups: Sequence[Lookup] = ()
         if limits.by_session and self.session is not None:
             lookups = self.session.lookups(request)
-        for group in limits.groups:
+        for group in limits.groups if len(limits.groups) < 2 else self._in_order(request, limits):
             counters = self._count_group(request, group, lookups, decided)
             if counters is not None:
                 if group.by_outcome:
                     counters = await_outcome(request, decided, counters)
                 decided.add_counters(counters)
+
+    def _in_order(self, request: Request, limits: LimitSet) -> list[Group]:
+        """Return the groups, and first the store that has refused the client before.
+
+        It may refuse again without being asked, and then no other store has counted for nothing.
+        """
+        store = self._refused_by.get(request.remote_addr)
+        return sorted(limits.groups, key=lambda group: group.store is not store)
+
+    def _note_refusal(self, request: Request, group: Group) -> None:
+        if len(self._refused_by) >= _MOST_CLIENTS:
+            self._refused_by = {}
+        self._refused_by[request.remote_addr] = group.store
 
     def _count_group(
         self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits
@@ -129,6 +147,7 @@ class Ratelimit:
             self.session.preload(request, asked, hit.session)
         decided.note(limits, hit.results)
         if not hit.allowed:
+            self._note_refusal(request, group)
             if any(limit.is_late for limit in limits):
                 self.late_refusals.note(request)
             decided.refuse_request()

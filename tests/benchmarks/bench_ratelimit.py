@@ -23,7 +23,9 @@ from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
 
 from pyramid_kvs.kvs import KVS
+from pyramid_kvs.ratelimit import outage
 from pyramid_kvs.ratelimit.counting import STRATEGIES, LimitCheck, Rule, request_counter
+from pyramid_kvs.ratelimit.store import LimitStore
 from tests.benchmarks.bench_kvs import PlainSocket, Row, line, measure
 from tests.benchmarks.bench_session import ID, SMALL, caller, change, read
 from tests.servers import MemcachedServer, RedisServer
@@ -76,6 +78,16 @@ def check_rows(stack: ExitStack, server: RedisServer) -> Iterator[Row]:
         hit(checks(rule("sliding-window"))),
         "limits: hit",
         lambda: sliding.hit(item, "bench"),
+    )
+    store, refused = (
+        LimitStore(driver),
+        [LimitCheck(Rule("gcra", 1, HOUR * 1000, 1), "full", "full")],
+    )
+    yield Row(
+        "known offender",
+        lambda: outage.count(store, [], refused),
+        "limits: hit",
+        lambda: fixed.hit(item, "bench"),
     )
     yield Row(
         "three limits",

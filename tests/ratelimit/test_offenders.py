@@ -79,6 +79,24 @@ def test_a_flood_of_refused_requests_asks_memcached_once_a_second(
     assert int(memcached_server.stats()["cmd_get"]) - before <= took + 1
 
 
+def test_a_flood_asks_no_other_store_either(
+    redis_server: RedisServer, memcached_server: MemcachedServer
+) -> None:
+    """A store that comes first would count each request, and take it back."""
+    first = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    second = {"kvs": "memcache", "kvs_kwargs": {"servers": [memcached_server.url]}}
+    app = make_app([{"limit": 9, "window": 600, **first}, {"limit": 1, "window": 600, **second}])
+    assert statuses(app, 3) == [200, 429, 429]
+    redis_server.reset_calls()
+    before, started = int(memcached_server.stats()["cmd_get"]), time.monotonic()
+    assert set(statuses(app, 100)) == {429}
+    took = time.monotonic() - started
+    assert redis_server.calls() == {}
+    assert int(memcached_server.stats()["cmd_get"]) - before <= took + 1
+    time.sleep(1)
+    assert app.get("/", status=429).headers["X-RateLimit-Limit"] == "1"
+
+
 @pytest.mark.parametrize(
     "refusing", [{}, {"mode": LOOK}, {"is_shadow": True}, {"mode": LOOK, "is_shadow": True}]
 )

@@ -67,7 +67,11 @@ class Turns:
         """Return whether a thread tries again at one of these counters."""
         if not forks.renewed[0]:
             forks.renew()
-        return any(self.of(key).is_taken for key in keys)
+        turns = self._turns
+        for key in keys:  # noqa: SIM110 (a generator takes longer than all the rest)
+            if turns[hash(key) % _TURNS].is_taken:
+                return True
+        return False
 
     def of(self, key: str) -> Turn:
         """Return the turn of a counter, which it may share with other counters."""
