@@ -67,7 +67,6 @@ class Session(SessionMapping):
         self._is_late = False
         #: Of ended sessions, until the response shows that this attempt is not repeated.
         self._keys_to_erase: tuple[str, ...] = ()
-        self._is_cookie_due = True
 
     def __del__(self) -> None:
         if self._is_late:
