@@ -169,6 +169,7 @@ class LimitRegistry:
             )
         store = self._store(options, place)
         limit = make_limit(options, place, name, suffix, store, self._resolve)
+        store.strategies.add(limit.rule.strategy)
         self._limits[name] = limit
         if self._session is not None:
             self._session.reserve(suffix)

@@ -10,7 +10,7 @@ from ..forks import ProcessLock
 from ..kvs import KVS
 from ..kvs.contract import CHECK_KEY, CHECK_TTL
 from ..logs import ThrottledLog
-from .counting import STRATEGIES, Hit, LimitCheck, RequestCounter, Rule, request_counter
+from .counting import Hit, LimitCheck, RequestCounter, Rule, request_counter
 from .counting.offenders import CLIENTS, Offenders
 
 log = logging.getLogger("pyramid_kvs.ratelimit")
@@ -29,6 +29,8 @@ class LimitStore:
         self.offenders = Offenders(clients=CLIENTS if driver.is_shared else 0)
         self._count_here: RequestCounter | None = None
         self._lock = ProcessLock()
+        #: Those of its limits; :meth:`check` uses no others.
+        self.strategies: set[str] = set()
         driver.add_check(self.check)
 
     def count_here(self, checks: Sequence[LimitCheck]) -> Hit:
@@ -43,9 +45,12 @@ class LimitStore:
 
         :raises KVSError: the store cannot count.
         """
-        keys = [CHECK_KEY + secrets.token_hex(8) for _ in STRATEGIES]
-        rules = [Rule(strategy, 9, CHECK_TTL * 1000, 9) for strategy in STRATEGIES]
-        checks = [LimitCheck(rule, key, key) for rule, key in zip(rules, keys, strict=True)]
-        for _ in range(2):  # the first time writes other commands than the second
-            self.count(checks)
-        self.driver.raw_delete_many(keys)
+        keys = {strategy: CHECK_KEY + secrets.token_hex(8) for strategy in self.strategies}
+        checks = [
+            LimitCheck(Rule(strategy, 9, CHECK_TTL * 1000, 9), key, key)
+            for strategy, key in keys.items()
+        ]
+        if checks:
+            for _ in range(2):  # the first time writes other commands than the second
+                self.count(checks)
+            self.driver.raw_delete_many(list(keys.values()))

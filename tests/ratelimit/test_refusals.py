@@ -115,6 +115,18 @@ def test_the_limits_check_what_they_alone_need(own_redis: Callable[..., RedisSer
     alone.close()
 
 
+def test_the_check_uses_only_the_strategies_of_the_limits(
+    own_redis: Callable[..., RedisServer],
+) -> None:
+    """A fixed window does not need ``TIME``, and neither does a store that no limit counts on."""
+    settings = user(own_redis(), "-time")
+    app = limited(settings, strategy="fixed-window")
+    [store] = Application.of(app.app.registry).stores
+    assert store.driver.ping()
+    app = make_app({"limit": 3, "strategy": "gcra", "kvs": "memory"}, settings)
+    assert all(store.driver.ping() for store in Application.of(app.app.registry).stores)
+
+
 def test_the_check_leaves_no_counter(redis_server: RedisServer) -> None:
     app = limited({"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}})
     [store] = Application.of(app.app.registry).stores
