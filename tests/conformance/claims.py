@@ -149,6 +149,14 @@ class Claims(Base):
         assert kvs.raw_claim(key, 10, 30).is_fresh
         assert kvs.raw_claim(key, 90, 30).owner is not None
 
+    def test_any_prefix_can_be_used(self, new: Make) -> None:
+        kvs = new("100 % {é}%b::")
+        claims = [kvs.raw_claim("key", 10, 30) for _ in range(2)]
+        assert [claim.owner is not None for claim in claims] == [True, False]
+        kvs.raw_set_claimed("key", "1", 60, claims[0].owner)
+        assert kvs.raw_claim("key", 10, 30).is_fresh
+        assert kvs.raw_claim("key", 90, 30).owner is not None
+
     def test_one_of_many_threads_gets_the_claim(self, kvs: KVS) -> None:
         kvs.set("stale", 1, 60)
         for key in ("missing", "stale"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from ...kvs import Data, PackedArguments, Script, pack_words
+from ...kvs import CLAIM_KEY, Data, PackedArguments, Script, pack_words
 
 #: The maximum number of keys in one command, of commands in one send, and of bytes in one send.
 BATCH = 5000
@@ -89,35 +89,43 @@ end
 return 1
 """)
 
-# KEYS: the key, and that of its claim. ARGV: the owner of the claim, how many milliseconds stale
-# data have left at most, the lifetime of the claim, and '1' to claim a key without data (or left
-# out). The reply is the data if they are fresh. A claim that a repeated call finds is the caller's.
+# KEYS: the key, and that of its claim. ARGV: how many milliseconds stale data have left at most,
+# the lifetime of the claim, and '1' to claim a key without data (or left out). The reply is the
+# data if they are fresh, or else the data, the owner if the caller has the claim, and what is left.
 CLAIM = Script("""
 local data = redis.call('GET', KEYS[1])
 local left = -1
 if data then
     left = redis.call('PTTL', KEYS[1])
-    if left < 0 or left > tonumber(ARGV[2]) then
+    if left < 0 or left > tonumber(ARGV[1]) then
         return data
     end
-elseif not ARGV[4] then
+elseif not ARGV[3] then
     return data
 end
-local is_claimed = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[3])
-    or redis.call('GET', KEYS[2]) == ARGV[1]
-return {data, is_claimed and 1 or 0, left}
+local now = redis.call('TIME')
+local owner = '!claim ' .. now[1] .. '-' .. now[2]
+if not redis.call('SET', KEYS[2], owner, 'NX', 'PX', ARGV[2]) then
+    owner = false
+end
+return {data, owner, left}
 """)
 
-CLAIM_CALL = (
-    b"*%%d\r\n%b$1\r\n2\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%%b" % CLAIM.by_hash
-)
+
+def claim_call(prefix: bytes, args: PackedArguments) -> bytes:
+    """Return the call of CLAIM for keys of a prefix, ready to be filled in.
+
+    What is left are the length and bytes of the key, and the length of the claim's key and the key
+    again. A hit is then packed in a fifth of the time that :func:`pack_script` takes.
+    """
+    head = b"*%d\r\n%b$1\r\n2\r\n" % (5 + args.number, CLAIM.by_hash)
+    claim_key = claim_of(prefix.replace(b"%", b"%%"), b"%b")
+    return head + b"$%d\r\n%b\r\n$%d\r\n" + claim_key + b"\r\n" + args.data
 
 
-def pack_claim(key: bytes, claim_key: bytes, owner: bytes, others: PackedArguments) -> bytes:
-    """Return the call of CLAIM, in a third of the time that :func:`pack_script` takes."""
-    sizes = len(key), len(claim_key), len(owner)
-    words = (others.number + 6, sizes[0], key, sizes[1], claim_key, sizes[2], owner, others.data)
-    return CLAIM_CALL % words
+def claim_of(prefix: bytes, full_key: bytes) -> bytes:
+    """Return the key of a claim, with the full key as the part that a cluster hashes."""
+    return b"%b%b{%b}" % (prefix, CLAIM_KEY.encode(), full_key)
 
 
 # KEYS: that of the claim. ARGV: its owner, and the milliseconds of a pause ('' for none).

@@ -15,7 +15,6 @@ import redis
 
 from ...exceptions import KVSError
 from ...kvs import (
-    CLAIM_KEY,
     DONE,
     Breakers,
     Claim,
@@ -29,7 +28,6 @@ from ...kvs import (
     encode_key,
     key_pattern,
     named_parameters,
-    new_owner,
     pack_arguments,
     pack_words,
     ttl_word,
@@ -44,9 +42,10 @@ from .commands import (
     SET_PX,
     SWAP,
     batches,
+    claim_call,
+    claim_of,
     encoded,
     pack,
-    pack_claim,
     pack_script,
     sends,
 )
@@ -58,11 +57,8 @@ __all__ = ["RedisKVS", "Script", "pack"]
 
 Reply = Any
 
-#: The key of a claim: the prefix, and the key as the part that a cluster hashes.
-CLAIM_OF = b"%%b%b{%%b}" % CLAIM_KEY.encode()
-
-#: For how many combinations of durations the words of a claim are kept.
-CLAIMS_PACKED = 100
+#: For how many combinations of durations the call of a claim is kept.
+CLAIM_CALLS = 100
 
 
 class RedisKVS(RunsScripts):
@@ -81,7 +77,8 @@ class RedisKVS(RunsScripts):
         options = Options.of(pool, connections.make(), given, retries)
         self._transport = Transport(connections, options)
         self._call = self._transport.call
-        self._claim_words: dict[tuple[float, float, bool], PackedArguments] = {}
+        self._claim_calls: dict[tuple[float, float, bool], bytes] = {}
+        self._claim_key_size = 0
         return client
 
     def share_breakers(self, breakers: Breakers) -> None:
@@ -212,38 +209,38 @@ class RedisKVS(RunsScripts):
     # -- claims -----------------------------------------------------------------------------
 
     def raw_claim(self, key: str, stale: float, ttl: float, absent: bool = True) -> Claim:
-        full_key, owner = self._get_key(key), new_owner().encode()
-        claim_key = self._claim_key(full_key)
-        words = self._claim_words.get((stale, ttl, absent)) or self._pack_claim(stale, ttl, absent)
+        full_key = self._get_key(key)
+        size = len(full_key)
+        durations = stale, ttl, absent
+        call = self._claim_calls.get(durations) or self._new_claim_call(*durations)
+        packed = call % (size, full_key, size + self._claim_key_size, full_key)
+        # If a call is repeated whose reply was lost, nobody has the claim. That is harmless where
+        # there are old data, for which nobody waits.
         try:
-            reply = self._call(pack_claim(full_key, claim_key, owner, words), True)
+            reply = self._call(packed, not absent)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-            args = pack_words((owner,)) + words.data
-            keys = (full_key, claim_key)
-            reply = self.run_packed(CLAIM, keys, PackedArguments(words.number + 1, args), True)
+            keys = (full_key, claim_of(self.key_prefix, full_key))
+            reply = self.run_packed(CLAIM, keys, _claim_arguments(*durations))
         if not isinstance(reply, list):
             return tuple.__new__(Claim, (reply, reply is not None, None, -1.0))  # as Claim(...)
-        data, is_claimed, left = reply
-        return Claim(data, False, owner if is_claimed else None, left / 1000)
+        data, owner, left = reply
+        return Claim(data, False, owner, left / 1000)
 
-    def _pack_claim(self, stale: float, ttl: float, absent: bool) -> PackedArguments:
-        """Return the words of a claim that many calls have in common, and keep them."""
-        words = (ttl_word(stale), ttl_word(ttl), *((b"1",) if absent else ()))
-        if len(self._claim_words) >= CLAIMS_PACKED:
-            self._claim_words.clear()
-        packed = self._claim_words[stale, ttl, absent] = pack_arguments(words)
-        return packed
+    def _new_claim_call(self, stale: float, ttl: float, absent: bool) -> bytes:
+        """Return the call for claims with these durations, and keep it."""
+        if len(self._claim_calls) >= CLAIM_CALLS:
+            self._claim_calls.clear()
+        self._claim_key_size = len(claim_of(self.key_prefix, b""))
+        call = claim_call(self.key_prefix, _claim_arguments(stale, ttl, absent))
+        self._claim_calls[stale, ttl, absent] = call
+        return call
 
     def raw_release(self, key: str, owner: Any, pause: float = 0) -> None:
         words = (owner, ttl_word(pause) if pause else b"")
-        keys = (self._claim_key(self._get_key(key)),)
+        keys = (claim_of(self.key_prefix, self._get_key(key)),)
         self.run_packed(RELEASE, keys, pack_arguments(words), repeatable=True)
-
-    def _claim_key(self, full_key: bytes) -> bytes:
-        """Return the key of a claim, which a cluster keeps where it keeps the key itself."""
-        return CLAIM_OF % (self.key_prefix, full_key)
 
     # -- the store --------------------------------------------------------------------------
 
@@ -277,6 +274,11 @@ class RedisKVS(RunsScripts):
 
 def _seconds(left: int) -> float:
     return left / 1000 if left >= 0 else float(left)
+
+
+def _claim_arguments(stale: float, ttl: float, absent: bool) -> PackedArguments:
+    words = (ttl_word(stale), ttl_word(ttl))
+    return pack_arguments((*words, b"1") if absent else words)
 
 
 def _literal(text: bytes) -> bytes:
