@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -51,14 +52,32 @@ class CountingProxy(Proxy):
     """Counts the round trips: what clients send, each time that a server has answered before."""
 
     def __init__(self, port: int) -> None:
-        self.trips = 0
-        self._counting = threading.Lock()
+        #: How many trips a new connection takes before it is used.
+        self.handshake = 0
+        self._trips: Counter[int] = Counter()
+        self._old = 0
+        self._connection = threading.local()
         super().__init__(port)
+
+    @property
+    def trips(self) -> int:
+        """The trips since the last reset, without those for connecting."""
+        return sum(
+            max(0, count - (self.handshake if number >= self._old else 0))
+            for number, count in self._trips.copy().items()
+        )
+
+    def reset(self) -> None:
+        self._old = self.connections
+        self._trips.clear()
+
+    def _pass(self, number: int, source: socket.socket, to: socket.socket, is_reply: bool) -> None:
+        self._connection.number = number
+        super()._pass(number, source, to, is_reply)
 
     def _send(self, data: bytes, to: socket.socket, is_reply: bool) -> None:
         if not is_reply:
-            with self._counting:
-                self.trips += 1
+            self._trips[self._connection.number] += 1  # each connection has a thread
         super()._send(data, to, is_reply)
 
 

@@ -49,6 +49,10 @@ def test_after_the_ttl_one_computes_and_nobody_waits(
     monkeypatch.setattr(hooks, "CLAIM_AGAIN", PATIENCE)
     with CountingProxy(port_of(shared)) as proxy:
         cache = shared_cache(shared, proxy.port)
+        cache.client.close()
+        proxy.reset()
+        cache.get("warm")
+        proxy.handshake = proxy.trips - 1
         cache.get_or_create("warm", lambda: 1, 60, stale=60)
 
         def create(fleet: Fleet) -> str:
@@ -71,7 +75,7 @@ def test_after_the_ttl_one_computes_and_nobody_waits(
         fleet.meet()
         cache.get_or_create("key", lambda: "old", 1, stale=60)
         until_stale(shared["kvs"])
-        proxy.trips = 0
+        proxy.reset()
         fleet.meet()
         assert sorted(fleet.results()) == ["new"] + ["old"] * 31
         assert fleet.calls == 1

@@ -157,7 +157,7 @@ def test_a_hit_takes_one_round_trip(shared: Options, stale: int) -> None:
         cache = shared_cache(shared, proxy.port)
         for _ in range(2):
             cache.get_or_create("key", lambda: 1, 60, stale=stale)
-        proxy.trips = 0
+        proxy.reset()
         for _ in range(10):
             cache.get_or_create("key", lambda: 1, 60, stale=stale)
         assert proxy.trips == 10
