@@ -14,7 +14,7 @@ import pytest
 from pyramid_kvs.kvs import KVS
 from pyramid_kvs.ratelimit.counting import LimitCheck, LimitResult, Rule, count, request_counter
 from pyramid_kvs.ratelimit.counting.swaps import CLOCK_MARGIN
-from tests.ratelimit.stores import STRATEGY_NAMES, store_settings
+from tests.ratelimit.stores import STRATEGY_NAMES, Settings, store_settings
 from tests.ratelimit.test_other_drivers import OldKVS
 from tests.servers import PostgresServer
 
@@ -175,4 +175,16 @@ def test_postgresql_tells_its_own_time(postgres_server: PostgresServer) -> None:
         found, others, now_ms = driver.raw_load_timed(key, renew, ["x"])
         assert before - 1 <= now_ms <= time.time_ns() // 1_000_000 + 1
         assert (found is not None, others) == (key == "s", {})
+    driver.close()
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_counters_are_kept_for_two_minutes_more_where_clocks_may_differ(
+    store: Settings, strategy: str
+) -> None:
+    driver = KVS(store["kvs"], store["kvs_kwargs"])
+    request_counter(driver)([LimitCheck(Rule(strategy, 1, 1000, 1), "k", "k")])
+    left = driver.raw_ttl("k")
+    assert (left > CLOCK_MARGIN - 5) == (store["kvs"] == "memcache")
+    assert 0 < left < CLOCK_MARGIN + 5
     driver.close()
