@@ -157,3 +157,14 @@ def test_its_counters_are_those_of_the_enforced_limit(mock_store: Settings) -> N
     app = app_with({**SHADOW, **mock_store, "mode": "enforce"})
     assert statuses(app, 1) == [429]
     assert len(mock_keys()) == 1
+
+
+def test_a_limit_in_shadow_mode_does_not_hide_a_limit_that_counts_by_the_response(
+    store: Settings,
+) -> None:
+    """The limit only looks before the view: what it has seen holds for this request alone."""
+    login = {"name": "login", "limit": 3, "window": 600, "count": [404]}
+    shadow = {"name": "strict", "limit": 1, "window": 600, "mode": "shadow", "by": "address"}
+    app = make_app([login, shadow], store)
+    found = [app.get("/none", status="*").status_int for _ in range(8)]
+    assert found == [404] * 3 + [429] * 5

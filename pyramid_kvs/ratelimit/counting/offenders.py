@@ -7,7 +7,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from ...forks import ProcessLock
-from .rules import LOOK, Hit, LimitCheck, LimitResult
+from .rules import Hit, LimitCheck, LimitResult
 from .swaps import CONTENDED
 
 #: How long a client is refused without asking the store, in seconds.
@@ -81,10 +81,11 @@ class Offenders:
 
 
 def _wait(checks: Sequence[LimitCheck], hit: Hit) -> int | None:
-    """Return for how many milliseconds the answer holds, or ``None`` if something has counted.
+    """Return for how many milliseconds the answer holds, or ``None`` if it may change at once.
 
     If a limit refuses, the request waits for the last one that refuses. If all that refuse are in
-    shadow mode, the first that would not refuse counts.
+    shadow mode, the first that would not refuse counts. Any other limit that lets the request pass
+    counts it, now or by its response.
     """
     refused: list[int] = []
     shadow: list[int] = []
@@ -93,7 +94,7 @@ def _wait(checks: Sequence[LimitCheck], hit: Hit) -> int | None:
             return None
         if result is not None and not result.allowed:
             (shadow if check.rule.is_shadow else refused).append(result.retry_ms)
-        elif result is not None and hit.allowed and check.rule.mode is not LOOK:
+        elif result is not None and hit.allowed:
             return None
     return max(refused) if refused else min(shadow)
 
