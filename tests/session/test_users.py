@@ -481,6 +481,7 @@ def test_session_that_only_a_rate_limit_reads_is_entered_again(
 
     options = {**lister.options, "codec": codec}
     app = make_app(options, configure, **{"kvs.ratelimit": {"limit": 100, "window": 60}})
+    later(monkeypatch, 0)  # stops the clock
     session_id = cookie_of(send(app, ["set", "a", 1], ["bind", "u"]))
     before = lister.driver.raw_get(session_id)
     for seconds, is_entered in ((50, False), (15, True), (50, False)):
