@@ -64,6 +64,7 @@ class Counters(NamedTuple):
         :param age_ms: how long ago they were counted.
         :param left: how many units remained when they had been counted.
         """
+        self.store.offenders.forget()
         pairs = zip(self.limits, self.checks, strict=True)
         rules = [_returning(check.rule, cost, age_ms, left.get(limit)) for limit, check in pairs]
         return self._count(rules)
@@ -245,8 +246,9 @@ class RequestLimits:
 
     def add_counters(self, counters: Counters) -> None:
         """Keep where the request was counted."""
-        self._counters.append(counters)
-        self._counted_at = monotonic()
+        if counters.limits:
+            self._counters.append(counters)
+            self._counted_at = monotonic()
 
     def _note_counted(self) -> None:
         self._counted_at, self._left = monotonic(), None

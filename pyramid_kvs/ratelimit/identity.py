@@ -30,6 +30,8 @@ _ADDRESS = "@address::"
 UNKNOWN_ADDRESS = _ADDRESS + "none"
 
 
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+
 #: A key in the store of the sessions, the ttl that a read gives it, and the key to count under.
 Lookup: TypeAlias = "tuple[str, float | None, str]"
 
@@ -100,7 +102,7 @@ def fallback_of(unknown: str) -> Fallback:
 
 def address(request: Request) -> str:
     """Return the identity of a client by its address; all addresses of an IPv6 /64 share one."""
-    found = getattr(request, "remote_addr", None)
+    found = client_address(request)
     if not found:
         log.warning(
             "requests have no client address (REMOTE_ADDR), as behind a unix socket: all clients "
@@ -113,15 +115,26 @@ def address(request: Request) -> str:
 @functools.lru_cache(maxsize=4096)
 def address_of(found: str) -> str:
     """Return the identity of an address: IPv6 as its /64, and an IPv4-mapped one as IPv4."""
+    parsed = parse_address(found)
+    if parsed is None:
+        return plain(_ADDRESS + found)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return f"{_ADDRESS}{ipaddress.IPv6Network((parsed, 64), strict=False)}"
+    return f"{_ADDRESS}{parsed}"
+
+
+def client_address(request: Request) -> str | None:
+    """Return the client's address; ``None`` if the server, or a DummyRequest, has none."""
+    return getattr(request, "remote_addr", None)
+
+
+def parse_address(found: str) -> Address | None:
+    """Parse an address without its zone, an IPv4-mapped one as IPv4; ``None`` for other strings."""
     try:
         parsed = ipaddress.ip_address(found.partition("%")[0])
     except ValueError:
-        return plain(_ADDRESS + found)
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return f"{_ADDRESS}{parsed}"
-    if parsed.ipv4_mapped is not None:
-        return f"{_ADDRESS}{parsed.ipv4_mapped}"
-    return f"{_ADDRESS}{ipaddress.IPv6Network((parsed, 64), strict=False)}"
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def plain(identity: str) -> str:

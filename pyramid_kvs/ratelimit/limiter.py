@@ -13,7 +13,7 @@ from ..exceptions import KVSError, KVSUnavailable
 from . import outage
 from .counting import LimitCheck
 from .decision import Counters, RequestLimits, resolved
-from .identity import Lookup, SessionSource
+from .identity import Lookup, SessionSource, client_address
 from .limits import Limit
 from .outcome import await_outcome
 from .proxies import ProxyWatch
@@ -24,7 +24,7 @@ from .views.matcher import RouteMatcher
 
 _RESOLVER = DottedNameResolver(None)
 
-#: How many clients to remember the store of that has refused them.
+#: For how many clients to remember the store that has refused them.
 _MOST_CLIENTS = 10_000
 
 #: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
@@ -116,13 +116,13 @@ class Ratelimit:
 
         It may refuse again without being asked, and then no other store has counted for nothing.
         """
-        store = self._refused_by.get(request.remote_addr)
+        store = self._refused_by.get(client_address(request))
         return sorted(limits.groups, key=lambda group: group.store is not store)
 
     def _note_refusal(self, request: Request, group: Group) -> None:
         if len(self._refused_by) >= _MOST_CLIENTS:
             self._refused_by = {}
-        self._refused_by[request.remote_addr] = group.store
+        self._refused_by[client_address(request)] = group.store
 
     def _count_group(
         self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits

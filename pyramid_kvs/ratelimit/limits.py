@@ -18,7 +18,15 @@ from ..exceptions import KVSError, KVSUnavailable
 from ..logs import ThrottledLog
 from ..messages import reason
 from .counting import COUNT, LOOK, LimitCheck, LimitResult, Rule
-from .identity import Fallback, Identify, fallback_of, identify_by, is_late
+from .identity import (
+    Fallback,
+    Identify,
+    client_address,
+    fallback_of,
+    identify_by,
+    is_late,
+    parse_address,
+)
 from .settings import Options
 from .store import LimitStore
 
@@ -68,7 +76,7 @@ class Limit:
     def applies(self, request: Request) -> bool:
         if self.methods is not None and request.method not in self.methods:
             return False
-        return self.is_exempt is None or not self.is_exempt(getattr(request, "remote_addr", None))
+        return self.is_exempt is None or not self.is_exempt(client_address(request))
 
     @property
     def is_conditional(self) -> bool:
@@ -268,12 +276,8 @@ def _exemption(networks: list[str]) -> Callable[[str | None], bool] | None:
 
     @functools.lru_cache(maxsize=4096)
     def is_exempt(address: str | None) -> bool:
-        try:
-            found = ipaddress.ip_address((address or "").partition("%")[0])
-        except ValueError:
-            return False
-        found = getattr(found, "ipv4_mapped", None) or found
-        return any(found in network for network in parsed)
+        found = parse_address(address or "")
+        return found is not None and any(found in network for network in parsed)
 
     return is_exempt
 

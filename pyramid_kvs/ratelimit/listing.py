@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .identity import UNKNOWN_ADDRESS, address_of, plain
+from .identity import UNKNOWN_ADDRESS, address_of, parse_address, plain
 from .limiter import Ratelimit
 from .limits import Limit
 
@@ -64,7 +63,7 @@ def clear(limiter: Ratelimit, who: str) -> int:
 
 
 def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
-    found = {address_of(who)} if _is_address(who) else set()
+    found = set() if parse_address(who) is None else {address_of(who)}
     if who == "none":
         found.add(UNKNOWN_ADDRESS)
     if limit.by == "session":
@@ -78,11 +77,3 @@ def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
     elif limit.by != "address":
         found.add(plain(f"@by::{who}"))
     return found
-
-
-def _is_address(who: str) -> bool:
-    try:
-        ipaddress.ip_address(who.partition("%")[0])
-    except ValueError:
-        return False
-    return True

@@ -39,8 +39,6 @@ def count(
     :param checks: one for each limit.
     :raises KVSUnavailable: the store fails, and ``on_error`` of a limit is ``"deny"``.
     """
-    if checks and checks[0].rule.cost < 0:
-        store.offenders.forget()
     known = store.offenders.find(checks)
     if known is not None:
         return Answer(known, is_of_store=False)

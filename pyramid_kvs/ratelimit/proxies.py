@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..logs import ThrottledLog
+from .identity import parse_address
 
 _NETWORKS = [
     ipaddress.ip_network(network)
@@ -63,12 +64,8 @@ def _is_of_proxy(environ: Mapping[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _is_private(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(parsed in network for network in _NETWORKS)
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in _NETWORKS)
 
 
 def _advice(environ: Mapping[str, Any]) -> str:

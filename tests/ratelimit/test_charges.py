@@ -58,7 +58,7 @@ def test_the_largest_charges_are_refused_or_counted(store: Settings, strategy: s
     app = charging(limit, refuse=False)
     for _ in range(2):
         app.get(f"/charge?cost={MOST}", status="*")
-    time.sleep(1)  # for so long, a process refuses without asking the store
+    time.sleep(1)  # a process refuses for this long without asking the store
     response = app.get("/", status=429)
     assert max(map(len, re.findall(r"\d+", response.headers["RateLimit"]))) <= 15
 

@@ -119,7 +119,7 @@ def test_the_counters_of_a_session_are_cleared(
     assert pkvs.main(["limits", ini, "--clear", session_id]) == 0
     out = capsys.readouterr().out
     assert out == "counters removed: 1\n"
-    time.sleep(1)  # for so long, a process refuses without asking the store
+    time.sleep(1)  # a process refuses for this long without asking the store
     assert stores.statuses(app, 2, extra_environ=other) == [200, 200]
 
 

@@ -16,6 +16,7 @@ from pyramid_kvs.kvs import KVS, Stored, Swap
 from pyramid_kvs.ratelimit import outage
 from pyramid_kvs.ratelimit.counting import FORCE, LOOK, Hit, LimitCheck, LimitResult, Rule
 from pyramid_kvs.ratelimit.counting.offenders import CLIENTS, Offenders
+from pyramid_kvs.ratelimit.decision import Counters
 from pyramid_kvs.ratelimit.store import LimitStore
 from tests.ratelimit.stores import STRATEGY_NAMES, Settings, make_app, statuses
 from tests.ratelimit.test_other_drivers import OldKVS
@@ -44,6 +45,17 @@ def ask(store: LimitStore, *rules: Rule, session_key: str | None = None) -> Hit:
     hit = outage.count(store, [], checks, session_key).hit
     assert hit is not None
     return hit
+
+
+def give_back(store: LimitStore, *rules: Rule, left: int = 0) -> None:
+    """Return the units that each rule has just counted.
+
+    :param left: how many units of each limit remained afterwards.
+    """
+    checks = [LimitCheck(rule, f"k{number}", f"k{number}") for number, rule in enumerate(rules)]
+    limits: list[Any] = [object() for _ in rules]
+    remaining = dict.fromkeys(limits, left)
+    assert Counters(store, limits, checks, is_known=True).give_back(None, 0, remaining)
 
 
 # -- how often the store is asked --------------------------------------------------------------
@@ -129,8 +141,17 @@ def test_another_cost_is_asked_for(on_redis: LimitStore) -> None:
 def test_returned_units_count_at_once_in_this_process(store: LimitStore) -> None:
     rule = Rule("fixed-window", 1, MINUTE, 1)
     assert [ask(store, rule).allowed for _ in range(3)] == [True, False, False]
-    ask(store, rule._replace(cost=-1))
+    give_back(store, rule)
     assert ask(store, rule).allowed
+
+
+def test_returned_units_count_at_once_although_other_limits_get_none_back(
+    on_redis: LimitStore,
+) -> None:
+    drained, full = Rule("gcra", 1000, 1000, 1000), Rule("fixed-window", 1, MINUTE, 1)
+    assert [ask(on_redis, drained, full).allowed for _ in range(2)] == [True, False]
+    give_back(on_redis, drained, full, left=1000)
+    assert ask(on_redis, drained, full).allowed
 
 
 def test_a_contended_counter_is_not_remembered() -> None:

@@ -58,6 +58,18 @@ def test_a_request_that_does_not_use_the_session_is_one_call(redis_server: Redis
     assert redis_server.calls()["evalsha"] == 1
 
 
+def test_a_charge_is_no_call_if_all_limits_count_by_the_response(redis_server: RedisServer) -> None:
+    def charge(request: Request) -> Response:
+        request.ratelimit.charge(3)
+        return Response("charged")
+
+    limit = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}, "count": [401]}
+    app = make_app(limit, configure=lambda config: config.add_view(charge, name="charge"))
+    redis_server.reset_calls()
+    app.get("/charge")
+    assert redis_server.calls()["evalsha"] == 1
+
+
 def test_a_request_that_changes_the_session_is_two_calls(redis_server: RedisServer) -> None:
     app = redis_app(redis_server, THREE_LIMITS)
     assert app.get("/visit").text == "3"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError, URLDecodeError
+from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.scripts.pviews import PViewsCommand
@@ -489,21 +491,30 @@ def test_the_option_of_an_exception_view_stops_the_start() -> None:
 # -- without the router ------------------------------------------------------------------------
 
 
+def new_event(registry: Registry, **attributes: Any) -> SimpleNamespace:
+    """Return an event with a request that has not passed through the router."""
+    request = DummyRequest(**attributes)
+    request.registry = registry
+    return SimpleNamespace(request=request)
+
+
 def test_subscribe_ratelimit_counts_any_request() -> None:
     registry = make_app(TIGHT).app.registry
-
-    class Event:
-        def __init__(self) -> None:
-            self.request = DummyRequest(remote_addr="192.0.2.1")
-            self.request.registry = registry
-
     for remaining in ("1", "0"):
-        event = Event()
+        event = new_event(registry, remote_addr="192.0.2.1")
         subscribe_ratelimit(event)
         response = Response()
         event.request._process_response_callbacks(response)
         assert response.headers["X-RateLimit-Remaining"] == remaining
     with pytest.raises(RateLimitError) as caught:
-        subscribe_ratelimit(Event())
+        subscribe_ratelimit(new_event(registry, remote_addr="192.0.2.1"))
     assert (caught.value.limit, caught.value.remaining) == (2, 0)
     assert caught.value.headers["Retry-After"] == str(caught.value.retry_after)
+
+
+def test_a_request_without_an_address_is_refused_too() -> None:
+    registry = make_app(TIGHT).app.registry
+    for _ in range(2):
+        subscribe_ratelimit(new_event(registry))
+    with pytest.raises(RateLimitError):
+        subscribe_ratelimit(new_event(registry))

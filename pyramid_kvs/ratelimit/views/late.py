@@ -6,6 +6,8 @@ import time
 
 from pyramid.request import Request
 
+from ..identity import client_address
+
 #: Longer than a process refuses a known client without asking the store.
 _SECONDS = 2.0
 _MOST = 10_000
@@ -25,14 +27,10 @@ class LateRefusals:
         """Remember the client of a request."""
         if len(self._until) >= _MOST:
             self._until = {}
-        self._until[_address(request)] = time.monotonic() + _SECONDS
+        self._until[client_address(request)] = time.monotonic() + _SECONDS
 
     def has(self, request: Request) -> bool:
         """Return whether the client of a request was refused at a view a moment ago."""
         if not self._until:
             return False
-        return self._until.get(_address(request), 0) > time.monotonic()
-
-
-def _address(request: Request) -> str | None:
-    return getattr(request, "remote_addr", None)
+        return self._until.get(client_address(request), 0) > time.monotonic()
