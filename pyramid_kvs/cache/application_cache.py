@@ -169,6 +169,7 @@ class ApplicationCache:
             creator. The claim of the caller that computes lives as long, or 10 seconds if it is 0.
         :raises RuntimeError: the creator of this key asked for it.
         :raises TypeError: the codec cannot write the value; or an argument is not a duration.
+        :raises ValueError: an argument is NaN; or ``stale`` or ``wait`` is negative or too long.
         """
         if ttl is not None and type(ttl) is not int:
             ttl = ttl_seconds(ttl)

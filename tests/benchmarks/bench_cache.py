@@ -12,16 +12,15 @@ dogpile.cache, its rows are left out.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.kvs import KVS
-from tests.benchmarks.bench_kvs import VALUE, Row, line, measure
+from tests.benchmarks.bench_kvs import VALUE, Group, Row, main
 from tests.servers import MemcachedServer, PostgresServer, RedisServer
 
 #: How much longer than ``get`` a hit takes at most.
@@ -102,7 +101,7 @@ def memory_rows(stack: ExitStack) -> Iterator[Row]:
     return rows(stack, "memory", {}, "memory", {})
 
 
-GROUPS: dict[str, Callable[[ExitStack], Iterator[Row]]] = {
+GROUPS: dict[str, Group] = {
     "redis": redis_rows,
     "memcache": memcache_rows,
     "postgresql": postgresql_rows,
@@ -110,17 +109,5 @@ GROUPS: dict[str, Callable[[ExitStack], Iterator[Row]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="*", metavar="store", help=", ".join(GROUPS))
-    parser.add_argument("--rounds", type=int, default=25)
-    arguments = parser.parse_args()
-    for group in arguments.groups or GROUPS:
-        print(f"\n{group:<18} {'µs':>8} {'against':<24} {'µs':>8} {'ratio':>6} {'budget':>22}")
-        with ExitStack() as stack:
-            for row in GROUPS[group](stack):
-                print(line(row, measure(row, arguments.rounds)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(GROUPS, __doc__)

@@ -49,6 +49,10 @@ class Row(NamedTuple):
     loops: int = 500
 
 
+#: Yields the rows of a group, and leaves what it has opened to the stack.
+Group = Callable[[ExitStack], Iterator[Row]]
+
+
 class Result(NamedTuple):
     ours: float
     reference: float
@@ -196,7 +200,7 @@ def memory_rows(stack: ExitStack) -> Iterator[Row]:
     )
 
 
-GROUPS: dict[str, Callable[[ExitStack], Iterator[Row]]] = {
+GROUPS: dict[str, Group] = {
     "redis": redis_rows,
     "memory": memory_rows,
 }
@@ -241,15 +245,16 @@ def line(row: Row, result: Result) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
+def main(groups: dict[str, Group] = GROUPS, description: str | None = __doc__) -> None:
+    """Measure the groups that the command line names, or all of them."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(groups))
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
-    for group in arguments.groups or GROUPS:
+    for group in arguments.groups or groups:
         print(f"\n{group:<18} {'µs':>8} {'against':<24} {'µs':>8} {'ratio':>6} {'budget':>22}")
         with ExitStack() as stack:
-            for row in GROUPS[group](stack):
+            for row in groups[group](stack):
                 print(line(row, measure(row, arguments.rounds)), flush=True)
 
 

@@ -160,47 +160,29 @@ def test_a_killed_process_is_replaced_when_its_claim_ends(shared: Options, is_st
     assert found == ({"old", "new"} if is_stale else {"new"})
 
 
-def test_who_has_waited_long_enough_computes(shared: Options) -> None:
+@pytest.mark.parametrize(("wait", "threads"), [(0.3, 1), (0, 2)])
+def test_a_caller_that_has_waited_for_its_time_computes(
+    shared: Options, wait: float, threads: int
+) -> None:
     cache = shared_cache(shared)
 
     def create(fleet: Fleet) -> int:
         number = fleet.count_call()
         if number == 1:
-            fleet.await_answers(3)
+            fleet.await_answers(fleet.size - 1)
         return number
 
     def work(fleet: Fleet) -> Any:
         fleet.meet()
-        value = cache.get_or_create("key", lambda: create(fleet), 60, wait=0.3)
+        value = cache.get_or_create("key", lambda: create(fleet), 60, wait=wait)
         fleet.answered()
         return value
 
-    fleet = Fleet(work, threads=1)
+    fleet = Fleet(work, threads=threads)
     fleet.meet()
-    assert sorted(fleet.results())[0] == 1
+    assert min(fleet.results()) == 1
     assert fleet.calls > 1
     assert cache.get("key") == 1  # it was stored last
-
-
-def test_with_wait_0_nobody_waits(shared: Options) -> None:
-    cache = shared_cache(shared)
-
-    def create(fleet: Fleet) -> int:
-        number = fleet.count_call()
-        if number == 1:
-            fleet.await_answers(7)
-        return number
-
-    def work(fleet: Fleet) -> Any:
-        fleet.meet()
-        value = cache.get_or_create("key", lambda: create(fleet), 60, wait=0)
-        fleet.answered()
-        return value
-
-    fleet = Fleet(work, threads=2)
-    fleet.meet()
-    assert 1 in fleet.results()
-    assert cache.get("key") == 1
 
 
 def test_a_flush_during_a_computation_frees_the_key(shared: Options) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -567,6 +568,13 @@ def before_call(driver: KVS, number: int, action: Callable[[], Any]) -> list[str
     return calls
 
 
+def move(factory: SessionFactory, session_id: str, moved: list[str]) -> None:
+    """Give a session a new id, and add it to a list."""
+    visit = Visit(factory, session_id)
+    visit.session.regenerate_id()
+    moved.append(cookie_of(visit.end()) or "")
+
+
 @pytest.mark.parametrize("except_current", [False, True])
 def test_move_at_the_same_time(lister: Store, except_current: bool) -> None:
     """Another request of the session gives it a new id, before each step of the end."""
@@ -574,17 +582,9 @@ def test_move_at_the_same_time(lister: Store, except_current: bool) -> None:
         one, two = lister.factory(), lister.factory()
         session_id, other_id = log_in(two, "u"), log_in(two, "u")
         moved: list[str] = []
-
-        def move(
-            two: SessionFactory = two, session_id: str = session_id, moved: list[str] = moved
-        ) -> None:
-            visit = Visit(two, session_id)
-            visit.session.regenerate_id()
-            moved.append(cookie_of(visit.end()) or "")
-
         request = visit_of(one, session_id)
         assert request.session["user"] == "u"
-        calls = before_call(one.driver, number, move)
+        calls = before_call(one.driver, number, partial(move, two, session_id, moved))
         end_sessions(request, "u", except_current)
         ids = [session_id, *filter(None, moved)]
         alive = [session_id for session_id in ids if is_alive(two, session_id)]
@@ -630,15 +630,7 @@ def test_handle_of_a_session_that_moves_at_the_same_time(lister: Store) -> None:
         session_id, other_id = log_in(two, "u"), log_in(two, "u")
         request, moved = visit_of(one, other_id), list[str]()
         [handle] = [found.handle for found in list_sessions(request, "u") if not found.is_current]
-
-        def move(
-            two: SessionFactory = two, session_id: str = session_id, moved: list[str] = moved
-        ) -> None:
-            visit = Visit(two, session_id)
-            visit.session.regenerate_id()
-            moved.append(cookie_of(visit.end()) or "")
-
-        calls = before_call(one.driver, number, move)
+        calls = before_call(one.driver, number, partial(move, two, session_id, moved))
         assert end_session(request, "u", handle) is True
         assert not any(is_alive(two, session_id) for session_id in (session_id, *moved))
         assert is_alive(two, other_id)
