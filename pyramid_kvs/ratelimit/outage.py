@@ -2,7 +2,7 @@
 
 An unavailable store is an outage, which ends by itself: ``on_error`` of each limit applies. A store
 that refuses, for example because a permission or a table is missing, refuses until somebody
-corrects it. A limit must not be off until then, so that this process counts by itself.
+corrects it. A limit must not be off until then, so this process counts by itself.
 """
 
 from __future__ import annotations

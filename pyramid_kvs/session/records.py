@@ -74,7 +74,7 @@ def _text(value: Any) -> str:
     return text
 
 
-#: How the value of each key of metadata is read; an error means that the value is odd.
+#: How the value of each key of metadata is read; an error means that the value is not valid.
 METADATA: dict[str, Callable[[Any], Any]] = {
     CREATED: _time,
     USER: _text,

@@ -30,10 +30,10 @@ from .late import is_answered, may_follow
 from .lifetimes import is_remembered, remembered_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
-from .records import CREATED, META, SENT, USER, Record, created_at, is_same
+from .records import CREATED, EPOCH, META, SENT, USER, Record, created_at, is_same
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
-from .users import EPOCH, user_digest
+from .users import user_digest
 
 log = logging.getLogger("pyramid_kvs.session")
 
@@ -305,8 +305,8 @@ class Session(SessionMapping):
             return True
         stored = codec.decode(data) or {}
         values = {key: value for key, value in stored.items() if key[:6] != META}
-        is_bound_anew = stored.get(USER) != self._meta.get(USER)
-        return is_bound_anew or bool(difference(values, self._data, codec.dumps).values)
+        is_rebound = stored.get(USER) != self._meta.get(USER)
+        return is_rebound or bool(difference(values, self._data, codec.dumps).values)
 
     def _first_csrf_token(self) -> str:
         if CSRF_TOKEN in self._tracker.touched:  # this request has removed another one

@@ -23,9 +23,7 @@ A change of id is ``regenerate_id()`` or ``update_session_token()``. The next sa
 record to another key. A save removes a session that ``clear()`` left empty. A session is ended if
 another request has removed it or changed its id since this request read it. It is ``away`` if
 another request had just changed its id when this request read it: it is empty, its changes are
-dropped, and ``invalidate()`` removes it under the new id.
-An attempt is
-repeated by pyramid_retry.
+dropped, and ``invalidate()`` removes it under the new id. An attempt is repeated by pyramid_retry.
 
 If the store is unavailable, any other event raises ``KVSUnavailable`` and changes nothing. The
 response then finds the session UNTOUCHED, and only gets its ``Vary`` header.

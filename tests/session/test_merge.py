@@ -19,11 +19,9 @@ from pyramid_kvs.session.merge import (
     REMOVED,
     Changes,
     difference,
-    identical,
-    is_changed,
     merge,
-    snapshot,
 )
+from pyramid_kvs.session.merge.values import identical, is_changed, snapshot
 
 JSON, PICKLE = JSONCodec(), PickleCodec()
 dumps = JSON.dumps

@@ -23,7 +23,7 @@ R = TypeVar("R")
 #: A batch has no more commands than these.
 BATCH_COUNT = 1000
 
-#: A batch with data has no more bytes.
+#: How many bytes a batch with data has at most.
 BATCH_DATA = 1 << 20
 
 

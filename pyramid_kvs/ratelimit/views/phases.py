@@ -1,4 +1,4 @@
-"""How far the counting of a request is, kept as ``request._kvs_counted``."""
+"""How far the counting of a request has come, kept as ``request._kvs_counted``."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from .changes import Changes, difference
 from .merging import merge
 from .operations import Operation, addition
 from .tracker import Tracker
-from .values import PLAIN, REMOVED, identical, is_changed, snapshot
+from .values import PLAIN, REMOVED
 
 __all__ = [
     "PLAIN",
@@ -16,8 +16,5 @@ __all__ = [
     "Tracker",
     "addition",
     "difference",
-    "identical",
-    "is_changed",
     "merge",
-    "snapshot",
 ]

@@ -8,14 +8,12 @@ user, the epoch is raised, because a session with a lower epoch has ended.
 from __future__ import annotations
 
 from ...kvs import KVS
-from ..records import EPOCH
 from ..store import SessionStore
 from .base import Users, UserSession, user_digest
 from .epochs import UserEpochs
 from .index import UserIndex
 
 __all__ = [
-    "EPOCH",
     "UserEpochs",
     "UserIndex",
     "UserSession",
