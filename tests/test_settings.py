@@ -213,6 +213,14 @@ def test_an_unknown_argument_of_a_client_names_no_function(
     assert f"did you mean {meant!r}?" in message
 
 
+@pytest.mark.parametrize("value", [5, True, b"redis"])
+@pytest.mark.parametrize("feature", ["cache", "session", "ratelimit", "perlsess"])
+def test_a_value_of_another_type_is_no_object(feature: str, value: Any) -> None:
+    message = refusal(**{feature: value})
+    assert f"kvs.{feature}: found " in message
+    assert "expected an object, for example {" in message
+
+
 @pytest.mark.parametrize("feature", ["cache", "session", "ratelimit", "perlsess"])
 def test_a_refusal_ends_with_its_setting(feature: str) -> None:
     """Pyramid adds where the configuration comes from: a setting, instead of a line of code."""

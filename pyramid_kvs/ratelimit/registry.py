@@ -13,7 +13,7 @@ from ..messages import show
 from ..stores import build_driver
 from .identity import SessionSource
 from .limits import Limit, derived_name, make_limit
-from .settings import SETTING, Options, ViewOption, read_setting, read_view_option
+from .settings import OPTIONS, SETTING, Options, ViewOption, read_setting, read_view_option
 from .store import LimitStore
 
 
@@ -186,11 +186,7 @@ class LimitRegistry:
 
     def _default_store(self, options: Options, place: str) -> LimitStore:
         """Return the store of the application's first limit, or else of the session."""
-        if options["kvs_kwargs"]:
-            raise ConfigurationError(
-                f"{place}: kvs_kwargs: found {show(options['kvs_kwargs'])} but no 'kvs': name "
-                'the driver of the limit\'s store, for example "kvs": "redis"'
-            )
+        _refuse_store_options(options, place)
         for limit in self.application.limits[:1]:  # empty while these are read
             return limit.store
         if self.session_store is None:
@@ -199,6 +195,16 @@ class LimitRegistry:
                 'used: set kvs.session, or name a store, for example "kvs": "redis"'
             )
         return self.session_store
+
+
+def _refuse_store_options(options: Options, place: str) -> None:
+    """Refuse options of a separate store, which have no effect without a driver."""
+    for key in ("kvs_kwargs", "key_prefix"):
+        if options[key] != OPTIONS[key].default:
+            raise ConfigurationError(
+                f"{place}: {key}: found {show(options[key])} but no 'kvs': name the driver of the "
+                'limit\'s store, for example "kvs": "redis"'
+            )
 
 
 def _checked_equal(known: Limit, options: Options, place: str) -> Limit:

@@ -40,7 +40,7 @@ class SessionFactory:
         name: str = SETTING,
         application: Application | None = None,
     ) -> None:
-        if not isinstance(options, str) and SETTING in options:
+        if isinstance(options, Mapping) and SETTING in options:
             options = options[SETTING]
         written = parse(name, options)
         checked = read_options(name, written, OPTIONS)

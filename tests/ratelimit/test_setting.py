@@ -109,6 +109,7 @@ def test_limits_with_equal_stores_count_in_one_call(redis_server: RedisServer) -
         ({"key_suffix": ""}, "key_suffix: found"),
         ({"kvs": "redsi"}, "kvs.ratelimit: kvs: unknown driver 'redsi'.*did you mean 'redis'"),
         ({"kvs_kwargs": {"port": 1}}, "kvs_kwargs: found .* but no 'kvs'"),
+        ({"key_prefix": "a::"}, "key_prefix: found .a::. but no 'kvs'"),
         ([{}, 5], r"kvs.ratelimit\[1\]: found 5, expected an object"),
         ([{"name": "a"}, {"name": "a"}], "name: duplicate name 'a'"),
         ([{"name": "a"}, {"name": "a", "limit": 3}], "'a' is the name of another limit"),

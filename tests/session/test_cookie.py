@@ -77,7 +77,7 @@ def test_secure_if_browsers_require_it(memory: Store, options: dict[str, Any]) -
         ({"cookie_domain": "a.org\r\n"}, "cookie_domain"),
         ({"cookie_samesite": "lax"}, "did you mean 'Lax'"),
         ({"cookie_samesite": "None", "cookie_secure": False}, "cookie_secure"),
-        ({"key_name": "__Host-a", "cookie_path": "/a"}, "__Host-"),
+        ({"key_name": "__Host-a", "cookie_path": "/a"}, 'no cookie_domain and the cookie_path "/"'),
         ({"key_name": "a b", "session_type": "header"}, "the name of a header"),
         ({"key_name": ["X-A", "X\nB"], "session_type": "header"}, "the name of a header"),
         ({"hash_keys": 1}, "hash_keys: found 1"),

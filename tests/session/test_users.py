@@ -261,6 +261,11 @@ def test_refused_user_ids(memory: Store, user: Any) -> None:
         Visit(memory.factory()).session.bind(user)
 
 
+def test_an_empty_user_id_is_named(memory: Store) -> None:
+    with pytest.raises(TypeError, match="not an empty string"):
+        Visit(memory.factory()).session.bind("")
+
+
 def test_user_id_is_not_stored(memory: Store) -> None:
     visit = Visit(memory.factory())
     visit.session.bind("zoe@example.org")

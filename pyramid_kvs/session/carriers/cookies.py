@@ -217,7 +217,8 @@ def _check(options: Mapping[str, Any], setting: str) -> None:
     if domain is not None and not _DOMAIN.fullmatch(domain):
         _refuse(setting, "cookie_domain", domain, "a host name, for example 'example.org'")
     if name.startswith("__Host-") and (domain is not None or path != "/"):
-        _refuse(setting, "key_name", name, "no '__Host-' with a cookie_domain or another path")
+        expected = "a name without '__Host-', or no cookie_domain and the cookie_path \"/\""
+        _refuse(setting, "key_name", name, expected)
     _check_refresh(options, setting)
     if options["cookie_secure"] is False and _is_secure(options):
         _refuse(

@@ -35,9 +35,8 @@ def user_digest(user_id: object) -> str:
     :raises TypeError: the id is neither a non-empty string nor an integer.
     """
     if isinstance(user_id, bool) or not isinstance(user_id, (str, int)) or user_id == "":
-        raise TypeError(
-            f"a user id is a non-empty string or an integer, not {type(user_id).__name__}"
-        )
+        found = "an empty string" if user_id == "" else type(user_id).__name__
+        raise TypeError(f"a user id is a non-empty string or an integer, not {found}")
     return hashlib.sha256(str(user_id).encode("utf-8", "surrogatepass")).hexdigest()
 
 
