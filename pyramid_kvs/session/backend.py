@@ -96,6 +96,10 @@ class SessionBackend:
         moved: dict[SessionId, SessionId] | None = request.__dict__.get("_kvs_moved")
         return candidates if moved is None else [moved.get(found, found) for found in candidates]
 
+    def was_moved_for(self, request: Request) -> bool:
+        """Return whether a subrequest gave the session an id that the client may not know."""
+        return "_kvs_moved" in request.__dict__
+
     def tell_outer_requests(
         self, request: Request, old: StoreState = NEW, new: StoreState = NEW
     ) -> None:

@@ -139,7 +139,8 @@ class Session(SessionMapping):
         if backend.carrier.refresh is not None:
             # A time in the future is from a server whose clock was wrong.
             age = abs(time.time() - meta.get(SENT, 0))
-            self._is_cookie_due = age >= backend.carrier.refresh and not self._is_late
+            is_due = age >= backend.carrier.refresh or backend.was_moved_for(self._request)
+            self._is_cookie_due = is_due and not self._is_late
             tracker.is_forced |= self._is_cookie_due
 
     def invalidate(self) -> None:

@@ -110,6 +110,13 @@ def test_a_login_is_seen(site: Site, after: list[Operation]) -> None:
     assert site.next(["all"]) == [{"name": "ann", "user": "ann", **own}]
 
 
+def test_a_new_id_reaches_the_browser_before_the_cookie_is_due(memory: Store) -> None:
+    memory.options["cookie_refresh"] = 60
+    site = Site(memory, True, {})
+    site.ask(LOGIN, after=ALL)
+    assert site.next(["all"]) == [{"name": "ann", "user": "ann"}]
+
+
 @pytest.mark.parametrize("has_cookie", [True, False])
 def test_the_end_of_all_sessions_of_the_user_is_seen(site: Site, has_cookie: bool) -> None:
     site.next(["bind", "ann"])
