@@ -141,6 +141,32 @@ def test_logout_while_a_session_is_moved(store: Store) -> None:
     assert store.data(sha256(session_id)) is None
 
 
+def test_a_token_that_begins_again_while_its_session_is_moved(store: Store) -> None:
+    options: dict[str, Any] = {"session_type": "header", "key_name": "X-T"}
+    first = Visit(store.factory(**options), X_T="token")
+    first.session["a"] = 1
+    first.end()
+    factory = store.factory(hash_keys="migrate", **options)
+    moving, ending = Visit(factory, X_T="token"), Visit(factory, X_T="token")
+    moving.session["late"] = 1
+    ending.session.invalidate()
+    ending.session["again"] = 1
+    ending.end()
+    moving.end()
+    assert dict(Visit(factory, X_T="token").session) == {"again": 1}
+
+
+def test_the_copy_of_a_session_that_got_another_id_is_not_opened(memory: Store) -> None:
+    """A slower request leaves a copy at the other key until it notices the marker."""
+    session_id = new_session(memory.factory(), a=1)
+    copied = memory.record(session_id)
+    app = memory.app(hash_keys="accept")
+    app.set_cookie(COOKIE, session_id)
+    do(app, ["regenerate"])
+    memory.put(sha256(session_id), copied)
+    assert dict(Visit(memory.factory(hash_keys="accept"), session_id).session) == {}
+
+
 @pytest.mark.parametrize("hash_keys", STEPS, ids=str)
 def test_logout_and_regeneration_in_each_step(store: Store, hash_keys: Any) -> None:
     origin = store.factory(hash_keys=hash_keys is True)

@@ -74,6 +74,8 @@ class Moves:
         """Write the record at the new key; return whether no other request had moved it there.
 
         Whatever else the key has is replaced.
+
+        :raises Gone: the session was moved to this key of its id, and then ended or moved on.
         """
         writer, there = self._writer, None
         for attempt in range(self._driver.update_attempts):
@@ -82,6 +84,7 @@ class Moves:
                     return writer.write(save, there), save.is_private
                 except Gone as gone:
                     there = gone.place.stored
+                    continue
             data = writer.encoded(save, there, save.record)
             if data is None:
                 return Written(save.key, None, save.record), True
@@ -93,13 +96,17 @@ class Moves:
         raise KVSConflict("other requests changed the session again and again during its move")
 
     def _is_moved(self, save: Save, there: Stored | None) -> bool:
-        """Return whether the new key already has the session."""
-        theirs = self._writer.session_in(there)
+        """Return whether the new key already has the session.
+
+        :raises Gone: see :meth:`_write_new`.
+        """
+        theirs, target = self._writer.seen(there)
+        is_same_id = save.key in save.other_keys
+        if is_same_id and (target or (theirs and is_ended(self._writer.before(save), theirs))):
+            raise Gone(Place(save.key, there))
         if not theirs:
             return False
-        if save.key in save.other_keys:
-            return not is_ended(self._writer.before(save), theirs)
-        return bool(theirs.get(CREATED) == save.record[CREATED])
+        return is_same_id or bool(theirs.get(CREATED) == save.record[CREATED])
 
     # -- the old key ----------------------------------------------------------------------
 

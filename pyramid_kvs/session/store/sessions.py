@@ -60,19 +60,18 @@ class SessionStore:
         Reading gives it its whole ttl again, in the same round trip.
 
         :param preloaded: what ``raw_load`` returned for keys that were read in this request.
-        :returns: :class:`Moved` if none of the keys has it, because it got another id.
+        :returns: :class:`Moved` if it got another id. Another key of the id may then have a copy of
+            it, which a request that has read it before will remove again.
         """
-        keys, moved = self._keys.all(session_id), None
+        keys = self._keys.all(session_id)
         looks = [(key, preloaded) for key in keys]
         if len(keys) > 1:  # another request may move the session after the first key was read
             looks.append((keys[0], None))
         for key, read in looks:
             loaded = self._look(session_id, key, read)
-            if isinstance(loaded, tuple):
+            if isinstance(loaded, tuple) or (loaded is not None and loaded.key not in keys):
                 return loaded
-            if loaded is not None and loaded.key not in keys:
-                moved = loaded
-        return moved
+        return None
 
     def _look(
         self, session_id: SessionId, key: str, preloaded: Preloaded | None
