@@ -179,6 +179,33 @@ def test_an_argument_of_the_client_beside_kvs_is_shown_its_place(key: str, place
 
 
 @pytest.mark.parametrize(
+    ("feature", "key", "meant"),
+    [
+        ("session", "timeout", "ttl"),
+        ("session", "cookie_name", "key_name"),
+        ("session", "reissue_time", "cookie_refresh"),
+        ("session", "Serializer", "codec"),
+        ("session", "max_age", "cookie_max_age"),
+        ("cache", "backend", "kvs"),
+        ("ratelimit", "rate", "limit"),
+        ("ratelimit", "per", "window"),
+        ("ratelimit", "dry_run", "mode"),
+        ("ratelimit", "statuses", "count"),
+        ("ratelimit", "whitelist", "except"),
+        ("perlsess", "cookie_nam", "cookie_name"),
+    ],
+)
+def test_a_key_of_another_library_is_recognized(feature: str, key: str, meant: str) -> None:
+    message = refusal(**{feature: {"kvs": "memory", key: 5}})
+    assert f"unknown key {key!r} (known: " in message
+    assert f"; did you mean {meant!r}?)" in message
+
+
+def test_a_word_of_another_library_names_no_key_that_the_setting_does_not_have() -> None:
+    assert "did you mean" not in refusal(cache={"kvs": "memory", "requests": 5})
+
+
+@pytest.mark.parametrize(
     "by", ["redis://u:hunter2@h", "redis://u:hunter2@h.x", "header:redis://u:hunter2@h"]
 )
 def test_a_url_as_an_identity_shows_no_secret(by: str) -> None:
