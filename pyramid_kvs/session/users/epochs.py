@@ -55,7 +55,7 @@ class UserEpochs:
         return found, record
 
     def all(self, user: str, is_current: Choice) -> list[UserSession]:
-        raise KVSNotSupported(f"the {self._driver.kvs} driver cannot list a user's sessions")
+        raise self._unsupported("list the sessions of a user")
 
     def surviving(self, user: str) -> Record:
         return {EPOCH: max(self._now(), (self._load(user) or 0) + 1)}
@@ -64,7 +64,13 @@ class UserEpochs:
         self._raise_to(user, surviving[EPOCH])
 
     def end(self, user: str, handle: str) -> dict[str, Record]:
-        raise KVSNotSupported(f"the {self._driver.kvs} driver can only end all sessions at once")
+        raise self._unsupported("end one session of a user")
+
+    def _unsupported(self, operation: str) -> KVSNotSupported:
+        return KVSNotSupported(
+            f"the {self._driver.kvs} driver cannot {operation}: use end_sessions(), which ends all "
+            "of them, or keep the sessions in another store"
+        )
 
     def _begin(self, user: str) -> int:
         """Return the epoch of a user who has none, or the one that another login has begun."""

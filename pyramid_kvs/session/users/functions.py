@@ -65,6 +65,7 @@ def _session(request: Request) -> Session:
     session = request.session
     if not isinstance(session, Session):
         raise KVSNotSupported(
-            f"request.session is a {type(session).__name__}, not a session of pyramid_kvs"
+            f"request.session is a {type(session).__name__}, not a session of pyramid_kvs: set "
+            "kvs.session, or give the Configurator a SessionFactory"
         )
     return session
