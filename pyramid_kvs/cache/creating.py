@@ -10,7 +10,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from ..exceptions import CodecError, KVSError, KVSUnavailable
+from ..exceptions import CodecError, KVSError, KVSNotSupported, KVSUnavailable
 from ..kvs import Claim, Data
 from .creations import Creations, patience
 from .store import Store
@@ -91,15 +91,32 @@ class Creating:
         :returns: ``None`` if the store is unavailable.
         """
         try:
-            while True:
-                claim = self._client.raw_claim(self._key, self._stale, self._lifetime)
-                left = self._until - monotonic()
-                if claim.data is not None or claim.owner is not None or left <= 0:
-                    return claim
-                time.sleep(min(left, random.uniform(*POLL)))
+            claim = self._client.raw_claim(self._key, self._stale, self._lifetime)
+            if claim.owner is not None or self._is_valid(claim.data):
+                return claim
+            with suppress(KVSNotSupported):  # a driver that cannot remove keys
+                self._make_claimable(claim)
+            return self._wait_for_claim()
         except KVSUnavailable as error:
             self._store.drop(error)
             return None
+
+    def _wait_for_claim(self) -> Claim:
+        while True:
+            claim = self._client.raw_claim(self._key, self._stale, self._lifetime)
+            left = self._until - monotonic()
+            if claim.data is not None or claim.owner is not None or left <= 0:
+                return claim
+            time.sleep(min(left, random.uniform(*POLL)))
+
+    def _make_claimable(self, claim: Claim) -> None:
+        """Remove what keeps everybody from claiming a key that has no value."""
+        if claim.data is None:  # the old value was removed in the pause after a failure, perhaps
+            self._client.raw_end_pause(self._key)
+            return
+        stored = self._client.raw_load(self._key)
+        if stored is not None and not self._is_valid(stored.data):
+            self._client.raw_swap(self._key, stored, None, None)
 
     def _is_valid(self, data: Data | None) -> bool:
         if data is None:

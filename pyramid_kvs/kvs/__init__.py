@@ -24,6 +24,7 @@ from .script import (
 from .stored import (
     CLAIM_KEY,
     DONE,
+    PAUSED,
     Claim,
     Stored,
     Swap,
@@ -39,6 +40,7 @@ __all__ = [
     "CLAIM_KEY",
     "DONE",
     "KVS",
+    "PAUSED",
     "Breaker",
     "Breakers",
     "Claim",

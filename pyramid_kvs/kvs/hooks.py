@@ -16,6 +16,7 @@ from .stored import (
     CLAIM_KEY,
     COUNT,
     DONE,
+    PAUSED,
     Claim,
     Stored,
     Swap,
@@ -298,16 +299,31 @@ class Hooks:
         """Give up a claim, unless it has ended and somebody else has one.
 
         :param owner: of a :class:`~pyramid_kvs.kvs.stored.Claim`.
-        :param pause: the number of seconds in which nobody can claim the key.
+        :param pause: the number of seconds in which nobody can claim the key, unless
+            :meth:`raw_end_pause` ends them.
         """
         self._claims_asked_for.pop(key, None)
         claim_key = CLAIM_KEY + key
         stored = self.raw_load(claim_key)
         if stored is None:
             if pause:
-                self.raw_add(claim_key, owner, pause)
+                self.raw_add(claim_key, f"{owner}{PAUSED}", pause)
         elif is_owned(stored.data, owner):
-            self.raw_swap(claim_key, stored, stored.data if pause else None, pause or None)
+            data = f"{owner}{PAUSED}" if pause else None
+            self.raw_swap(claim_key, stored, data, pause or None)
+
+    def raw_end_pause(self, key: str) -> None:
+        """Let the key be claimed again, if it cannot be because of a pause.
+
+        A pause is for old data. Without data, others would wait for nobody.
+        """
+        claim_key = self._claim_key(key)
+        stored = self.raw_load(claim_key)
+        if stored is not None and is_owned(stored.data, PAUSED):
+            self.raw_swap(claim_key, stored, None, None)
+
+    def _claim_key(self, key: str) -> str:
+        return CLAIM_KEY + key
 
     # -- for drivers ----------------------------------------------------------------------
 

@@ -65,6 +65,9 @@ class Claim(NamedTuple):
 #: The claim of a key is stored at this string and the key.
 CLAIM_KEY = "__kvs_claim::"
 
+#: The end of a claim that nobody has, and that stops others from having it for a while.
+PAUSED = " paused"
+
 _process = os.urandom(6).hex()
 _claims = itertools.count()
 

@@ -41,6 +41,25 @@ def test_a_cold_key_is_computed_once(shared: Options) -> None:
     assert cache.client.raw_claim("key", 90, 1).owner is not None  # it was released
 
 
+@pytest.mark.parametrize("left", [30, 600, None], ids=["stale", "fresh", "without expiry"])
+def test_a_value_that_does_not_decode_is_computed_once(shared: Options, left: float | None) -> None:
+    cache = shared_cache(shared)
+    cache.client.raw_set("key", "{", left)
+
+    def create(fleet: Fleet) -> int:
+        time.sleep(0.3)
+        return fleet.count_call()
+
+    def work(fleet: Fleet) -> Any:
+        fleet.meet()
+        return cache.get_or_create("key", lambda: create(fleet), 60, stale=90, wait=PATIENCE)
+
+    fleet = Fleet(work, threads=2)
+    fleet.meet()
+    assert fleet.results() == [1] * 8
+    assert fleet.calls == 1
+
+
 def test_after_the_ttl_one_computes_and_nobody_waits(
     shared: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

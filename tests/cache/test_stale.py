@@ -101,6 +101,15 @@ def test_the_pause_after_a_failure_ends_with_the_old_value(store: Options) -> No
     assert cache.get_or_create("key", lambda: "new", 600, stale=90, wait=1) == "new"
 
 
+def test_the_pause_after_a_failure_ends_when_the_old_value_is_removed(store: Options) -> None:
+    cache = with_old_value(store)
+    assert cache.get_or_create("key", fail, 600, stale=90) == "old"
+    cache.delete("key")
+    began = time.monotonic()
+    assert cache.get_or_create("key", lambda: time.monotonic(), 600, stale=90) < began + 4
+    assert cache.get_or_create("key", fail, 600, stale=90) > began
+
+
 def test_an_old_value_that_ends_during_the_computation_is_used_all_the_same() -> None:
     cache = with_old_value({"kvs": "memory"}, 1)
 

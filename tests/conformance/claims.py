@@ -130,6 +130,22 @@ class Claims(Base):
         kvs.raw_release("key", late, 30)
         assert kvs.raw_claim("key", 0, 30).owner is None
 
+    def test_a_pause_can_be_ended_but_a_claim_cannot(self, kvs: KVS) -> None:
+        for key in ("key", "{a}b c}", "é" * 200):
+            owner = kvs.raw_claim(key, 0, 30).owner
+            kvs.raw_end_pause(key)
+            assert kvs.raw_claim(key, 0, 30).owner is None
+            kvs.raw_release(key, owner, 30)
+            kvs.raw_end_pause(key)
+            assert kvs.raw_claim(key, 0, 30).owner is not None
+
+    def test_a_pause_after_the_claim_has_ended_can_be_ended(self, kvs: KVS) -> None:
+        late = kvs.raw_claim("key", 0, 1.2).owner
+        time.sleep(1.3)
+        kvs.raw_release("key", late, 30)
+        kvs.raw_end_pause("key")
+        assert kvs.raw_claim("key", 0, 30).owner is not None
+
     @pytest.mark.parametrize("ttl", [60, 60.5, None])
     def test_stored_data_are_those_that_set_stores(self, kvs: KVS, ttl: float | None) -> None:
         data = kvs.encode({"a": [1, "é"]})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from time import monotonic
 
-from ...kvs import CLAIM_KEY, Claim, Data, new_owner
+from ...kvs import CLAIM_KEY, PAUSED, Claim, Data, new_owner
 from . import items
 from .counters import Counters
 from .items import LATEST_DATE, MAGIC
@@ -97,11 +97,12 @@ class Claims(Counters):
         self._claims_asked_for.pop(key, None)
         claim_key = self._full_key(CLAIM_KEY + key)
         command = b"md %b%b\r\n" % (claim_key, _if_owned(owner))
+        paused = new_owner() + PAUSED
         if pause:
-            command = self._set_command(claim_key, new_owner(), pause, None, _if_owned(owner))
+            command = self._set_command(claim_key, paused, pause, None, _if_owned(owner))
         reply = self._servers.ask(claim_key, command, True)
         if pause and reply.words[0] == b"NF":  # the claim has ended
-            self._add(claim_key, new_owner(), pause)
+            self._add(claim_key, paused, pause)
 
 
 def _left(reply: Reply) -> float:

@@ -137,6 +137,6 @@ end
 if ARGV[2] == '' then
     return redis.call('DEL', KEYS[1])
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ' paused', 'PX', ARGV[2])
 return 1
 """)

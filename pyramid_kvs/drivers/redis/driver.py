@@ -242,6 +242,10 @@ class RedisKVS(RunsScripts):
         keys = (claim_of(self.key_prefix, self._get_key(key)),)
         self.run_packed(RELEASE, keys, pack_arguments(words), repeatable=True)
 
+    def _claim_key(self, key: str) -> str:
+        full_key = claim_of(self.key_prefix, self._get_key(key))
+        return decode_key(full_key[len(self.key_prefix) :])
+
     # -- the store --------------------------------------------------------------------------
 
     def get_keys(self, pattern: str = "*") -> list[str]:
