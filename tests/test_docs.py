@@ -25,6 +25,7 @@ PAGES = [
     *ROOT.glob("*.rst"),
     *(page for page in ROOT.glob("docs/**/*.rst") if "_build" not in page.parts),
 ]
+PICTURES = [*ROOT.glob("docs/images/*.svg")]
 MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
 ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
 #: A file or folder of the repository, or of the package, in the text of a page.
@@ -75,6 +76,15 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, kinds) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), text
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_a_picture_with_colours_for_the_dark_has_a_background(picture: Path) -> None:
+    # The page around it stays white, whatever colours the reader prefers.
+    text = picture.read_text(encoding="utf-8")
+    width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', text)[0]
+    assert text.count(".page { fill:") == 2
+    assert f'<rect class="page" width="{width}" height="{height}"/>' in text
 
 
 def test_the_lint_finds_a_directive_with_one_colon() -> None:
