@@ -42,6 +42,8 @@ class Option(NamedTuple):
     check: Check
     default: Any = REQUIRED
     secret: bool = False
+    #: What Pyramid's own sessions and other libraries call the key, in lower case.
+    other_words: tuple[str, ...] = ()
 
 
 # -- checks ----------------------------------------------------------------------------------
@@ -195,25 +197,11 @@ def check_options(
     return {key: _checked(name, key, option, value) for key, option in table.items()}
 
 
-#: What Pyramid's own sessions and other libraries call the keys.
-_OTHER_WORDS = {
-    **dict.fromkeys(("timeout", "expires", "expire", "lifetime", "idle_ttl"), "ttl"),
-    **dict.fromkeys(("cookie_name", "header_name"), "key_name"),
-    "reissue_time": "cookie_refresh",
-    "serializer": "codec",
-    **dict.fromkeys(("driver", "backend", "store"), "kvs"),
-    **dict.fromkeys(("rate", "requests", "max_requests", "quota"), "limit"),
-    **dict.fromkeys(("per", "period", "interval", "seconds"), "window"),
-    **dict.fromkeys(("shadow", "dry_run", "enforce"), "mode"),
-    **dict.fromkeys(("statuses", "status_codes"), "count"),
-    **dict.fromkeys(("allow", "allowlist", "whitelist"), "except"),
-}
-
-
 def _other_word(key: object, table: Mapping[str, Option]) -> str:
     """Return the part of a message that names the key that is meant; empty if none is known."""
-    meant = _OTHER_WORDS.get(str(key).lower())
-    return f"; did you mean {meant!r}?" if meant in table else ""
+    word = str(key).lower()
+    meant = [name for name, option in table.items() if word in option.other_words]
+    return f"; did you mean {meant[0]!r}?" if meant else ""
 
 
 def _checked(name: str, key: str, option: Option, value: Mapping[str, Any]) -> Any:

@@ -32,7 +32,7 @@ _LISTED = 20
 
 #: The keys that name a driver. ``type`` is an alias of ``kvs``.
 DRIVER_OPTIONS: dict[str, Option] = {
-    "kvs": Option(optional(string), None),
+    "kvs": Option(optional(string), None, other_words=("driver", "backend", "store")),
     "type": Option(optional(string), None),
     "kvs_kwargs": Option(mapping, {}, secret=True),
 }
@@ -40,10 +40,14 @@ DRIVER_OPTIONS: dict[str, Option] = {
 #: The keys of every setting that has a store.
 STORE_OPTIONS: dict[str, Option] = {
     **DRIVER_OPTIONS,
-    "codec": Option(string, "json"),
+    "codec": Option(string, "json", other_words=("serializer",)),
     "fallback_codec": Option(optional(string), None),
     "secret": Option(optional(strings), None, secret=True),
-    "ttl": Option(optional(seconds), 300),
+    "ttl": Option(
+        optional(seconds),
+        300,
+        other_words=("timeout", "expires", "expire", "lifetime", "idle_ttl"),
+    ),
 }
 
 #: Arguments of clients that are often written beside ``kvs_kwargs``, with an example of each.

@@ -42,7 +42,7 @@ def key_format(value: Any) -> str:
 
 OPTIONS: dict[str, Option] = {
     **STORE_OPTIONS,
-    "codec": Option(string, "storable"),
+    "codec": STORE_OPTIONS["codec"]._replace(default="storable"),
     "key_prefix": Option(any_string, "perlsess::"),
     "cookie_name": Option(string, "session_id"),
     "encoding": Option(optional(text_codec), "utf-8"),

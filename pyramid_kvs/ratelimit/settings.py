@@ -123,8 +123,8 @@ def _network(value: Any) -> str:
 
 
 OPTIONS: dict[str, Option] = {
-    "window": Option(window, 1),
-    "limit": Option(quota, 15),
+    "window": Option(window, 1, other_words=("per", "period", "interval", "seconds")),
+    "limit": Option(quota, 15, other_words=("rate", "requests", "max_requests", "quota")),
     "key_suffix": Option(string, "::ratelimit"),
     "strategy": Option(one_of("fixed-window", "sliding-window", "gcra"), "fixed-window"),
     "burst": Option(optional(quota), None),
@@ -133,9 +133,11 @@ OPTIONS: dict[str, Option] = {
     "name": Option(optional(policy_name), None),
     "cost": Option(quota, 1),
     "methods": Option(optional(http_methods), None),
-    "count": Option(outcomes, "all"),
-    "except": Option(networks, []),
-    "mode": Option(one_of("enforce", "shadow"), "enforce"),
+    "count": Option(outcomes, "all", other_words=("statuses", "status_codes")),
+    "except": Option(networks, [], other_words=("allow", "allowlist", "whitelist")),
+    "mode": Option(
+        one_of("enforce", "shadow"), "enforce", other_words=("shadow", "dry_run", "enforce")
+    ),
     "on_error": Option(one_of("allow", "deny", "memory"), "allow"),
     "headers": Option(list_of("x", "ietf"), ["x", "ietf"]),
     "status": Option(error_status, 429),

@@ -41,7 +41,7 @@ def _max_age(value: Any) -> float | str | None:
 OPTIONS: dict[str, Option] = {
     **STORE_OPTIONS,
     "key_prefix": Option(any_string, "session::"),
-    "key_name": Option(names, "session_id"),
+    "key_name": Option(names, "session_id", other_words=("cookie_name", "header_name")),
     "session_type": Option(one_of("cookie", "header"), "cookie"),
     "cookie_httponly": Option(flag, True),
     "cookie_samesite": Option(one_of("Lax", "Strict", "None", None), "Lax"),
@@ -49,7 +49,7 @@ OPTIONS: dict[str, Option] = {
     "cookie_path": Option(string, "/"),
     "cookie_domain": Option(optional(string), None),
     "cookie_max_age": Option(_max_age, None),
-    "cookie_refresh": Option(optional(seconds), None),
+    "cookie_refresh": Option(optional(seconds), None, other_words=("reissue_time",)),
     "remember_ttl": Option(optional(seconds), None),
     "absolute_ttl": Option(optional(seconds), None),
     "max_bytes": Option(positive_integer, 1024 * 1024),
