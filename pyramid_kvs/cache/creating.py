@@ -111,7 +111,7 @@ class Creating:
 
     def _make_claimable(self, claim: Claim) -> None:
         """Remove what keeps everybody from claiming a key that has no value."""
-        if claim.data is None:  # the old value was removed in the pause after a failure, perhaps
+        if claim.data is None:  # it may have been removed in the pause after a failure
             self._client.raw_end_pause(self._key)
             return
         stored = self._client.raw_load(self._key)
