@@ -10,7 +10,7 @@ from webtest import TestApp
 
 from pyramid_kvs.exceptions import KVSNotSupported
 from pyramid_kvs.session import SessionFactory
-from tests.session.apps import Store, Visit, do, send
+from tests.session.apps import Store, Visit, do, overtake, send
 
 TOKEN = {"X-Auth-Token": "secret-1"}
 
@@ -123,6 +123,33 @@ def test_two_requests_move_to_one_token(store: Store) -> None:
     moved = dict(Visit(factory, X_T="t2").session)
     assert moved == {"a": 1, "one": True, "two": True} or moved == {"a": 1, "one": True}
     assert not store.has_session("x-t::t")
+
+
+@pytest.mark.parametrize("begins_again", [False, True])
+def test_logout_under_a_new_token_before_the_old_one_is_left(
+    store: Store, begins_again: bool
+) -> None:
+    options: dict[str, Any] = {"session_type": "header", "key_name": "X-T"}
+    factory, other = store.factory(**options), store.factory(**options)
+    first = Visit(other, X_T="old")
+    first.session["a"] = 1
+    first.end()
+
+    def change_and_log_out() -> None:
+        changing, ending = Visit(other, X_T="old"), Visit(other, X_T="new")
+        changing.session["late"] = 1
+        changing.end()
+        ending.session.invalidate()
+        if begins_again:
+            ending.session["again"] = 1
+        ending.end()
+
+    moving = Visit(factory, X_T="old")
+    moving.session.update_session_token("X-T", "new")
+    overtake(factory.driver, "raw_swap", change_and_log_out, unless="x-t::new")
+    moving.end()
+    assert dict(Visit(other, X_T="old").session) == {}
+    assert dict(Visit(other, X_T="new").session) == ({"again": 1} if begins_again else {})
 
 
 @pytest.mark.parametrize(

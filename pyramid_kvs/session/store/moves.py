@@ -40,7 +40,13 @@ class Moves:
             return written  # the request that wrote it first leaves the marker
         try:
             return self._leave_marker(rebased, old, written)
-        except (Gone, KVSConflict, SessionTooLarge, TypeError):
+        except Gone as gone:
+            # Whoever has ended the session at its new key may not know the old one.
+            is_ended_there = gone.place.key == save.key
+            others = [key for key in save.other_keys if key != save.key]
+            self.erase([old.key, *others] if is_ended_there else [save.key])
+            raise
+        except (KVSConflict, SessionTooLarge, TypeError):
             self.erase([save.key])
             raise
 
