@@ -197,7 +197,10 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         key = QUEUE + queue
-        messages = self._use().setdefault(key, [])
+        data = self._use()
+        messages = data.get(key)
+        if not isinstance(messages, list):
+            messages = data[key] = []
         if not allow_duplicate:
             if msg in messages:
                 return
@@ -212,25 +215,25 @@ class SessionMapping(MutableMapping[str, Any]):
         key = QUEUE + queue
         if key not in self._use():
             return []
-        messages: list[Any] = self._data.pop(key)
+        found = self._data.pop(key)
+        messages: list[Any] = found if isinstance(found, list) else []
         self._tracker.touched.add(key)
-        popped = messages if isinstance(messages, list) else ()
-        self._tracker.popped.setdefault(key, []).extend(popped)
+        self._tracker.popped.setdefault(key, []).extend(messages)
         if self._meta.pop(POPPED + queue, None) is not None:
             self._tracker.touched.add(POPPED + queue)
         return messages
 
     def peek_flash(self, queue: str = "") -> list[Any]:
-        messages: list[Any] = self.get(QUEUE + queue, [])
-        return messages
+        messages = self.get(QUEUE + queue)
+        return messages if isinstance(messages, list) else []
 
     def new_csrf_token(self) -> str:
         token = self[CSRF_TOKEN] = random_id()
         return token
 
     def get_csrf_token(self) -> str:
-        token: str | None = self.get(CSRF_TOKEN)
-        if token is None:
+        token = self.get(CSRF_TOKEN)
+        if not isinstance(token, str):
             token = self[CSRF_TOKEN] = self._first_csrf_token()
         return token
 

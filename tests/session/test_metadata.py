@@ -264,3 +264,19 @@ def test_unknown_session_is_not_new_because_of_unknown_metadata(memory: Store) -
 def test_session_of_a_factory_without_an_application_checks_its_codec() -> None:
     factory = SessionFactory({"kvs": "memory", "codec": "storable"})
     assert new_session(factory, a=1)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", {"a": 1}, True], ids=repr)
+def test_flash_queue_that_is_no_list_and_csrf_token_that_is_no_text_are_replaced(
+    memory: Store, value: Any
+) -> None:
+    app = memory.app()
+    app.set_cookie(COOKIE, SESSION)
+    odd = {"_f_": value, "_f_q": value, "__csrf_token": [value], "a": 1}
+    for operation in (["flash", "new"], ["peek_flash"], ["pop_flash"], ["csrf"]):
+        memory.put(SESSION, odd)
+        do(app, operation)
+    memory.put(SESSION, odd)
+    assert do(app, ["peek_flash", "q"], ["pop_flash", "q"]) == [[], []]
+    [token, *_] = do(app, ["csrf"], ["flash", "new"], ["set", "b", 2])
+    assert do(app, ["csrf"], ["pop_flash"], ["get", "a"]) == [token, ["new"], 1]
