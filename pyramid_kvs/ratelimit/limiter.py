@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
@@ -12,6 +13,7 @@ from ..application import Application
 from ..exceptions import KVSError, KVSUnavailable
 from . import outage
 from .counting import LimitCheck
+from .counting.offenders import LONGEST
 from .decision import Counters, RequestLimits, resolved
 from .identity import Lookup, SessionSource, client_address
 from .limits import Limit
@@ -29,6 +31,39 @@ _MOST_CLIENTS = 10_000
 
 #: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
 _EARLIER = "pyramid_kvs.ratelimit"
+
+
+#: For how many refused clients to remember their sessions. Each has up to eight look-ups.
+_MOST_SESSIONS = 1_000
+
+
+class Holder(NamedTuple):
+    """The key that a session counts under, ``None`` if no session is known, and until when."""
+
+    known: str | None
+    until: float
+
+
+class RefusedSessions:
+    """Remembers the sessions of refused clients for a second.
+
+    They were looked for before the store of the counters was asked, which needs no other trip to
+    refuse the client again.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Lookup, ...], Holder] = {}
+
+    def find(self, lookups: Sequence[Lookup]) -> Holder | None:
+        """Return what was found, or ``None`` to look again."""
+        found = self._found.get(tuple(lookups)) if self._found else None
+        return None if found is None or found.until < monotonic() else found
+
+    def note(self, lookups: Sequence[Lookup], holder: Holder) -> None:
+        """Remember the session of a client that is refused."""
+        if len(self._found) >= _MOST_SESSIONS:
+            self._found = {}
+        self._found[tuple(lookups)] = holder
 
 
 class Ratelimit:
@@ -51,6 +86,7 @@ class Ratelimit:
         self.session = session
         self.matcher = RouteMatcher()
         self.late_refusals = LateRefusals()
+        self.refused_sessions = RefusedSessions()
         self._refused_by: dict[str | None, LimitStore] = {}
         self.proxies = ProxyWatch()
         self.registry = LimitRegistry(session, application or Application(), resolve)
@@ -134,7 +170,7 @@ class Ratelimit:
         if not limits:
             return None
         try:
-            checks, lookup = self._checks(request, group, limits, lookups)
+            checks, lookup, holder = self._checks(request, group, limits, lookups)
             asked, renew, _ = lookup or (None, None, None)
             hit, is_of_store = outage.count(group.store, limits, checks, asked, renew)
         except KVSUnavailable:
@@ -148,6 +184,8 @@ class Ratelimit:
         decided.note(limits, hit.results)
         if not hit.allowed:
             self._note_refusal(request, group)
+            if holder is not None:
+                self.refused_sessions.note(lookups, holder)
             if any(limit.is_late for limit in limits):
                 self.late_refusals.note(request)
             decided.refuse_request()
@@ -155,22 +193,33 @@ class Ratelimit:
 
     def _checks(
         self, request: Request, group: Group, limits: list[Limit], lookups: Sequence[Lookup]
-    ) -> tuple[list[LimitCheck], Lookup | None]:
-        """Return what to count, and the look-up that the counters' store does with it."""
+    ) -> tuple[list[LimitCheck], Lookup | None, Holder | None]:
+        """Return what to count, and who looks for the session.
+
+        That is the look-up that the counters' store does with it, or what was found before.
+        """
         counted_as = lookups[0][2] if lookups else None
         if not (lookups and group.by_session):
-            return [limit.check(request, counted_as) for limit in limits], None
+            return [limit.check(request, counted_as) for limit in limits], None, None
         if group.store is self.registry.session_store and len(lookups) == 1:
-            return [limit.check(request, counted_as) for limit in limits], lookups[0]
+            return [limit.check(request, counted_as) for limit in limits], lookups[0], None
+        holder = self.refused_sessions.find(lookups) or self._holder(request, limits, lookups)
+        checks = [limit.check(request, holder.known or counted_as) for limit in limits]
+        return resolved(checks, holder.known is not None), None, holder
+
+    def _holder(self, request: Request, limits: list[Limit], lookups: Sequence[Lookup]) -> Holder:
+        """Look for the session; there is none if its store fails.
+
+        :raises KVSUnavailable: it fails, and ``on_error`` of a limit is ``"deny"``.
+        """
+        until = monotonic() + LONGEST
         try:
-            known = self._known(request, lookups)
+            return Holder(self._known(request, lookups), until)
         except KVSError as error:
             for limit in limits:
                 if limit.by == "session":
                     limit.note_failure(error)
-            known = None
-        checks = [limit.check(request, known or counted_as) for limit in limits]
-        return resolved(checks, known is not None), None
+            return Holder(None, until)
 
     def _known(self, request: Request, lookups: Sequence[Lookup]) -> str | None:
         """Look for the session where the counters' store cannot; return the key to count it under.

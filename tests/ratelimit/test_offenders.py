@@ -109,6 +109,31 @@ def test_a_flood_asks_no_other_store_either(
     assert app.get("/", status=429).headers["X-RateLimit-Limit"] == "1"
 
 
+@pytest.mark.parametrize("has_own_store", [True, False])
+def test_a_flood_looks_for_its_session_once_a_second(
+    redis_server: RedisServer, has_own_store: bool
+) -> None:
+    """The session is looked for on its own: on another store, or for the second cookie."""
+    session = {"kvs": "redis", "kvs_kwargs": {"url": redis_server.url}}
+    own = {"kvs": "memory"} if has_own_store else {}
+    app = make_app({"limit": 2, "window": 600, **own}, session)
+    app.get("/visit")
+    cookies = f"session_id={app.cookies['session_id']}"
+    if not has_own_store:
+        cookies = f"session_id={'0' * 40}; {cookies}"
+    app.reset()
+    headers = {"Cookie": cookies}
+    assert statuses(app, 3, headers=headers) == [200, 200, 429]
+    redis_server.reset_calls()
+    started = time.monotonic()
+    assert set(statuses(app, 50, headers=headers)) == {429}
+    took = time.monotonic() - started
+    assert redis_server.calls().get("getex", 0) <= took * 2 + 2
+    time.sleep(1.1)
+    assert statuses(app, 1, headers=headers) == [429]
+    assert redis_server.calls()["getex"] >= 1
+
+
 @pytest.mark.parametrize(
     "refusing", [{}, {"mode": LOOK}, {"is_shadow": True}, {"mode": LOOK, "is_shadow": True}]
 )
