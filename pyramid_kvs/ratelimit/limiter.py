@@ -189,6 +189,8 @@ class Ratelimit:
             if any(limit.is_late for limit in limits):
                 self.late_refusals.note(request)
             decided.refuse_request()
+        if not is_of_store:
+            checks = outage.as_counted(checks, hit)
         return Counters.after(group.store, limits, checks, hit)
 
     def _checks(

@@ -96,6 +96,17 @@ def _deny(chosen: set[str], error: KVSError) -> None:
         raise KVSUnavailable("rate limit: no request passes without the store") from error
 
 
+def as_counted(checks: Sequence[LimitCheck], hit: Hit) -> list[LimitCheck]:
+    """Return checks for what else the request counts, after this process has counted it.
+
+    It knows no session, and has counted one under its key if nothing else counts the request.
+    """
+    pairs = zip(checks, hit.results, strict=True)
+    return [
+        check if hit.is_known or result is None else _check_here(check) for check, result in pairs
+    ]
+
+
 def _check_here(check: LimitCheck) -> LimitCheck:
     """Return the check for this process, where no session is known."""
     key = check.unknown_key or check.key

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.request import Request
+from pyramid.response import Response
 from webtest import TestApp
 
 from tests.ratelimit.stores import make_app, statuses
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 OwnRedis = Callable[..., RedisServer]
 LOG = "pyramid_kvs.ratelimit"
@@ -179,3 +183,23 @@ def test_an_outage_is_logged_once_a_minute(own_redis: OwnRedis) -> None:
     finally:
         logging.getLogger(LOG).removeHandler(handler)
     assert len(records) == 1
+
+
+@pytest.mark.parametrize("count", ["all", "failures"])
+def test_a_session_that_nobody_knows_is_charged_where_it_was_counted(count: str) -> None:
+    """With "unknown": "allow", nothing but the id of the session tells who is counted."""
+
+    def charge(request: Request) -> Response:
+        request.ratelimit.charge(2)
+        raise HTTPNotFound
+
+    def charging(config: Configurator) -> None:
+        config.add_route("charge", "/charge")
+        config.add_view(charge, route_name="charge")
+
+    limit = {"limit": 3, "window": 600, "on_error": "memory", "unknown": "allow", "count": count}
+    session = {"kvs": "redis", "kvs_kwargs": {"url": f"redis://127.0.0.1:{free_port()}"}}
+    app = make_app(limit, session, charging)
+    found = statuses(app, 5, "/charge", headers={"Cookie": f"session_id={'0' * 40}"})
+    counted = 1 if count == "all" else 3
+    assert found == [404] * counted + [429] * (5 - counted)
