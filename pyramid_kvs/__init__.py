@@ -40,7 +40,7 @@ def includeme(config: Configurator) -> None:
     """
     from .application import add_kvs_codec, add_kvs_driver
     from .health import finish_start
-    from .settings import check_names, is_set
+    from .settings import check_included, check_names, is_set
     from .web.attribute import explain_missing
 
     settings = config.registry.settings
@@ -54,6 +54,9 @@ def includeme(config: Configurator) -> None:
     for setting in present:
         config.include(FEATURES[setting])
     explain_missing(config, FEATURES.keys() - present)
+    config.action(
+        "kvs settings", lambda: check_included(config.registry.settings, FEATURES, present)
+    )
 
 
 def subscribe_cache(event: Any) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
@@ -156,6 +156,22 @@ def is_set(settings: Mapping[str, Any], name: str) -> bool:
     if isinstance(value, str):
         return value.strip() not in ("", "null")
     return value is not None
+
+
+def check_included(
+    settings: Mapping[str, Any], known: Iterable[str], included: Collection[str]
+) -> None:
+    """Refuse a setting that was set after the include, whose feature would be off in silence.
+
+    :raises ConfigurationError: a known setting is set, but its feature is not included.
+    """
+    for name in known:
+        if name not in included and is_set(settings, name):
+            raise ConfigurationError(
+                f"{name} was set after pyramid_kvs was included, and would have no effect: set it "
+                "earlier, or replace pyramid.includes = pyramid_kvs by "
+                'config.include("pyramid_kvs") after it'
+            )
 
 
 def parse(name: str, value: Any, example: str = "") -> Any:

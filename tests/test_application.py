@@ -79,3 +79,12 @@ def test_two_applications_share_no_store() -> None:
 
     one, other = build(), build()
     assert [one.get("/").json, one.get("/").json, other.get("/").json] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("setting", ["kvs.cache", "kvs.session", "kvs.ratelimit", "kvs.perlsess"])
+def test_a_feature_that_is_set_after_the_include_is_not_off_in_silence(setting: str) -> None:
+    """As in a main() that adds settings, when the ini file has included the library."""
+    config = Configurator(settings={"pyramid.includes": "pyramid_kvs"})
+    config.add_settings({setting: {"kvs": "memory"}})
+    with pytest.raises(ConfigurationError, match=f"{setting} was set after .* was included"):
+        config.make_wsgi_app()
