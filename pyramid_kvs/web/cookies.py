@@ -1,11 +1,13 @@
-"""Cookies of a request, read without WebOb's decoding."""
+"""Cookies of a request, read by the rules of RFC 6265."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from pyramid.request import Request
-from webob.cookies import parse_cookie  # type: ignore[attr-defined]
+
+_QUOTED = re.compile(r'\A"(.*)"\Z')
 
 
 def cookie_values(request: Request, name: str) -> Iterable[str]:
@@ -20,9 +22,11 @@ def cookie_values(request: Request, name: str) -> Iterable[str]:
 def values_of(header: str, name: str) -> Iterator[str]:
     """Yield the values that a ``Cookie`` header has for a name, as Latin-1, in its order.
 
-    ``request.cookies`` raises ``UnicodeDecodeError`` if any cookie of the domain is not UTF-8.
+    In RFC 6265, only a semicolon ends a cookie. WebOb lets another cookie hide a value behind a
+    quotation mark, or add a value after a comma. ``request.cookies`` raises
+    ``UnicodeDecodeError`` if any cookie of the domain is not UTF-8.
     """
-    wanted = name.encode("latin-1", "replace")
-    for found, value in parse_cookie(header):
-        if found == wanted:
-            yield str(value, "latin-1")
+    for cookie in header.split(";"):
+        found, _, value = cookie.partition("=")
+        if found.strip() == name:
+            yield _QUOTED.sub(r"\1", value.strip())

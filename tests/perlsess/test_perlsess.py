@@ -262,6 +262,20 @@ def test_the_first_of_several_cookies_wins(site: Site) -> None:
     assert site.app.get("/", headers={"Cookie": cookies}).json == "abc"
 
 
+@pytest.mark.parametrize(
+    ("cookies", "expected"),
+    [
+        ('a="; session_id=abc; b="', "abc"),
+        ("a=1, session_id=abc", None),
+        ('session_id="abc"', "abc"),
+    ],
+)
+def test_only_a_semicolon_ends_a_cookie(site: Site, cookies: str, expected: str | None) -> None:
+    """Another cookie can neither hide the id nor add one."""
+    site.view = lambda request: request.perlsess.id
+    assert site.app.get("/", headers={"Cookie": cookies}).json == expected
+
+
 def test_other_cookies_in_latin_1(site: Site) -> None:
     """A cookie of the Perl site may be Latin-1."""
     site.view = lambda request: request.perlsess.id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ...messages import show
+from ...web.cookies import cookie_values
 from ..keys import SessionId, random_id
 from ..lifetimes import is_remembered
 from ..settings import BROWSER_SESSION
@@ -33,7 +34,6 @@ _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
 #: Each candidate costs a look-up, and a client can send as many as it likes.
 _MOST_CANDIDATES = 8
 #: RFC 6265 allows quotation marks around a value.
-_QUOTED = re.compile(r'\A"(.*)"\Z')
 _PAST = "; Max-Age=0; expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
@@ -87,25 +87,10 @@ class CookieCarrier(Carrier):
         """
         possible = (
             value
-            for value in self._values(request)
+            for value in cookie_values(request, self._name)
             if POSSIBLE_ID.fullmatch(value) and not value.endswith(self._reserved)
         )
         return [SessionId(value) for value in islice(dict.fromkeys(possible), _MOST_CANDIDATES)]
-
-    def _values(self, request: Request) -> Iterator[str]:
-        """Yield the values in the header's order.
-
-        In RFC 6265, only a semicolon ends a cookie. WebOb lets another cookie hide the id behind a
-        quotation mark, or add an id after a comma.
-        """
-        header = request.environ.get("HTTP_COOKIE")
-        if header is None:  # a DummyRequest has its cookies in a dict
-            yield request.cookies.get(self._name, "")
-        elif self._name in header:
-            for cookie in header.split(";"):
-                name, _, value = cookie.partition("=")
-                if name.strip() == self._name:
-                    yield _QUOTED.sub(r"\1", value.strip())
 
     def ids_of(self, value: str) -> list[SessionId]:
         return [SessionId(value)]
