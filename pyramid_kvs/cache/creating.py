@@ -64,7 +64,7 @@ class Creating:
         with self._creations.turn(self._key, 0) as turn:
             data = self._compute(claim)
             if turn is not None:
-                turn.data = data
+                self._creations.end(self._key, turn, data)
             return self._client.decode(data)
 
     def create(self, is_readable: bool) -> Any:
@@ -75,9 +75,10 @@ class Creating:
         with self._creations.turn(self._key, self._until) as turn:
             if turn is None:
                 return self._client.decode(self._compute(NOT_CLAIMED if is_readable else None))
-            if turn.data is None:
-                turn.data = self._found_or_computed(is_readable)
-            return self._client.decode(turn.data)
+            data = turn.data
+            if data is None:
+                data = self._creations.end(self._key, turn, self._found_or_computed(is_readable))
+            return self._client.decode(data)
 
     def _found_or_computed(self, is_readable: bool) -> Data:
         claim = self._claim() if is_readable else None

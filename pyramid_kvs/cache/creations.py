@@ -98,7 +98,21 @@ class Creations:
             with self._lock:
                 turn.users -= 1
                 if not turn.users:
-                    del self._turns[place]
+                    self._remove(place, turn)
+
+    def end(self, key: str, turn: Turn, data: Data) -> Data:
+        """Give the data to those who wait for the turn, and return them.
+
+        Who comes later gets a new turn, because the data may have been deleted since.
+        """
+        turn.data = data
+        with self._lock:
+            self._remove((os.getpid(), key), turn)
+        return data
+
+    def _remove(self, place: tuple[int, str], turn: Turn) -> None:
+        if self._turns.get(place) is turn:
+            del self._turns[place]
 
 
 def _held(turn: Turn, until: float) -> Iterator[Turn | None]:

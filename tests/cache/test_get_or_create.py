@@ -137,6 +137,29 @@ def test_threads_do_not_ask_the_store_while_they_wait_for_each_other(
     assert calls["get"] <= 8 + 8 + 2
 
 
+def test_a_caller_after_a_delete_does_not_get_the_value_of_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = cache_of({"kvs": "memory"})
+    decode, is_stored, may_go_on = cache.client.decode, threading.Event(), threading.Event()
+
+    def slow_decode(data: Any) -> Any:
+        is_stored.set()
+        may_go_on.wait(30)
+        return decode(data)
+
+    first = threading.Thread(target=cache.get_or_create, args=("key", lambda: "old"))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.client, "decode", slow_decode)
+        first.start()
+        assert is_stored.wait(30)
+    cache.delete("key")
+    threading.Timer(0.5, may_go_on.set).start()
+    assert cache.get_or_create("key", lambda: "new") == "new"
+    assert cache["key"] == "new"
+    first.join(30)
+
+
 def test_a_thread_waits_no_longer_than_it_wants_to() -> None:
     cache = cache_of({"kvs": "memory"})
     started, ended = threading.Event(), threading.Event()
