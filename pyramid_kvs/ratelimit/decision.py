@@ -34,11 +34,10 @@ class Counters(NamedTuple):
         These are the ones in shadow mode that would have refused it.
         """
         found = cls(store, limits, checks, hit.is_known)
-        refused = [result is not None and not result.allowed for result in hit.results]
-        if True not in refused:
+        if hit.all_allow:
             return found
-        pairs = zip(limits, refused, strict=True)
-        return found.of([limit for limit, is_refused in pairs if not is_refused])
+        pairs = zip(limits, hit.results, strict=True)
+        return found.of([limit for limit, result in pairs if result is None or result.allowed])
 
     def of(self, limits: Collection[Limit]) -> Counters:
         """Return the counters of some of the limits."""

@@ -49,10 +49,8 @@ def count(
         return Answer(_count_without(store, limits, checks, error), is_of_store=False)
     except KVSError as error:
         return Answer(_count_refused(store, limits, checks, error), is_of_store=False)
-    for result in hit.results:
-        if result is not None and not result.allowed:
-            store.offenders.note(checks, hit, sent)
-            break
+    if not hit.all_allow:
+        store.offenders.note(checks, hit, sent)
     return Answer(hit, is_of_store=True)
 
 

@@ -45,8 +45,10 @@ class SessionBackend:
         """Return the keys that the session of a request may have, in the order to try them."""
         found = []
         for session_id in self.carrier.candidates(request):
-            keys, ttl = self.keys.all(session_id), self.store.lifetimes.of(session_id)
-            found += [Lookup(key, ttl, keys[0]) for key in keys]
+            key, ttl = self.keys.key_to_save_under(session_id), self.store.lifetimes.of(session_id)
+            found.append(Lookup(key, ttl, key))
+            if not self.keys.has_one_form:
+                found += [Lookup(other, ttl, key) for other in self.keys.others(session_id, key)]
         return found
 
     def keys_of(self, session_id: SessionId | None) -> list[str]:
@@ -60,12 +62,12 @@ class SessionBackend:
         :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
         :returns: whether the store knows the session.
         """
-        preloaded = getattr(request, "_kvs_preloaded", None)
-        if preloaded is None:
-            request._kvs_preloaded = {key: stored}
-        else:
-            preloaded[key] = stored
-        if stored is not None and self.users.refreshes and self.store.codec.may_have(stored, USER):
+        request.__dict__.setdefault("_kvs_preloaded", {})[key] = stored
+        if stored is None:
+            return False
+        if self.store.codec.is_plain(stored):
+            return True
+        if self.users.refreshes and self.store.codec.may_have(stored, USER):
             request.add_finished_callback(self._finish)
         return self.store.is_session(key, stored)
 
@@ -80,9 +82,15 @@ class SessionBackend:
 
         If the client sent several ids, it is the first session that the store knows.
         """
-        preloaded: Preloaded | None = request.__dict__.pop("_kvs_preloaded", None)
+        attributes = request.__dict__
+        preloaded: Preloaded | None = attributes.pop("_kvs_preloaded", None)
+        candidates = self.carrier.candidates(request)
+        if "_kvs_moved" in attributes:
+            candidates = self._followed(request, candidates)
+        if len(candidates) == 1:
+            return self._load(candidates[0], preloaded)
         absent = None
-        for session_id in self._followed(request):
+        for session_id in candidates:
             loaded = self._load(session_id, preloaded)
             if loaded[0].found is not None:
                 return loaded
@@ -90,11 +98,10 @@ class SessionBackend:
                 absent = loaded
         return absent or (NEW, {})
 
-    def _followed(self, request: Request) -> list[SessionId]:
-        """Return the possible ids that the client sent, or those to which subrequests moved."""
-        candidates = self.carrier.candidates(request)
-        moved: dict[SessionId, SessionId] | None = request.__dict__.get("_kvs_moved")
-        return candidates if moved is None else [moved.get(found, found) for found in candidates]
+    def _followed(self, request: Request, candidates: list[SessionId]) -> list[SessionId]:
+        """Return the ids that the client sent, or those to which subrequests moved."""
+        moved: dict[SessionId, SessionId] = request.__dict__.get("_kvs_moved", {})
+        return [moved.get(found, found) for found in candidates]
 
     def was_moved_for(self, request: Request) -> bool:
         """Return whether a subrequest gave the session an id that the client may not know."""
@@ -118,7 +125,7 @@ class SessionBackend:
 
     def load_to_remove(self, request: Request) -> StoreState:
         """Return the state of a session that is removed next, if possible without reading it."""
-        candidates = self._followed(request)
+        candidates = self._followed(request, self.carrier.candidates(request))
         if len(candidates) > 1:
             return self.load(request)[0]
         return StoreState.absent(candidates[0] if candidates else None)
@@ -170,19 +177,17 @@ class SessionBackend:
         :param state: with a key.
         """
         assert state.key is not None
-        found, ttl = state.found, self.ttl_of(state)
+        assert state.session_id is not None
+        found, ttl = state.found, self.store.lifetimes.of(state.session_id)
         if found is None:
             return self.store.save(Save(state.key, ttl, None, record, changes), None)
-        save = Save(
-            state.key,
-            ttl,
-            found.data,
-            record,
-            changes,
-            other_keys=self.keys.others(found.session_id, found.key),
-            enter=self.users.enter,
-            user=record.get(USER),
-            is_new_key=state.is_moving,
-            is_private=not self.carrier.client_chooses and found.session_id != state.session_id,
-        )
+        others = self.keys.others(found.session_id, found.key)
+        save = Save(state.key, ttl, found.data, record, changes, others, self.users.enter)
+        if state.is_moving:
+            is_new_id = found.session_id != state.session_id
+            save = save._replace(
+                user=record.get(USER),
+                is_new_key=True,
+                is_private=is_new_id and not self.carrier.client_chooses,
+            )
         return self.store.save(save, found)

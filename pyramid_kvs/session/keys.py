@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 _HASHED = "sha256:"
@@ -63,6 +64,10 @@ class SessionKeys:
 
     def __init__(self, hash_keys: bool | str) -> None:
         self._forms = _FORMS[hash_keys]
+        #: Whether each session has one possible key.
+        self.has_one_form = len(self._forms) == 1
+        #: Returns the key for a new session with an id.
+        self.key_to_save_under: Callable[[SessionId], str] = self._forms[0]
         #: Whether a session moves to the key for new sessions when it is read.
         self.are_migrated = hash_keys == "migrate"
 
@@ -72,10 +77,6 @@ class SessionKeys:
 
     def others(self, session_id: SessionId, key: str) -> tuple[str, ...]:
         """Return the keys that the session may have besides this one."""
-        if len(self._forms) == 1:
+        if self.has_one_form:
             return ()
         return tuple(other for other in self.all(session_id) if other != key)
-
-    def key_to_save_under(self, session_id: SessionId) -> str:
-        """Return the key for a new session."""
-        return self._forms[0](session_id)

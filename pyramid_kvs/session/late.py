@@ -27,14 +27,10 @@ def may_follow(request: Request, response: Response) -> bool:
 
     It may have values of the session that it changes in place. Threads cannot be foreseen.
     """
-    return (
-        type(getattr(response, "app_iter", None)) is not list
-        or bool(request.__dict__.get("finished_callbacks"))
-        or _has_subscribers(request)
-    )
-
-
-def _has_subscribers(request: Request) -> bool:
+    if type(getattr(response, "app_iter", None)) is not list:
+        return True
+    if request.__dict__.get("finished_callbacks"):
+        return True
     registry: Any = getattr(request, "registry", None)
     if not getattr(registry, "has_listeners", False):
         return False

@@ -41,6 +41,8 @@ MOVED = META + "moved"
 #: When the marker with the key ends, in seconds since 1970.
 UNTIL = META + "until"
 
+_USER, _MOVED = USER.encode(), MOVED.encode()
+
 #: The year 10000, which is the first that ``datetime`` does not know.
 _LATEST = 253402300800
 
@@ -94,7 +96,7 @@ def check_metadata(record: Record) -> None:
 
     :raises ValueError, TypeError, ArithmeticError: a value cannot be what its key says.
     """
-    created = record.get(CREATED)
+    created = record.get(CREATED, 0.0)
     if type(created) is float and 0 <= created < _LATEST and _LESS_COMMON.isdisjoint(record):
         return  # nearly every record
     for key in METADATA.keys() & record.keys():
@@ -152,6 +154,13 @@ class RecordCodec:
         except (CodecError, ValueError, TypeError, ArithmeticError):
             return None
         return record
+
+    def is_plain(self, stored: Stored) -> bool:
+        """Return whether a record cannot be a marker or bound to a user, without decoding it."""
+        data = stored.data
+        if isinstance(data, bytes):
+            return self._shows_keys and _USER not in data and _MOVED not in data
+        return self._shows_keys and USER not in data and MOVED not in data
 
     def may_have(self, stored: Stored, key: str) -> bool:
         """Return whether a record may have a key, without decoding it."""
@@ -212,4 +221,6 @@ def is_same(one: Data | None, other: Data | None) -> bool:
     """Return whether two data are the same in the store; ``None`` means no data."""
     if one is other or one is None or other is None:
         return one is other
-    return one == other if type(one) is type(other) else as_bytes(one) == as_bytes(other)
+    if type(one) is type(other):
+        return one == other
+    return as_bytes(one) == other if isinstance(other, bytes) else one == as_bytes(other)

@@ -18,7 +18,6 @@ from zope.interface import implementer
 
 from ..exceptions import KVSNotSupported
 from ..kvs import KVS
-from ..serializer import Data
 from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
@@ -30,7 +29,7 @@ from .late import is_answered, may_follow
 from .lifetimes import is_remembered, remembered_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
-from .records import CREATED, EPOCH, META, SENT, USER, Record, created_at, is_same
+from .records import CREATED, EPOCH, META, SENT, USER, Record, created_at
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
 from .users import user_digest
@@ -61,8 +60,6 @@ class Session(SessionMapping):
         self.backend = backend
         self._phase = UNTOUCHED
         self._state = NEW
-        #: Whether the response of a session that is known to the store sends the cookie.
-        self._is_cookie_due = True
         #: Whether changes may come after the callback that saves.
         self._is_late = False
         #: Of ended sessions, until the response shows that this attempt is not repeated.
@@ -124,6 +121,7 @@ class Session(SessionMapping):
         self._state = state
         self._data = record
         self._tracker = Tracker(self.backend.store.codec)
+        #: Whether the response of a session that is known to the store sends the cookie.
         self._is_cookie_due = True
         if record:
             self._begin_with_metadata(record)
@@ -203,13 +201,15 @@ class Session(SessionMapping):
         if self._phase is UNTOUCHED or self._phase is CLOSED:
             return False
         is_late, self._is_late = self._is_late, False  # whoever gets an error needs no log line
-        if self._keys_to_erase:
-            self._erase_now()
         is_saved = self._save()
         self._is_late = is_late
         return is_saved
 
     def _save(self) -> bool:
+        if self._keys_to_erase:
+            self._erase_now()
+        if self._tracker.is_idle and not self._state.is_moving:
+            return False
         changes = self._tracker.changes(self._data, self._meta)
         if not self._needs_save(changes):
             return False
@@ -221,11 +221,10 @@ class Session(SessionMapping):
             self._drop_without_id()
             return False
         record = self._complete(changes, state.key)
-        self._settle(record, self.backend.save(state, record, changes))
+        written = self.backend.save(state, record, changes)
+        self._settle(record, written)
         self.backend.tell_outer_requests(self._request, state, self._state)
-        if self._phase is CLOSED:
-            return False
-        return state.is_moving or not is_same(_data_of(state), _data_of(self._state))
+        return written is not None and (not written.is_as_read or state.is_moving)
 
     def _settle(self, record: Record, written: Written | None) -> None:
         """Note the outcome of a save.
@@ -263,7 +262,11 @@ class Session(SessionMapping):
         if is_repeated(request):
             self._phase = CLOSED
         self.save_session(request, response)
-        self._is_late = may_follow(request, response)
+        self._is_late = (
+            self._phase is SAVED
+            and not self._tracker.is_idle  # otherwise nobody has a value that could change
+            and may_follow(request, response)
+        )
         # If request and session referred to each other, the garbage collector would have to free
         # them. This takes longer than to load the session: 7 of the 50 microseconds of a request.
         self._request = weakref.proxy(request)
@@ -275,9 +278,9 @@ class Session(SessionMapping):
         503 if the store is unavailable.
         """
         carrier = self.backend.carrier
-        if self._phase is not CLOSED:
+        if self._phase is OPEN or self._phase is SAVED:
             try:
-                self.save()
+                self._save()
             except Exception as error:  # noqa: BLE001  # functions of change() raise anything
                 self._phase = CLOSED
                 answer_failed_save(request, response, error, self.backend.failed_saves)
@@ -301,10 +304,10 @@ class Session(SessionMapping):
             return False
         if not self._needs_save(self._tracker.changes(self._data, self._meta)):
             return False
-        data, codec = _data_of(self._state), self.backend.store.codec
-        if self._state.session_id is None or data is None:
+        found, codec = self._state.found, self.backend.store.codec
+        if self._state.session_id is None or found is None:
             return True
-        stored = codec.decode(data) or {}
+        stored = codec.decode(found.data) or {}
         values = {key: value for key, value in stored.items() if key[:6] != META}
         is_rebound = stored.get(USER) != self._meta.get(USER)
         return is_rebound or bool(difference(values, self._data, codec.dumps).values)
@@ -398,10 +401,6 @@ class Session(SessionMapping):
         state = self._state
         found = None if state.found is None else state.found.session_id
         return {*self.backend.keys_of(found), *self.backend.keys_of(state.session_id)}
-
-
-def _data_of(state: StoreState) -> Data | None:
-    return None if state.found is None else state.found.data
 
 
 class CookieSession(Session):

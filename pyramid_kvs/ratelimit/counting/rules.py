@@ -66,6 +66,8 @@ class Hit(NamedTuple):
     is_known: bool
     #: False if a limit that is not in shadow mode refuses. Then no limit has counted.
     allowed: bool
+    #: Whether none refuses, not even one in shadow mode.
+    all_allow: bool = False
 
     @classmethod
     def of(
@@ -74,11 +76,13 @@ class Hit(NamedTuple):
         results: list[LimitResult | None],
         session: Stored | None,
     ) -> Hit:
-        allowed = all(
-            result is None or result.allowed or check.rule.is_shadow
+        refusing = [
+            check.rule
             for check, result in zip(checks, results, strict=True)
-        )
-        return cls(results, session, session is not None, allowed)
+            if result is not None and not result.allowed
+        ]
+        allowed = all(rule.is_shadow for rule in refusing)
+        return cls(results, session, session is not None, allowed, not refusing)
 
 
 class Count(NamedTuple):

@@ -59,9 +59,10 @@ def hit(
     args = _arguments_of_one(rule, session_key is not None, renew)
     reply = driver.run_packed(_ONE[rule.strategy], keys, args)
     session, allowed, remaining, reset_ms, retry_ms = reply
-    result = LimitResult(allowed == 1, remaining, reset_ms, retry_ms)
-    is_known = session is not None
-    return Hit([result], Stored(session) if is_known else None, is_known, allowed == 1)
+    is_known, is_allowed = session is not None, allowed == 1
+    result = LimitResult(is_allowed, remaining, reset_ms, retry_ms)
+    loaded = Stored(session) if is_known else None
+    return Hit([result], loaded, is_known, is_allowed, is_allowed)
 
 
 def _is_simple(rule: Rule) -> bool:

@@ -105,26 +105,27 @@ class CookieCarrier(Carrier):
         headers, found = response.headerlist, state.found
         if found is not None:
             if is_due:
-                self._set(request, state, headers, self._id_and_rest(request, found.session_id))
+                written = self._written
+                if self._remembered is not None and is_remembered(found.session_id):
+                    written = self._remembered
+                rest = written[self._secured(request)]
+                self._set(request, state, headers, found.session_id.value + rest)
         elif state.is_removed:
             self._set(request, state, headers, self._expired[self._secured(request)])
         elif state.was_saved and state.session_id is not None:
             # Another request has ended the session since this one saved it, and set its cookie.
             headers[:] = _without_cookie(headers, f"{self._start}{state.session_id.value};")
 
-    def _id_and_rest(self, request: Request, session_id: SessionId) -> str:
-        written = self._written
-        if self._remembered is not None and is_remembered(session_id):
-            written = self._remembered
-        return session_id.value + written[self._secured(request)]
-
     def _set(self, request: Request, state: StoreState, headers: list[Header], value: str) -> None:
-        others = _without_cookie(headers, self._start)
-        if len(others) < len(headers):
-            if self._is_older(request, state, headers):
-                return
-            headers[:] = others
-        headers.append(("Set-Cookie", self._start + value))
+        start = self._start
+        for _, written in headers:  # nearly always without a call for each request
+            if written.startswith(start):
+                others = _without_cookie(headers, start)
+                if len(others) < len(headers) and self._is_older(request, state, headers):
+                    return
+                headers[:] = others
+                break
+        headers.append(("Set-Cookie", start + value))
 
     def _is_older(self, request: Request, state: StoreState, headers: list[Header]) -> bool:
         """Return whether a state is older than the cookie that a response has already.

@@ -55,6 +55,18 @@ class Tracker:
         #: Whether to save even if nothing changed.
         self.is_forced = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing can have changed, because nobody has set or got what can change."""
+        return not (
+            self.touched
+            or self.snapshots
+            or self.operations
+            or self.is_forced
+            or self.is_cleared
+            or self._written is not None
+        )
+
     def after_save(self, written: Data) -> Tracker:
         """Return a tracker for the changes after a save.
 

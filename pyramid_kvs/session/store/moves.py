@@ -50,13 +50,14 @@ class Moves:
             self.erase([save.key])
             raise
 
-    def write_where_it_is(self, save: Save, place: Place) -> Written:
+    def write_where_it_is(self, save: Save, stored: Stored | None) -> Written:
         """Save a session under its key, or under another key of its id if it was moved there.
 
+        :param stored: what its key has, as far as is known.
         :raises Gone: it was ended, or has another id.
         """
         try:
-            return self._writer.write(save, place.stored)
+            return self._writer.write(save, stored)
         except Gone as gone:
             place = self._writer.locate(save, gone.place)
             moved = save._replace(key=place.key, other_keys=(), is_new_key=True, user=None)

@@ -63,10 +63,11 @@ class SessionStore:
         :returns: :class:`Moved` if it got another id. Another key of the id may then have a copy of
             it, which a request that has read it before will remove again.
         """
+        if self._keys.has_one_form:
+            return self._look(session_id, self._keys.key_to_save_under(session_id), preloaded)
         keys = self._keys.all(session_id)
         looks = [(key, preloaded) for key in keys]
-        if len(keys) > 1:  # another request may move the session after the first key was read
-            looks.append((keys[0], None))
+        looks.append((keys[0], None))  # a move may have begun after the first key was read
         for key, read in looks:
             loaded = self._look(session_id, key, read)
             if isinstance(loaded, tuple) or (loaded is not None and loaded.key not in keys):
@@ -120,13 +121,11 @@ class SessionStore:
             followed |= targets
         return found
 
-    def is_session(self, key: str, stored: Stored | None) -> bool:
+    def is_session(self, key: str, stored: Stored) -> bool:
         """Return whether data that were loaded with a new ttl can be a session.
 
         A marker is not one, and gets its ttl again.
         """
-        if stored is None:
-            return False
         if not self.codec.may_have(stored, MOVED):
             return True  # without decoding it
         record = self.codec.decode(stored.data)
@@ -180,18 +179,17 @@ class SessionStore:
         :raises KVSConflict: other requests saved the session again and again.
         """
         try:
-            return self._save(save, found)
+            if found is None:
+                return self._writer.write(save, None)
+            stored = found.stored or self.driver.raw_load(found.key)
+            if found.key != save.key:
+                return self._moves.move(save, Place(found.key, stored))
+            if save.other_keys:
+                return self._moves.write_where_it_is(save, stored)
+            return self._writer.write(save, stored)
         except Gone as gone:
             self.log_dropped(gone.place.key, self._writer.target_of(gone.place.stored) is not None)
             return None
-
-    def _save(self, save: Save, found: Found | None) -> Written:
-        if found is None:
-            return self._writer.write(save, None)
-        place = Place(found.key, found.stored or self.driver.raw_load(found.key))
-        if found.key != save.key:
-            return self._moves.move(save, place)
-        return self._moves.write_where_it_is(save, place)
 
     def log_dropped(self, key: str, has_moved: bool) -> None:
         """Log that the changes of a request are dropped, at most once a minute."""

@@ -77,6 +77,8 @@ class Written(NamedTuple):
     #: ``None`` if nothing was left to store.
     data: Data | None
     record: Record
+    #: Whether the store has what the request has read, because its changes made no difference.
+    is_as_read: bool = False
 
 
 class RecordWriter:
@@ -102,7 +104,7 @@ class RecordWriter:
         for attempt in range(self.driver.update_attempts):
             data = self.encoded(save, stored, record)
             if is_same(data, stored and stored.data):
-                return Written(save.key, data, record)
+                return Written(save.key, data, record, is_same(data, save.base))
             swap = self.swap(save.key, save.ttl, stored, data, record)
             if swap.done:
                 return Written(save.key, data, record)
