@@ -77,11 +77,10 @@ class SessionStore:
     def _look(
         self, session_id: SessionId, key: str, preloaded: Preloaded | None
     ) -> tuple[Found, Record] | Moved | None:
-        is_read = preloaded is not None and key in preloaded
-        if preloaded and is_read:
-            stored = preloaded[key]
+        if preloaded is not None and key in preloaded:
+            stored, is_read = preloaded[key], True
         else:
-            stored = self.driver.raw_load(key, self.lifetimes.of(session_id))
+            stored, is_read = self.driver.raw_load(key, self.lifetimes.of(session_id)), False
         if stored is None:
             return None
         record = self.codec.decode(stored.data)
