@@ -74,7 +74,7 @@ class ApplicationCache:
             self.client.set(key, value, ttl_seconds(ttl))
         except KVSUnavailable as error:
             self._store.drop(error)
-        except Exception:
+        except Exception:  # a codec may raise anything
             self._store.check_codec({key: value})
             raise
 
@@ -95,7 +95,7 @@ class ApplicationCache:
         """Store a value if the key is absent; return whether it was."""
         try:
             return self.client.add(key, value, ttl_seconds(ttl))
-        except Exception:
+        except Exception:  # a codec may raise anything
             self._store.check_codec({key: value})
             raise
 
@@ -118,7 +118,7 @@ class ApplicationCache:
             self.client.set_many(mapping, ttl_seconds(ttl))
         except KVSUnavailable as error:
             self._store.drop(error)
-        except Exception:
+        except Exception:  # a codec may raise anything
             self._store.check_codec(mapping)
             raise
 

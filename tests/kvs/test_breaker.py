@@ -11,21 +11,12 @@ import pytest
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.kvs import breaker as module
 from pyramid_kvs.kvs.breaker import Breaker, Breakers, check_seconds
-
-
-class Clock:
-    """A clock that only moves when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+    clock = Clock(1000.0)
     monkeypatch.setattr(module, "time", clock)
     return clock
 

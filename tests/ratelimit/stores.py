@@ -85,6 +85,20 @@ def make_app(
     return TestApp(app, extra_environ={} if address is None else {"REMOTE_ADDR": address})
 
 
+def charging_app(limits: Any, refuse: bool = True) -> TestApp:
+    """Return an application whose view ``/charge`` charges ``cost`` and answers what remains."""
+
+    def charge(request: Request) -> Response:
+        request.ratelimit.charge(int(request.params["cost"]), refuse=refuse)
+        return Response(str(request.ratelimit.remaining))
+
+    def configure(config: Configurator) -> None:
+        config.add_route("charge", "/charge")
+        config.add_view(charge, route_name="charge")
+
+    return make_app(limits, configure=configure)
+
+
 def policies(response: Any) -> list[str]:
     """Return the names of the limits in the header field ``RateLimit`` of a response."""
     listed = response.headers.get("RateLimit", "")

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
 
 import pytest
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
-from webtest import TestApp
 
 from pyramid_kvs.ratelimit import limiter_of
 from pyramid_kvs.ratelimit.counting import MOST, Rule
 from pyramid_kvs.ratelimit.decision import _returning
-from tests.ratelimit.stores import STRATEGY_NAMES, Settings, make_app, statuses
-
-
-def charging(limits: Any, refuse: bool = True) -> TestApp:
-    """Return an application whose view ``/charge`` charges the parameter ``cost``."""
-
-    def charge(request: Request) -> Response:
-        request.ratelimit.charge(int(request.params["cost"]), refuse=refuse)
-        return Response("charged")
-
-    def configure(config: Configurator) -> None:
-        config.add_route("charge", "/charge")
-        config.add_view(charge, route_name="charge")
-
-    return make_app(limits, configure=configure)
+from tests.ratelimit.stores import STRATEGY_NAMES, Settings, charging_app, make_app, statuses
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 def test_a_charge_can_pass_the_limit_and_refuse_nothing_now(store: Settings, strategy: str) -> None:
-    app = charging({"limit": 5, "window": 600, "strategy": strategy, **store}, refuse=False)
+    app = charging_app({"limit": 5, "window": 600, "strategy": strategy, **store}, refuse=False)
     response = app.get("/charge?cost=9")
     assert response.headers["X-RateLimit-Remaining"] == "0"
     assert "Retry-After" not in response.headers
@@ -46,7 +30,7 @@ def test_a_charge_can_pass_the_limit_and_refuse_nothing_now(store: Settings, str
 
 @pytest.mark.parametrize("cost", [10**15, -(10**15), 10**400])
 def test_a_charge_has_at_most_fifteen_digits(cost: int) -> None:
-    app = charging({"limit": 5, "window": 600, "kvs": "memory"})
+    app = charging_app({"limit": 5, "window": 600, "kvs": "memory"})
     with pytest.raises(ValueError, match="cost: expected a number from -999999999999999 to"):
         app.get(f"/charge?cost={cost}")
 
@@ -54,8 +38,8 @@ def test_a_charge_has_at_most_fifteen_digits(cost: int) -> None:
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 def test_the_largest_charges_are_refused_or_counted(store: Settings, strategy: str) -> None:
     limit = {"limit": 5, "window": 600, "strategy": strategy, **store}
-    charging(limit).get(f"/charge?cost={MOST}", status=429)
-    app = charging(limit, refuse=False)
+    charging_app(limit).get(f"/charge?cost={MOST}", status=429)
+    app = charging_app(limit, refuse=False)
     for _ in range(2):
         app.get(f"/charge?cost={MOST}", status="*")
     time.sleep(1)  # a process refuses for this long without asking the store

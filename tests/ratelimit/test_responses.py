@@ -15,7 +15,7 @@ from pyramid.response import Response
 from webtest import TestApp
 
 from pyramid_kvs.ratelimit import RateLimitError
-from tests.ratelimit.stores import STRATEGY_NAMES, Settings, make_app, statuses
+from tests.ratelimit.stores import STRATEGY_NAMES, Settings, charging_app, make_app, statuses
 
 BURST = {"limit": 2, "window": 60, "name": "burst", "kvs": "memory"}
 DAILY = {"limit": 1000, "window": 86400, "name": 'da"i\\ly', "kvs": "memory"}
@@ -338,18 +338,6 @@ def test_a_view_sees_what_was_decided() -> None:
         "remaining": 1,
         "results": [["burst", 2, 1, 60, True], ['da"i\\ly', 1000, 999, 86400, True]],
     }
-
-
-def charging_app(limits: Any) -> TestApp:
-    def charge(request: Request) -> Response:
-        request.ratelimit.charge(int(request.params["cost"]))
-        return Response(str(request.ratelimit.remaining))
-
-    def configure(config: Configurator) -> None:
-        config.add_route("charge", "/charge")
-        config.add_view(charge, route_name="charge")
-
-    return make_app(limits, configure=configure)
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)

@@ -11,23 +11,14 @@ from pyramid.response import Response
 from webtest import TestApp
 
 from pyramid_kvs.session import session as module
+from tests.clock import Clock
 from tests.servers import RedisServer
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, make_app, new_session, send
 
 
-class Clock:
-    """A clock for what sessions note, which only moves when a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     monkeypatch.setattr(module, "time", clock)
     return clock
 
