@@ -1,8 +1,12 @@
-"""Sphinx settings. The build works without a network, so intersphinx is not used."""
+"""Sphinx settings. The build works without a network.
+
+On Read the Docs, names of Python and Pyramid are links to their documentation.
+"""
 
 from __future__ import annotations
 
 import configparser
+import os
 import sys
 from pathlib import Path
 
@@ -18,9 +22,17 @@ release = version = _metadata["metadata"]["version"]
 project_copyright = f"2026, {author}"
 
 extensions = ["sphinx.ext.autodoc"]
+if os.environ.get("READTHEDOCS") == "True":
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "pyramid": ("https://docs.pylonsproject.org/projects/pyramid/en/latest", None),
+    }
 exclude_patterns = ["_build", "demo"]
-html_theme = "alabaster"
-html_theme_options = {"description": _metadata["metadata"]["description"]}
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["static"]
+html_css_files = ["pictures.css"]
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["kinto"]
 
