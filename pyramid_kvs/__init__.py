@@ -39,8 +39,8 @@ def includeme(config: Configurator) -> None:
     ================= =========================================================================
     """
     from .application import add_kvs_codec, add_kvs_driver
-    from .health import finish_start
     from .settings import check_included, check_names, is_set
+    from .start import finish_start
     from .web.attribute import explain_missing
 
     settings = config.registry.settings

@@ -29,7 +29,7 @@ LAYERS = [
     ["drivers.pool"],
     ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
-    ["health", "stores"],
+    ["start", "stores"],
     ["cache", "perlsess", "ratelimit", "session"],
     [""],
     ["kinto", "scripts", "testing"],

@@ -16,8 +16,8 @@ from pyramid.paster import bootstrap
 from pyramid.registry import Registry
 from pyramid.scripts.common import parse_vars
 
-from ..health import unchecked
 from ..messages import reason
+from ..start import unchecked
 
 
 class Failed(Exception):

@@ -14,9 +14,9 @@ from pyramid.registry import Registry
 from .. import FEATURES
 from ..application import Application, Store
 from ..exceptions import KVSError
-from ..health import failure_of
 from ..kvs import KVS
 from ..messages import reason
+from ..start import failure_of
 from .application import Command, Failed, add_ini, application, print_error, print_line
 
 

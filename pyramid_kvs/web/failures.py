@@ -7,10 +7,12 @@ reaches the WSGI server: the response is lost, and no exception view runs.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavailable
+from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.router import Router
@@ -22,6 +24,9 @@ from .attempts import repeats
 
 #: Seconds after which a client may try again. By then the drivers know that a store is back.
 RETRY_AFTER = 5
+
+#: Answers the request of a WSGI environment; see ``pyramid.interfaces.IExecutionPolicy``.
+Policy: TypeAlias = "Callable[[dict[str, Any], Router], Response]"
 
 _REGISTRY_KEY = "pyramid_kvs.web"
 _OF_THE_OLD_BODY = ("cache-control", "etag", "expires", "last-modified", "location", "set-cookie")
@@ -36,13 +41,13 @@ def includeme(config: Configurator) -> None:
     )
 
 
-def answer_where_no_view_does(router: Router) -> None:
-    """Answer 503 also where Pyramid asks no exception view.
+def answered(policy: Policy, registry: Registry) -> Policy:
+    """Return an execution policy that answers 503 also where Pyramid asks no exception view.
 
     A store can become unavailable in an exception view, in a response callback, in a subscriber
     or in a tween. Without this, the error would reach the WSGI server.
     """
-    throttled, policy = router.registry[_REGISTRY_KEY], router.execution_policy
+    throttled = registry[_REGISTRY_KEY]
 
     def answer(environ: dict[str, Any], router: Router) -> Response:
         try:
@@ -50,7 +55,7 @@ def answer_where_no_view_does(router: Router) -> None:
         except RetryLater as error:
             return _log_and_answer(throttled, error)
 
-    router.execution_policy = answer
+    return answer
 
 
 def _log_and_answer(throttled: ThrottledLog, error: Exception) -> HTTPServiceUnavailable:

@@ -101,6 +101,11 @@ def test_secure_if_browsers_require_it(memory: Store, options: dict[str, Any]) -
         ({"remember_ttl": -1}, "remember_ttl: found -1, expected a number of seconds above 0"),
         ({"remember_ttl": "30 days"}, 'remember_ttl: found "30 days"'),
         ({"remember": 60}, "did you mean 'remember_ttl'"),
+        (
+            {"remember_ttl": 61, "absolute_ttl": 60},
+            "remember_ttl: found 61, expected at most absolute_ttl, which ends remembered sessions "
+            "too, after 60 seconds",
+        ),
     ],
 )
 def test_refused_settings(options: dict[str, Any], message: str) -> None:
@@ -108,6 +113,10 @@ def test_refused_settings(options: dict[str, Any], message: str) -> None:
         SessionFactory({"kvs": "memory", **options})
     assert str(raised.value).startswith("kvs.session: ")
     assert message in str(raised.value)
+
+
+def test_a_remembered_session_may_live_as_long_as_absolute_ttl_allows() -> None:
+    SessionFactory({"kvs": "memory", "remember_ttl": 60, "absolute_ttl": 60})
 
 
 @pytest.mark.parametrize(

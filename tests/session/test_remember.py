@@ -238,11 +238,11 @@ def test_sessions_that_never_expire_beside_remembered_ones(timed: Store) -> None
 
 
 def test_absolute_ttl_ends_a_remembered_session(store: Store) -> None:
-    factory = store.factory(**OPTIONS, absolute_ttl=600)
+    factory = store.factory(**OPTIONS, absolute_ttl=6000)
     session_id = remembered(factory, a=1)
     assert Visit(factory, session_id).session["a"] == 1
     record = store.record(session_id)
-    store.put(session_id, {**record, "__kvs_created": time.time() - 601}, 5000)
+    store.put(session_id, {**record, "__kvs_created": time.time() - 6001}, 5000)
     visit = Visit(factory, session_id)
     assert visit.session.new
     assert cookie_of(visit.end()) == ""

@@ -118,6 +118,19 @@ def test_a_view_of_a_failed_save_that_needs_a_store(own_redis: Callable[..., Red
     assert "Set-Cookie" not in response.headers
 
 
+def test_every_router_of_a_configurator_answers_503(down: Store) -> None:
+    config = Configurator(settings={**settings_of(down), "pyramid.includes": "pyramid_kvs"})
+
+    def view(request: Request) -> Response:
+        request.add_response_callback(lambda request, response: request.session.get("name"))
+        return Response("done")
+
+    config.add_view(view)
+    for router in [config.make_wsgi_app() for _ in range(3)]:
+        TestApp(router).get("/", headers={"Cookie": COOKIES}, status=503)
+    assert not config.registry.has_listeners
+
+
 def test_a_request_pays_one_call() -> None:
     config = Configurator(settings={"pyramid.includes": "pyramid_kvs"})
     router = config.make_wsgi_app()

@@ -206,6 +206,7 @@ def _check(options: Mapping[str, Any], setting: str) -> None:
         expected = "a name without '__Host-', or no cookie_domain and the cookie_path \"/\""
         _refuse(setting, "key_name", name, expected)
     _check_refresh(options, setting)
+    _check_remember(options, setting)
     if options["cookie_secure"] is False and _is_secure(options):
         _refuse(
             setting,
@@ -222,6 +223,16 @@ def _check_refresh(options: Mapping[str, Any], setting: str) -> None:
         if refresh is not None and age is not None and refresh >= age:
             expected = f"less than the cookie's Max-Age, which is {math.ceil(age)} seconds"
             _refuse(setting, "cookie_refresh", refresh, expected)
+
+
+def _check_remember(options: Mapping[str, Any], setting: str) -> None:
+    """Refuse a ``remember_ttl`` that ``absolute_ttl``, which ends all sessions, would cut short."""
+    remember, absolute = options["remember_ttl"], options["absolute_ttl"]
+    if None not in (remember, absolute) and remember > absolute:
+        expected = (
+            f"at most absolute_ttl, which ends remembered sessions too, after {absolute:g} seconds"
+        )
+        _refuse(setting, "remember_ttl", remember, expected)
 
 
 def _refuse(setting: str, key: str, found: object, expected: str) -> None:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.interfaces import IApplicationCreated
+from pyramid.interfaces import IApplicationCreated, IExecutionPolicy
 from pyramid.registry import Registry
 from pyramid.response import Response
 from pyramid.router import Router
@@ -21,7 +21,7 @@ from .application import Application, Store
 from .kvs import KVS
 from .messages import reason
 from .processes import ProcessWatch
-from .web.failures import answer_where_no_view_does
+from .web.failures import Policy, answered
 
 log = logging.getLogger("pyramid_kvs.stores")
 
@@ -42,26 +42,25 @@ def finish_start(config: Configurator) -> None:
             check()
         registry.unregisterHandler(finish, (IApplicationCreated,))
         registry.has_listeners = _has_listeners(registry)
-        answer_where_no_view_does(event.app)
-        _watch_processes(event.app, application.stores)
+        policy = _watched(answered(event.app.execution_policy, registry), application.stores)
+        event.app.execution_policy = policy
+        registry.registerUtility(policy, IExecutionPolicy)  # for later routers of this Configurator
         if _is_checked.get():
             log_failures(application.stores)
 
     config.action("kvs start", lambda: registry.registerHandler(finish, (IApplicationCreated,)))
 
 
-def _watch_processes(router: Router, stores: Iterable[Store]) -> None:
+def _watched(policy: Policy, stores: Iterable[Store]) -> Policy:
     """Have requests show whether several processes use stores that each of them has alone."""
     watch = ProcessWatch(store.setting for store in stores if not store.driver.is_shared)
-    policy = router.execution_policy
 
     def look(environ: dict[str, Any], router: Router) -> Response:
         if watch.is_on:
             watch.look(environ)
         return policy(environ, router)
 
-    if watch.is_on:
-        router.execution_policy = look
+    return look if watch.is_on else policy
 
 
 @contextmanager
