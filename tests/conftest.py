@@ -11,14 +11,14 @@ from typing import TypeVar
 import pytest
 
 from tests import servers
-from tests.servers import MemcachedServer, PostgresServer, RedisServer, Server
+from tests.servers import MemcachedServer, PostgresServer, RedisCluster, RedisServer, Server
 
 # Pyramid imports pkg_resources, which warns with setuptools 80 and 81. Some tests compare what a
 # program prints.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated:UserWarning")
 
 LIBRARIES = ("pyramid", "redis", "python-memcached", "psycopg", "kinto")
-S = TypeVar("S", bound=Server)
+S = TypeVar("S", bound=Server | RedisCluster)
 
 
 def pytest_report_header() -> list[str]:
@@ -68,6 +68,20 @@ def other_redis_session(request: pytest.FixtureRequest) -> Iterator[RedisServer]
 
 
 @pytest.fixture(scope="session")
+def redis_cluster_session() -> Iterator[RedisCluster]:
+    """The run's cluster of redis, never emptied."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster_session() -> Iterator[RedisCluster]:
+    """The run's cluster of Valkey, never emptied."""
+    with RedisCluster(version="valkey-9.1") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def memcached_session() -> Iterator[MemcachedServer]:
     """The run's memcached, never emptied."""
     with MemcachedServer() as server:
@@ -96,6 +110,20 @@ def other_redis_server(other_redis_session: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
+def redis_cluster(redis_cluster_session: RedisCluster) -> RedisCluster:
+    """The run's cluster of redis, empty and with its counts at zero."""
+    redis_cluster_session.ensure().clear()
+    return redis_cluster_session
+
+
+@pytest.fixture
+def valkey_cluster(valkey_cluster_session: RedisCluster) -> RedisCluster:
+    """The run's cluster of Valkey, empty and with its counts at zero."""
+    valkey_cluster_session.ensure().clear()
+    return valkey_cluster_session
+
+
+@pytest.fixture
 def memcached_server(memcached_session: MemcachedServer) -> MemcachedServer:
     """The run's memcached, empty."""
     memcached_session.ensure().clear()
@@ -113,6 +141,12 @@ def postgres_server(postgres_session: PostgresServer) -> PostgresServer:
 def own_redis() -> Iterator[Callable[..., RedisServer]]:
     """Start redis servers for this test only."""
     yield from _factory(RedisServer)
+
+
+@pytest.fixture
+def own_redis_cluster() -> Iterator[Callable[..., RedisCluster]]:
+    """Start clusters of redis for this test only."""
+    yield from _factory(RedisCluster)
 
 
 @pytest.fixture

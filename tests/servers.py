@@ -5,7 +5,9 @@ Tests use the fixtures of ``conftest.py``. A server starts when the first test n
 ``redis_server``, ``memcached_server``, ``postgres_server``
     Shared by all tests of the run (of the worker, under pytest-xdist) and emptied before each test
     that uses it. Do not stop, kill or pause these.
-``redis_session``, ``memcached_session``, ``postgres_session``
+``redis_cluster``, ``valkey_cluster``
+    Shared and emptied too: three primaries and three replicas of the installed redis, or of Valkey.
+``redis_session``, ``redis_cluster_session``, ``memcached_session``, ``postgres_session``
     The same servers, never emptied, for fixtures of a wider scope and for hypothesis. Use keys
     (``create_database()``) that no other test uses.
 ``own_redis``, ``own_memcached``, ``own_postgres``
@@ -13,6 +15,8 @@ Tests use the fixtures of ``conftest.py``. A server starts when the first test n
     ``own_redis("--maxclients", "9", requirepass="s3cret", maxmemory="3mb")``,
     ``own_memcached("-I", "2m")``, ``own_memcached(unix=True)``,
     ``own_postgres(max_connections="12")``.
+``own_redis_cluster``
+    The same for clusters: ``own_redis_cluster(node_timeout=1, replicas=0)``.
 
 Every server has the attributes ``host``, ``port``, ``url``, ``socket_path``, ``pid`` and
 ``directory``. Its methods are ``start()``, ``stop()``, ``kill()`` (SIGKILL), ``pause()`` (SIGSTOP,
@@ -25,6 +29,10 @@ they are done. Outside of fixtures, write ``with RedisServer() as server: ...``.
     ``calls()`` returns the commands since ``reset_calls()``, such as
     ``{"get": 1, "client|setinfo": 2}``, without those of these two methods: connect first, reset,
     act, then compare. A restart loses the data.
+``RedisCluster``
+    ``nodes`` are servers as above. ``command("GET", key)`` runs at the primary of the key.
+    ``primary_of(key)`` and ``replica_of(key)`` are nodes. ``move_slots(range(100), node)`` moves
+    slots, and ``begin_move``, ``move_keys`` and ``end_move`` are its steps.
 ``MemcachedServer``
     ``talk(b"get a\\r\\n")`` returns the server's reply to raw bytes. ``stats()`` returns its
     counters. With ``unix=True`` it listens on ``socket_path`` only.
@@ -44,6 +52,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import math
 import os
 import pwd
 import random
@@ -54,13 +63,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pytest
 import redis
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry
 
 if TYPE_CHECKING:
@@ -68,6 +79,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0
+SLOTS = 16384
 PROGRAMS = ("redis-server", "memcached", "postgres", "pgbouncer", "perl", "openssl")
 PACKAGES = {"postgres": "postgresql", "initdb": "postgresql"}
 #: Other servers that speak redis's protocol, which ``.ci/servers`` installs, and their programs.
@@ -547,6 +559,295 @@ class RedisServer(Server):
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+class ClusterNode(RedisServer):
+    """A redis in cluster mode. A restart loses its keys, but not what it knows of the cluster."""
+
+    def __init__(self, *extra: str, tls: Path | None = None, **options: str) -> None:
+        """Prepare a node; the other arguments are those of ``RedisServer``.
+
+        :param tls: a folder with ``cert.pem`` and ``key.pem``; clients and nodes then use TLS.
+        """
+        super().__init__(*extra, **options)
+        self.tls = tls
+        self._choose_ports()
+
+    def _choose_ports(self) -> None:
+        self.bus_port = free_port()
+        #: The port that clients and other nodes use.
+        self.public_port = free_port() if self.tls else self.port
+
+    def _make_way(self) -> None:
+        super()._make_way()
+        if not self._was_ready:
+            self._choose_ports()
+
+    def arguments(self) -> list[str]:
+        words = ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
+        words += ["--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"]
+        words += ["--cluster-allow-replica-migration", "no", "--cluster-node-timeout", "1000"]
+        words += ["--repl-ping-replica-period", "1"]  # a replica is listed after the first one
+        if self.requirepass:
+            words += ["--masterauth", self.requirepass]
+        if self.tls:
+            words += ["--tls-port", str(self.public_port), "--tls-cluster", "yes"]
+            words += ["--tls-replication", "yes", "--tls-auth-clients", "no"]
+            words += ["--tls-cert-file", f"{self.tls}/cert.pem"]
+            words += ["--tls-ca-cert-file", f"{self.tls}/cert.pem"]
+            words += ["--tls-key-file", f"{self.tls}/key.pem"]
+        return [*super().arguments(), *words]
+
+    @property
+    def node_id(self) -> str:
+        """The name of the node in its cluster."""
+        return str(self.command("CLUSTER", "MYID").decode())
+
+    def role(self) -> str:
+        """Return ``master``; ``slave`` if it is in step with its primary; else its state."""
+        role, *details = self.command("ROLE")
+        is_behind = role == b"slave" and details[2] != b"connected"
+        return str((details[2] if is_behind else role).decode())
+
+    def state(self) -> dict[str, str]:
+        """Return what ``CLUSTER INFO`` says."""
+        lines = self.command("CLUSTER", "INFO").decode().split()
+        return dict(line.split(":", 1) for line in lines)
+
+    def slots(self) -> list[tuple[int, int, list[int]]]:
+        """Return ranges of slots with the ports of their nodes, the primary first."""
+        ranges = self.command("CLUSTER", "SLOTS")
+        return sorted((low, high, [node[1] for node in nodes]) for low, high, *nodes in ranges)
+
+
+class RedisCluster:
+    """Primaries with replicas. Each primary has an equal part of the slots."""
+
+    def __init__(
+        self,
+        *extra: str,
+        version: str = "",
+        primaries: int = 3,
+        replicas: int = 1,
+        node_timeout: float = 10,
+        requirepass: str = "",
+        tls: Path | None = None,
+    ) -> None:
+        """Prepare a cluster; ``extra`` are more arguments of each redis-server.
+
+        :param version: one of ``REDIS_VERSIONS``; empty means the installed redis-server.
+        :param replicas: how many each primary has.
+        :param node_timeout: seconds after which a silent node counts as lost. A busy machine may
+            be silent for some seconds.
+        """
+        self.node_timeout = node_timeout
+        self.scheme = "rediss+cluster" if tls else "redis+cluster"
+        self.requirepass = requirepass
+        self.replicas = replicas
+        #: First the nodes that start as primaries, in the order of their slots.
+        self.nodes = [
+            ClusterNode(*extra, version=version, requirepass=requirepass, tls=tls)
+            for _ in range(primaries * (1 + replicas))
+        ]
+        self.first = self.nodes[:primaries]
+
+    @property
+    def url(self) -> str:
+        """The cluster's address for clients, which names all its nodes."""
+        credentials = f":{self.requirepass}@" if self.requirepass else ""
+        places = ",".join(f"{node.host}:{node.public_port}" for node in self.nodes)
+        return f"{self.scheme}://{credentials}{places}"
+
+    # start and stop
+
+    def start(self) -> Self:
+        """Start all nodes, and wait until they agree on the cluster and its replicas."""
+        for node in self.nodes:
+            node.start()
+        for number, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for other in self.nodes[:number]:
+                # Of all pairs. It would take seconds until they heard of each other.
+                place = (other.host, other.public_port, other.bus_port)
+                node.command("CLUSTER", "MEET", *place)
+        share = math.ceil(SLOTS / len(self.first))
+        for number, node in enumerate(self.first):
+            last = min((number + 1) * share, SLOTS) - 1
+            node.command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+        self._add_replicas()
+        self.settle()
+        # News spreads in half of this time, so it was short until now.
+        for node in self.nodes:
+            milliseconds = round(self.node_timeout * 1000)
+            node.command("CONFIG", "SET", "cluster-node-timeout", milliseconds)
+        return self
+
+    def _add_replicas(self) -> None:
+        names = {node.node_id for node in self.nodes}
+        primaries = [node.node_id for node in self.first]
+        for number, node in enumerate(self.nodes[len(primaries) :]):
+            wait_until(lambda node=node: names <= self._known(node), "meeting of the nodes")
+            node.command("CLUSTER", "REPLICATE", primaries[number % len(primaries)])
+
+    def _known(self, node: ClusterNode) -> set[str]:
+        """Return the names of the nodes that have shaken hands with one."""
+        lines = node.command("CLUSTER", "NODES").decode().splitlines()
+        return {line.split()[0] for line in lines if "handshake" not in line}
+
+    def settle(self) -> None:
+        """Wait until all living nodes agree, and the replicas are in step with their primaries."""
+        wait_until(self.is_settled, "agreement of the nodes")
+
+    def is_settled(self) -> bool:
+        """Tell whether all living nodes agree, and the replicas are in step."""
+        nodes = self.living()
+        maps = [node.slots() for node in nodes]
+        expected = min(1 + self.replicas, len(nodes))
+        return (
+            all(found == maps[0] for found in maps)
+            and sum(high - low + 1 for low, high, _ in maps[0]) == SLOTS
+            and all(len(ports) >= expected for *_, ports in maps[0])
+            and all(node.state()["cluster_state"] == "ok" for node in nodes)
+            and all(node.role() in ("master", "slave") for node in nodes)
+        )
+
+    def close(self) -> None:
+        """Stop all nodes for good and remove their directories."""
+        for node in self.nodes:
+            node.kill()
+            node.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def ensure(self) -> Self:
+        """Start or resume nodes that a test left dead or paused, and wait until all agree."""
+        for node in self.nodes:
+            node.ensure()
+        self.settle()
+        return self
+
+    # nodes and slots
+
+    def living(self) -> list[ClusterNode]:
+        """Return the nodes whose process runs and is not paused."""
+        return [
+            node
+            for node in self.nodes
+            if node.is_running() and process_state(node.pid) not in ("T", "Z", "")
+        ]
+
+    def node_at(self, port: int) -> ClusterNode:
+        """Return the node that listens on a port, with or without TLS."""
+        return next(node for node in self.nodes if port in (node.port, node.public_port))
+
+    def primaries(self) -> list[ClusterNode]:
+        """Return the primaries that have slots, as the first living node knows them."""
+        ports = dict.fromkeys(ports[0] for *_, ports in self.living()[0].slots())
+        return [self.node_at(port) for port in ports]
+
+    def primary_of(self, key: str | bytes | int) -> ClusterNode:
+        """Return the primary of a key, or of a slot."""
+        return self._nodes_of(key)[0]
+
+    def replica_of(self, key: str | bytes | int) -> ClusterNode:
+        """Return the replica of a key, or of a slot."""
+        return self._nodes_of(key)[1]
+
+    def _nodes_of(self, key: str | bytes | int) -> list[ClusterNode]:
+        slot = key if isinstance(key, int) else slot_of(key)
+        for low, high, ports in self.living()[0].slots():
+            if low <= slot <= high:
+                return [self.node_at(port) for port in ports]
+        raise LookupError(f"slot {slot} has no node")
+
+    # commands
+
+    def command(self, *args: Any) -> Any:
+        """Run a command whose first argument is a key, at the primary of that key."""
+        return self.primary_of(args[1]).command(*args)
+
+    def everywhere(self, *args: Any) -> list[Any]:
+        """Run a command on each primary, and return the replies."""
+        return [node.command(*args) for node in self.primaries()]
+
+    def calls(self) -> dict[str, int]:
+        """Return how often each command ran on all primaries together; see ``RedisServer.calls``.
+
+        Commands of replicas, and those by which this class looks at the cluster, are left out.
+        """
+        counts = Counter[str]()
+        for node in self.primaries():
+            counts.update(node.calls())
+        others = ("replconf", "psync", "role", "cluster|slots", "cluster|info", "cluster|myid")
+        return {name: count for name, count in counts.items() if name not in others}
+
+    def reset_calls(self) -> None:
+        """Set the counts of ``calls()`` to zero."""
+        for node in self.living():
+            node.reset_calls()
+
+    def clear(self) -> None:
+        """Remove all keys, scripts and counts."""
+        for node in self.primaries():
+            node.command("FLUSHALL")
+        for node in self.nodes:
+            node.command("SCRIPT", "FLUSH")
+        self.reset_calls()
+
+    # moving slots
+
+    def move_slots(self, slots: Iterable[int], target: ClusterNode) -> None:
+        """Move slots with their keys to a primary, one after the other, as ``redis-cli`` does."""
+        for slot in slots:
+            source = self.begin_move(slot, target)
+            self.move_keys(slot, source, target)
+            self.end_move(slot, target)
+
+    def begin_move(self, slot: int, target: ClusterNode) -> ClusterNode:
+        """Declare that a slot moves, and return the primary that it leaves.
+
+        From now on that primary answers ``ASK`` for keys that it does not have.
+        """
+        source = self.primary_of(slot)
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.node_id)
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
+        return source
+
+    def move_keys(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
+        """Move the keys of a slot that moves."""
+        auth = ("AUTH", self.requirepass) if self.requirepass else ()
+        place = (target.host, target.public_port)
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.command("MIGRATE", *place, "", 0, 5000, *auth, "KEYS", *keys)
+
+    def end_move(self, slot: int, target: ClusterNode) -> None:
+        """Give a slot to its new primary: from now on the old one answers ``MOVED``."""
+        name = target.node_id
+        for node in (target, *(node for node in self.primaries() if node is not target)):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+
+
+def slot_of(key: str | bytes) -> int:
+    """Return the slot of a key."""
+    return int(key_slot(key.encode() if isinstance(key, str) else key))
+
+
+def certificate(folder: Path) -> Path:
+    """Make a certificate for the loopback in a folder, as ``cert.pem`` and ``key.pem``."""
+    make = [need("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    command = [*make, "-nodes", "-days", "2", *files, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
 
 
 class MemcachedServer(Server):

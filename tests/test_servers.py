@@ -17,6 +17,7 @@ from tests import servers
 from tests.servers import (
     MemcachedServer,
     PostgresServer,
+    RedisCluster,
     RedisServer,
     Server,
     children,
@@ -50,6 +51,58 @@ def test_other_version_of_redis(name: str) -> None:
         found = info.get("valkey_version", info["redis_version"])
         assert found.startswith(name.removeprefix("valkey-") + ".")
         assert servers.versions()[f"redis {name}"] == found
+
+
+@pytest.mark.parametrize("version", ["", "valkey-9.1"])
+def test_cluster(version: str) -> None:
+    with RedisCluster(version=version) as cluster:
+        pids = [node.pid for node in cluster.nodes]
+        assert cluster.primaries() == cluster.first == cluster.nodes[:3]
+        assert {node.role() for node in cluster.nodes[3:]} == {"slave"}
+        cluster.reset_calls()
+        cluster.command("SET", "key", "1")
+        assert cluster.calls() == {"set": 1}
+        old, new = cluster.primary_of("key"), cluster.primaries()[0]
+        assert old is not new
+        with pytest.raises(redis.exceptions.MovedError):
+            new.command("GET", "key")
+        cluster.move_slots([servers.slot_of("key")], new)
+        assert cluster.primary_of("key") is new
+        assert new.command("GET", "key") == b"1"
+        cluster.clear()
+        assert cluster.everywhere("DBSIZE") == [0, 0, 0]
+    assert all(is_gone(pid) for pid in pids)
+    assert not any(node.directory.exists() for node in cluster.nodes)
+
+
+def test_cluster_promotes_a_replica() -> None:
+    with RedisCluster(node_timeout=1) as cluster:
+        lost, replica = cluster.primary_of("key"), cluster.replica_of("key")
+        lost.kill()
+        wait_until(lambda: cluster.primary_of("key") is replica, "promotion")
+        cluster.ensure()
+        assert lost.role() == "slave"
+        assert cluster.replica_of("key") is lost
+
+
+def test_cluster_with_tls_and_password(tmp_path: Path) -> None:
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    with RedisCluster(tls=servers.certificate(tmp_path), requirepass="s3cret") as cluster:
+        port = cluster.primary_of("key").public_port
+        client = redis.Redis(
+            port=port, password="s3cret", ssl=True, ssl_ca_certs=str(tmp_path / "cert.pem")
+        )
+        assert client.set("key", 1)
+        assert cluster.url == "rediss+cluster://:s3cret@" + ",".join(
+            f"127.0.0.1:{node.public_port}" for node in cluster.nodes
+        )
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_shared_cluster_is_empty(turn: int, redis_cluster: RedisCluster) -> None:
+    assert redis_cluster.everywhere("DBSIZE") == [0, 0, 0]
+    redis_cluster.command("SET", "left", turn)
 
 
 def test_missing_version_of_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
