@@ -6,10 +6,8 @@ import ast
 import configparser
 import json
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from pyramid.config import Configurator
@@ -20,46 +18,16 @@ from pyramid_kvs.ratelimit.settings import OPTIONS as RATELIMIT
 from pyramid_kvs.session.settings import OPTIONS as SESSION
 from pyramid_kvs.settings import Option
 
-ROOT = Path(__file__).parent.parent
-PAGES = [
-    *ROOT.glob("*.rst"),
-    *(page for page in ROOT.glob("docs/**/*.rst") if "_build" not in page.parts),
-]
+from .docpages import PAGES, ROOT, Block, blocks
+
 PICTURES = [*ROOT.glob("docs/images/*.svg")]
 MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
 ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
 #: A file or folder of the repository, or of the package, in the text of a page.
 NAMED = re.compile(r"(?:tests|docs|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*(?:/|\.py)")
+WRITTEN_BY_THE_READER = {"app.py"}
 #: A row of a table of options: the key, and its default as JSON or in words.
 ROW = re.compile(r"^``(?P<key>\w+)`` +(?P<default>``.+?``(?=,|  )|\w[^.,\n]*?(?=  ))", re.MULTILINE)
-BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)$")
-
-
-class Block(NamedTuple):
-    """One example: its page and line, its language, and its text."""
-
-    place: str
-    language: str
-    text: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    """Yield the code blocks of a page, except those with ``:class: sketch``, which do not run."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
-        if head := BLOCK.match(line):
-            body = list(_indented(lines[number + 1 :], len(head["indent"])))
-            options = [text for text in body if re.match(r"\s+:[\w-]+:", text)]
-            if not any(text.split() == [":class:", "sketch"] for text in options):
-                text = textwrap.dedent("\n".join(body[len(options) :]))
-                yield Block(f"{page.relative_to(ROOT)}:{number + 1}", head["language"], text)
-
-
-def _indented(lines: list[str], indent: int) -> Iterator[str]:
-    for line in lines:
-        if line.strip() and len(line) - len(line.lstrip()) <= indent:
-            return
-        yield line
 
 
 EXAMPLES = [block for page in sorted(PAGES) for block in blocks(page)]
@@ -113,6 +81,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     """Files are found from the top of the repository, or in the package."""
     literals = re.findall(r"``([^`]+)``", page.read_text(encoding="utf-8"))
     names = {word for literal in literals for word in literal.split() if NAMED.fullmatch(word)}
+    names -= {*WRITTEN_BY_THE_READER, *(block.caption for block in blocks(page))}
     roots = [ROOT, ROOT / "pyramid_kvs"]
     assert [name for name in names if not any((root / name).exists() for root in roots)] == []
 
@@ -171,7 +140,7 @@ def text_of(page: str) -> str:
 
 def kvs_settings(text: str) -> dict[str, str]:
     """Return the settings of pyramid_kvs in an ini file, or in a part of one."""
-    parser = configparser.RawConfigParser()
+    parser = configparser.ConfigParser()
     parser.read_string(text if re.search(r"^\[", text, re.MULTILINE) else f"[app:main]\n{text}")
     sections = [name for name in parser.sections() if name.startswith("app:")]
     return {

@@ -1,0 +1,59 @@
+"""The example blocks of the documentation's pages."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *ROOT.glob("*.rst"),
+    *(page for page in ROOT.glob("docs/**/*.rst") if "_build" not in page.parts),
+]
+_HEAD = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>[\w-]+)$")
+_OPTION = re.compile(r"\s+:(?P<name>[\w-]+):(?P<value>.*)")
+
+
+class Block(NamedTuple):
+    """One example: its page and line, its language, its caption, and its text."""
+
+    place: str
+    language: str
+    caption: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the code blocks of a page, except those with ``:class: sketch``, which do not run."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if head := _HEAD.match(line):
+            body = list(_indented(lines[number + 1 :], len(head["indent"])))
+            options = _options(body)
+            text = textwrap.dedent("\n".join(body[len(options) :])).strip("\n") + "\n"
+            place = f"{page.relative_to(ROOT)}:{number + 1}"
+            if options.get("class") != "sketch":
+                yield Block(place, head["language"], options.get("caption", ""), text)
+
+
+def _options(body: list[str]) -> dict[str, str]:
+    found = [_OPTION.match(line) for line in body]
+    first_text = next((number for number, match in enumerate(found) if not match), len(body))
+    return {match["name"]: match["value"].strip() for match in found[:first_text] if match}
+
+
+def _indented(lines: list[str], indent: int) -> Iterator[str]:
+    for line in lines:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            return
+        yield line
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """Yield the commands of a console block, each with its output."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
