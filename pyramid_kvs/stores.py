@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import re
@@ -12,7 +13,15 @@ from pyramid.exceptions import ConfigurationError
 
 from . import serializer, settings
 from .application import Application, Store
-from .kvs import KVS, DriverNotInstalled, UnknownDriver, canonical_name, driver_class, driver_names
+from .kvs import (
+    KVS,
+    SCHEMES,
+    DriverNotInstalled,
+    UnknownDriver,
+    canonical_name,
+    driver_class,
+    driver_names,
+)
 from .messages import closest, masked, quoted, reason, show, unknown_name, without_credentials
 from .serializer import Codec
 from .settings import (
@@ -63,13 +72,9 @@ _CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
 #: The function in Python's error about an argument. The user of a setting does not know it.
 _FUNCTION = re.compile(r"\A[\w.]+\(\) got an (?=unexpected keyword argument )")
 
-#: A URL, perhaps with a driver of SQLAlchemy in its scheme: ``postgresql+psycopg2://``.
-_URL = re.compile(r"(?P<scheme>[a-z]+)(\+\w+)?://(?P<place>.*)", re.IGNORECASE | re.DOTALL)
-_SCHEMES = {
-    **dict.fromkeys(("redis", "rediss", "unix"), "redis"),
-    **dict.fromkeys(("postgresql", "postgres"), "postgresql"),
-    **dict.fromkeys(("memcached", "memcache"), "memcache"),
-}
+_URL = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9.-]*(?P<kind>\+[a-z0-9]+)?)://(?P<place>.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 # -- reading ---------------------------------------------------------------------------------
@@ -116,14 +121,23 @@ def example(written: Any) -> str:
     """
     found = written.strip(' \n"') if isinstance(written, str) else ""
     url = _URL.match(found)
-    driver = _SCHEMES.get(url["scheme"].lower()) if url else canonical_name(found)
+    scheme = _scheme(url) if url else None
+    driver = SCHEMES[scheme] if scheme else canonical_name(found)
     if driver not in driver_names():
         return '{"kvs": "redis"}'
     if url is None:
         return show({"kvs": driver})
     if driver == "memcache":
         return show({"kvs": driver, "kvs_kwargs": {"servers": [url["place"].strip("/")]}})
-    return show({"kvs": driver, "kvs_kwargs": {"url": f"{url['scheme']}://{url['place']}"}})
+    return show({"kvs": driver, "kvs_kwargs": {"url": f"{scheme}://{url['place']}"}})
+
+
+def _scheme(url: re.Match[str]) -> str | None:
+    """Return the known scheme that a URL has, or means: without a driver of SQLAlchemy."""
+    scheme = url["scheme"].lower()
+    if SCHEMES.get(scheme.split("+")[0]) == "postgresql":
+        return scheme.split("+")[0]
+    return next(iter(difflib.get_close_matches(scheme, SCHEMES, 1)), None)
 
 
 # -- drivers ---------------------------------------------------------------------------------
@@ -144,9 +158,10 @@ def build_driver(
     try:
         driver = found(options["kvs"], kwargs, options["key_prefix"], options["ttl"], codec)
     except Exception as error:
+        said = _FUNCTION.sub("", reason(error, kwargs))
         raise ConfigurationError(
             f"{place}: kvs_kwargs: the {options['kvs']} client refuses {show(kwargs)}: "
-            f"{_FUNCTION.sub('', reason(error, kwargs))}{_hint(kwargs, error, found)}"
+            f"{said}{_hint(options['kvs'], kwargs, error, found)}"
         ) from error
     driver.share_breakers(application.breakers)
     application.stores.append(Store(setting, place, driver, server_of(kwargs)))
@@ -174,11 +189,11 @@ def server_of(kwargs: Mapping[str, Any]) -> str:
     return "default"
 
 
-def _hint(kwargs: Mapping[str, Any], error: Exception, found: type[KVS]) -> str:
+def _hint(name: str, kwargs: Mapping[str, Any], error: Exception, found: type[KVS]) -> str:
     """Return what to write instead of ``kvs_kwargs`` that a client refuses, if it is known."""
-    url = _URL.match(str(kwargs.get("url")))
-    if url is not None and url[2]:
-        return f"; write {without_credentials(url['scheme'] + '://' + url['place'])}"
+    hint = _url_hint(canonical_name(name), str(kwargs.get("url")))
+    if hint:
+        return hint
     known = sorted(found.client_arguments())
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or not known:
@@ -187,6 +202,19 @@ def _hint(kwargs: Mapping[str, Any], error: Exception, found: type[KVS]) -> str:
         return "".join(closest(key, known) for key in keys if key not in known)
     listed = f" (known: {', '.join(known)})" if len(known) <= _LISTED else ""
     return f"{listed}{closest(unknown[1], known)}"
+
+
+def _url_hint(name: str, url: str) -> str:
+    """Return what to write instead of a URL of another driver, or with a driver of SQLAlchemy."""
+    match = _URL.match(url)
+    driver = SCHEMES.get(match["scheme"].lower().split("+")[0]) if match else None
+    if match is None or driver is None or name not in SCHEMES.values():
+        return ""
+    if driver != name:
+        return f"; write {example(url)}"
+    if driver == "postgresql" and match["kind"]:
+        return f"; write {without_credentials(f'{_scheme(match)}://' + match['place'])}"
+    return ""
 
 
 def _driver_class(place: str, name: str | None, application: Application) -> type[KVS]:

@@ -136,6 +136,14 @@ def test_a_refusal_says_what_to_write(value: Any, parts: list[str]) -> None:
             "postgresql+psycopg2://u:hunter2@h/db",
             '"postgresql", "kvs_kwargs": {"url": "postgresql://***@h/db"}}',
         ),
+        ("valkey", '{"kvs": "redis"}'),
+        ("valkeys://u:hunter2@h", '"redis", "kvs_kwargs": {"url": "valkeys://***@h"}}'),
+        ("redis+cluster://u:hunter2@h,i", '"kvs_kwargs": {"url": "redis+cluster://***@h,i"}}'),
+        ("redis+clutser://u:hunter2@h,i", '"kvs_kwargs": {"url": "redis+cluster://***@h,i"}}'),
+        (
+            "rediss+sentinel://u:hunter2@h:1,i:2/main/0",
+            '"redis", "kvs_kwargs": {"url": "rediss+sentinel://***@h:1,i:2/main/0"}}',
+        ),
         ("http://u:hunter2@h", '{"kvs": "redis"}'),
     ],
 )
@@ -152,6 +160,33 @@ def test_a_url_of_sqlalchemy_is_shown_without_its_driver() -> None:
     message = refusal(cache={"kvs": "postgresql", "kvs_kwargs": kwargs})
     assert "; write postgresql://***@h/db" in message
     assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("kvs", "url", "example"),
+    [
+        ("redis", "postgresql://u:hunter2@h/db", '{"kvs": "postgresql", "kvs_kwargs": {"url": '),
+        ("valkey", "memcached://u:hunter2@h", '{"kvs": "memcache", "kvs_kwargs": {"servers": '),
+        ("postgresql", "redis+sentinel://u:hunter2@h/main", '"url": "redis+sentinel://***@h/main"'),
+    ],
+)
+def test_a_url_of_another_driver_is_shown_its_driver(kvs: str, url: str, example: str) -> None:
+    message = refusal(cache={"kvs": kvs, "kvs_kwargs": {"url": url}})
+    assert f"; write {example}" in message or f'kvs_kwargs": {{{example}' in message
+    assert "hunter2" not in message
+
+
+def test_a_url_with_a_misspelled_scheme() -> None:
+    url = "redis+clutser://u:hunter2@h1:1,h2:2"
+    message = refusal(cache={"kvs": "redis", "kvs_kwargs": {"url": url}})
+    assert "did you mean 'redis+cluster'?" in message
+    assert "hunter2" not in message
+
+
+def test_a_database_of_a_cluster() -> None:
+    message = refusal(cache={"kvs": "redis", "kvs_kwargs": {"url": "redis+cluster://h/1"}})
+    assert "kvs.cache: kvs_kwargs: " in message
+    assert "the database is 1, but a cluster has database 0 only" in message
 
 
 def test_a_url_in_place_of_a_driver_is_shown_an_example() -> None:

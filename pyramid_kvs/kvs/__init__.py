@@ -7,6 +7,7 @@ from .breaker import Breaker, Breakers
 from .contract import KVS, driver_class
 from .hooks import named_parameters
 from .names import (
+    SCHEMES,
     DriverNotInstalled,
     UnknownDriver,
     canonical_name,
@@ -41,6 +42,7 @@ __all__ = [
     "DONE",
     "KVS",
     "PAUSED",
+    "SCHEMES",
     "Breaker",
     "Breakers",
     "Claim",

@@ -19,7 +19,18 @@ _BUILT_IN: dict[str, type | str] = {
     "postgresql": "pyramid_kvs.drivers.postgresql:PostgresqlKVS",
     "redis": "pyramid_kvs.drivers.redis:RedisKVS",
 }
-_ALIASES = {"memcached": "memcache"}
+_ALIASES = {"memcached": "memcache", "valkey": "redis"}
+#: The driver for the scheme of a URL.
+SCHEMES: dict[str, str] = {
+    **{
+        name + kind: "redis"
+        for name in ("redis", "rediss", "valkey", "valkeys")
+        for kind in ("", "+cluster", "+sentinel")
+    },
+    "unix": "redis",
+    **dict.fromkeys(("postgresql", "postgres"), "postgresql"),
+    **dict.fromkeys(("memcached", "memcache"), "memcache"),
+}
 _INSTALL = {
     "memcache": "python-memcached",
     "postgresql": "pyramid_kvs[postgresql]",

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from .options import RETRY_OPTIONS, check_arguments, check_connection
+from .urls import place_of
 
 CONNECTIONS = 1000
 TIMEOUT = 0.5
@@ -29,7 +30,9 @@ def new_client(kwargs: Mapping[str, Any]) -> redis.Redis:
 
     :raises ValueError: a URL or a value that could not serve; or ``TypeError``.
     """
-    check_arguments(kwargs)
+    url = check_arguments(kwargs)
+    if url is not None:
+        kwargs = {**kwargs, "url": url.plain}
     try:
         client = _client(**kwargs)
         check_connection(client.connection_pool.connection_kwargs)
@@ -95,4 +98,4 @@ def _server_name(pool: Any) -> str:
         return f"service {pool.service_name}"
     if "path" in options:
         return str(options["path"])
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    return place_of(options.get("host", "localhost"), options.get("port", 6379))

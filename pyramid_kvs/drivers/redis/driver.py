@@ -52,6 +52,7 @@ from .commands import (
 from .errors import is_unknown_script
 from .options import NAMES, RETRY_OPTIONS, DriverOptions, Options
 from .transport import Transport
+from .urls import kind_of
 
 __all__ = ["RedisKVS", "Script", "pack"]
 
@@ -71,6 +72,8 @@ class RedisKVS(RunsScripts):
     def _create_client(self, **kwargs: Any) -> redis.Redis:
         given = DriverOptions.take(kwargs)
         client = new_client(kwargs)
+        if kind_of(kwargs.get("url")) != "single":
+            raise ValueError("url: RedisKVS is for one server, redis:// or rediss://")
         pool = client.connection_pool
         connections = Connections(pool)
         retries = bool(RETRY_OPTIONS & kwargs.keys())

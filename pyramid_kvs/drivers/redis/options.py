@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from threading import TIMEOUT_MAX
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.retry import Retry
 
 from ...kvs.breaker import SECONDS, check_seconds
 from ..options import PoolOptions, take_pool_options
+from .urls import RedisURL, parse_url
 
 RETRY_OPTIONS = {"retry", "retry_on_error", "retry_on_timeout"}
 
@@ -30,7 +29,6 @@ _WITHOUT_EFFECT = {
     "oss_cluster_maint_notifications_handler": "the driver does not support a cluster",
 }
 _PLACES = ("host", "port", "unix_socket_path")
-_IN_URLS = (*_PLACES, "db", "username", "password")
 _FOR_TCP = ("host", "port", "socket_keepalive", "socket_keepalive_options", "ssl")
 
 
@@ -98,30 +96,28 @@ def _pool_timeout(pool: Any, given: DriverOptions) -> float:
 # -- refusals --------------------------------------------------------------------------------
 
 
-def check_arguments(kwargs: Mapping[str, Any]) -> None:
+def check_arguments(kwargs: Mapping[str, Any]) -> RedisURL | None:
     """Refuse arguments of ``redis.Redis`` that would have no effect, and a URL with a mistake.
 
+    :returns: what the URL says, if there is one.
     :raises ValueError: a value that cannot serve; or ``TypeError``.
     """
     given = {name: value for name, value in kwargs.items() if value not in (None, False)}
-    url = kwargs.get("url")
-    if url is not None:
-        _check_url(url)
+    url = None if kwargs.get("url") is None else parse_url(kwargs["url"])
     for name, why in _WITHOUT_EFFECT.items():
-        if name in given or (url is not None and name in _query(url)):
+        if name in given or (url is not None and name in url.options):
             raise TypeError(f"{name!r} is not supported: {why}")
-    _check_combinations(given)
+    _check_combinations(given, url)
+    return url
 
 
-def _check_combinations(given: Mapping[str, Any]) -> None:
+def _check_combinations(given: Mapping[str, Any], url: RedisURL | None) -> None:
     if "connection_pool" in given:
         if getattr(given["connection_pool"], "cache", None) is not None:
             raise TypeError(f"'connection_pool' has a cache: {_WITHOUT_EFFECT['cache']}")
         _exclude("connection_pool", given.keys() - {"connection_pool"})
-    elif "url" in given:
-        named: dict[str, Any] = redis.connection.parse_url(given["url"])  # type: ignore[no-untyped-call]
-        _exclude("url", [n for n in _PLACES if n in given])
-        _exclude("url", [n for n in _IN_URLS if n in given and n in named])
+    elif url is not None:
+        _check_beside_url(given, url)
     elif "unix_socket_path" in given:
         tls = [name for name in given if name.startswith("ssl_")]
         _exclude("unix_socket_path", [*(name for name in _FOR_TCP if name in given), *tls])
@@ -131,30 +127,19 @@ def _check_combinations(given: Mapping[str, Any]) -> None:
                 raise TypeError(f"{name!r} has no effect without 'ssl': true")
 
 
+def _check_beside_url(given: Mapping[str, Any], url: RedisURL) -> None:
+    in_url = {*url.options, *_PLACES, *(() if url.db is None else ("db",))}
+    _exclude("url", given.keys() & in_url)
+    if url.kind == "cluster" and given.get("db"):
+        raise ValueError(f"db is {given['db']!r}, but a cluster has database 0 only")
+    for name in given:
+        if name == "ssl" or (name.startswith("ssl_") and not url.tls):
+            raise TypeError(f"{name!r}: for TLS, the scheme of the URL has an 's', as in rediss://")
+
+
 def _exclude(name: str, others: Iterable[str]) -> None:
     for other in sorted(others):
         raise TypeError(f"{name!r} and {other!r} exclude each other")
-
-
-def _query(url: str) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(url).query))
-
-
-def _check_url(url: Any) -> None:
-    if not isinstance(url, str):
-        # not quoted, because it may contain a password
-        raise TypeError("url: expected a string such as 'redis://localhost:6379/0'")
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018
-    except ValueError:
-        # its message may quote a piece of the password
-        raise ValueError(
-            "url: cannot be read; special characters in a password are percent-encoded"
-        ) from None
-    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):
-        # redis-py would use database 0
-        raise ValueError("url: the number of the database comes after the port, such as /0")
 
 
 def check_connection(options: Mapping[str, Any]) -> None:
