@@ -14,7 +14,7 @@ from ..resolver import is_address
 Kind = Literal["single", "cluster", "sentinel"]
 
 _KINDS: dict[str, Kind] = {"": "single", "+cluster": "cluster", "+sentinel": "sentinel"}
-#: The scheme of redis-py for the beginning of ours.
+#: The beginning of a scheme, with what redis-py calls it.
 _PLAIN = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 #: Each scheme with redis-py's scheme for one server, and the kind.
 SCHEMES: dict[str, tuple[str, Kind]] = {
