@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,68 @@ class Bomb:
         return os.system, (f"touch {self.path}",)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists))
+class Words(str):
+    """A string of a library, as ``markupsafe.Markup``."""
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=2**63)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters())  # lone surrogates too
+    | st.text().map(Words)
+)
+KEYS = st.text(st.characters()) | st.integers() | st.booleans() | st.none() | st.floats()
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
 def test_json_is_what_json_dumps_writes(value: Any) -> None:
     data = serializer("json").dumps(value)
     assert data == json.dumps(value)
-    assert serializer("json").loads(data) == value
-    assert serializer("json").loads(data.encode()) == value
+    read = repr(json.loads(data))  # 1 is not True, and NaN is a value
+    assert repr(serializer("json").loads(data)) == read
+    assert repr(serializer("json").loads(data.encode())) == read
+    assert repr(serializer("json").loads(f" {data}\n")) == read
 
 
-@pytest.mark.parametrize("data", ["", "{", b"\xff", b"\x80\x04K\x01.", "[" * 100_000, "1" * 5000])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), {"a": (1, [2])}])
+def test_json_writes_what_is_outside_of_the_standard(value: Any) -> None:
+    assert serializer("json").dumps(value) == json.dumps(value)
+
+
+@pytest.mark.parametrize("data", ["NaN", '{"a": 1, "a": 2}', "1.0", "-0.0", "1e400", '"\\ud800"'])
+def test_json_reads_what_json_loads_reads(data: str) -> None:
+    assert repr(serializer("json").loads(data)) == repr(json.loads(data))
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def circular() -> Any:
+    value: list[Any] = []
+    value.append({"a": value})
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, {(1, 2): 3}, [{"a": b"bytes"}], circular(), nested(100_000)]
+)
+def test_json_refuses_what_json_dumps_refuses(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError, RecursionError)) as expected:
+        json.dumps(value)
+    with pytest.raises(expected.type, match=re.escape(str(expected.value).partition("\n")[0])):
+        serializer("json").dumps(value)
+
+
+@pytest.mark.parametrize(
+    "data", ["", "{", "[1] 2", "\ufeff1", b"\xff", b"\x80\x04K\x01.", "[" * 100_000, "1" * 5000]
+)
 def test_data_that_is_not_json_is_a_codec_error(data: Any) -> None:
     with pytest.raises(CodecError) as info:
         serializer("json").loads(data)
