@@ -328,8 +328,14 @@ class Hooks:
     # -- for drivers ----------------------------------------------------------------------
 
     def _get_key(self, key: str) -> bytes:
-        """Return the full key: prefix + key, as bytes."""
-        return self.key_prefix + encode_key(key)
+        """Return the full key: prefix + key, as bytes.
+
+        :raises TypeError: the key is not a string.
+        """
+        try:
+            return self.key_prefix + key.encode("utf-8", "surrogatepass")
+        except AttributeError:
+            return self.key_prefix + encode_key(key)
 
     def encode(self, value: Any) -> Data:
         """Return the data to store for a value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,7 @@ def pack_words(words: Iterable[bytes]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
+@functools.lru_cache(maxsize=256)
 def ttl_word(ttl: float) -> bytes:
     """Return a ttl in the unit of redis and of scripts, at least 1."""
     return b"%d" % math.ceil(min(ttl * 1000, _LONGEST_MS))
