@@ -86,14 +86,16 @@ def is_for_now(error: ResponseError) -> bool:
     return bool(_FOR_NOW.match(reason) or _OF_PROXIES.search(reason))
 
 
+def is_read_only(error: ResponseError) -> bool:
+    """Return whether the server is a replica, which did not run a command that writes."""
+    return isinstance(error, ReadOnlyError) or _reason(error).startswith("READONLY")
+
+
 def spoils_connection(error: ResponseError) -> bool:
     """Return whether to connect again: to the new master, or since the server hung up."""
     reason = _reason(error)
     return (
-        isinstance(error, ReadOnlyError)
-        or reason.startswith("READONLY")
-        or "Protocol error" in reason
-        or bool(_OF_PROXIES.search(reason))
+        is_read_only(error) or "Protocol error" in reason or bool(_OF_PROXIES.search(reason))
     )
 
 

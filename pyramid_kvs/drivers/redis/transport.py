@@ -179,6 +179,10 @@ class Transport:
     ) -> RedisConnection:
         """Return a connection on which the call can be sent again, or raise the error."""
         another = None
+        if isinstance(error, ResponseError) and errors.is_read_only(error):
+            # A demoted primary: nothing ran. The host name may lead to the new one by now.
+            self.pool.close()
+            return self.pool.replace(connection)
         if isinstance(error, NoReply):
             another = self._replace_if_answered(connection) if connection.was_long_idle else None
         elif isinstance(error, NoConnection) and not connection.is_new:

@@ -110,6 +110,18 @@ def test_refusals_for_now_are_an_outage(fake, refusal):
     assert not driver._transport.breaker.is_troubled
 
 
+def test_a_read_only_server_is_asked_twice(fake):
+    """The second time on a new connection; then its word holds, also for a server that recovers."""
+    driver = fake.driver()
+    driver.raw_set("key", b"", None)
+    before = fake.connections
+    fake.answers[b"INCRBY"] = lambda *_: b"-READONLY You can't write against a replica.\r\n"
+    assert "READONLY" in str(unavailable(lambda: driver.raw_incr("count", 1, None)))
+    assert fake.commands.count(b"INCRBY") == 2
+    assert fake.connections == before + 1
+    assert pool_of(driver).counts().idle == 0
+
+
 def test_refusals_for_good_are_not(fake):
     driver = fake.driver()
     fake.answers[b"GET"] = lambda _: b"-WRONGTYPE Operation against a key\r\n"
