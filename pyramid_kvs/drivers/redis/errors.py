@@ -94,9 +94,7 @@ def is_read_only(error: ResponseError) -> bool:
 def spoils_connection(error: ResponseError) -> bool:
     """Return whether to connect again: to the new master, or since the server hung up."""
     reason = _reason(error)
-    return (
-        is_read_only(error) or "Protocol error" in reason or bool(_OF_PROXIES.search(reason))
-    )
+    return is_read_only(error) or "Protocol error" in reason or bool(_OF_PROXIES.search(reason))
 
 
 def is_unknown_script(error: BaseException | None) -> bool:
