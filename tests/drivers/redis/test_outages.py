@@ -116,7 +116,8 @@ def test_a_read_only_server_is_asked_twice(fake):
     driver.raw_set("key", b"", None)
     before = fake.connections
     fake.answers[b"INCRBY"] = lambda *_: b"-READONLY You can't write against a replica.\r\n"
-    assert "READONLY" in str(unavailable(lambda: driver.raw_incr("count", 1, None)))
+    error = unavailable(lambda: driver.raw_incr("count", 1, None))
+    assert "write against a replica" in str(error)
     assert fake.commands.count(b"INCRBY") == 2
     assert fake.connections == before + 1
     assert pool_of(driver).counts().idle == 0
