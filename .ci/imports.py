@@ -8,7 +8,7 @@ import sys
 
 import pyramid_kvs
 
-OPTIONAL = {"kinto", "psycopg"}
+OPTIONAL = {"kinto", "psycopg", "pytest"}
 
 
 def main() -> str | int:

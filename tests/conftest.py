@@ -17,6 +17,8 @@ from tests.servers import MemcachedServer, PostgresServer, RedisCluster, RedisSe
 # program prints.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated:UserWarning")
 
+pytest.register_assert_rewrite("tests.conformance")
+
 LIBRARIES = ("pyramid", "redis", "python-memcached", "psycopg", "kinto")
 S = TypeVar("S", bound=Server | RedisCluster)
 

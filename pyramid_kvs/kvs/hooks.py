@@ -120,7 +120,13 @@ class Hooks:
             return data
 
     def _remove(self, key: str) -> None:
-        self._client.delete(self._get_key(key))
+        delete = getattr(self._client, "delete", None)
+        if delete is None:
+            raise KVSNotSupported(
+                f"the {self.kvs} driver cannot remove a key: it defines no delete(key), and its "
+                "client has no delete(k)"
+            )
+        delete(self._get_key(key))
 
     def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
         """Add to a counter, stored as decimal digits; see :meth:`pyramid_kvs.kvs.KVS.incr`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.exceptions import KVSNotSupported
 from pyramid_kvs.kvs import KVS
 from tests.kvs.old_drivers import ClientOnly, WithHooks
@@ -140,6 +142,22 @@ def test_a_driver_needs_no_client() -> None:
     kvs.set("key", {"a": 1})
     assert kvs.get("key") == {"a": 1}
     with pytest.raises(KVSNotSupported, match="WithoutClient defines neither _create_client"):
+        kvs.delete("key")
+
+
+def test_a_client_that_cannot_delete_is_enough_for_a_cache() -> None:
+    class WithoutDelete(KVS):
+        def _create_client(self, **kwargs: Any) -> Any:
+            data: dict[bytes, Any] = {}
+            return SimpleNamespace(
+                get=data.get, set=lambda key, value, ttl: data.update({key: value})
+            )
+
+    kvs = WithoutDelete("old", {}, "p::")
+    cache = ApplicationCache(kvs)
+    assert cache.get_or_create("key", lambda: [1], 60) == [1]
+    assert cache.get_or_create("key", lambda: [2], 60) == [1]
+    with pytest.raises(KVSNotSupported, match="the old driver cannot remove a key"):
         kvs.delete("key")
 
 

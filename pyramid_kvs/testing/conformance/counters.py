@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.exceptions import KVSError
-from pyramid_kvs.kvs import KVS
-from tests.conformance.base import Base, Make
+from ...exceptions import KVSError
+from ...kvs import KVS
+from .base import Base, Make
 
 
 class Counters(Base):
@@ -50,9 +50,10 @@ class Counters(Base):
         assert kvs.get("counter") == 2
 
     def test_incr_gives_a_counter_without_expiry_its_ttl(self, new: Make) -> None:
-        new(ttl=None).incr("counter")
-        assert new().incr("counter", 1, 100) == 2
-        assert 90 < new().ttl_of("counter") <= 100
+        kvs = new(ttl=None)
+        kvs.incr("counter")
+        assert kvs.incr("counter", 1, 100) == 2
+        assert 90 < kvs.ttl_of("counter") <= 100
 
     def test_incr_refuses_a_value_that_is_not_an_integer(self, kvs: KVS) -> None:
         kvs.set("key", "text")

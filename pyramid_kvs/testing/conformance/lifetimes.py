@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pyramid_kvs.kvs import KVS
-from tests.conformance.base import Base, Make
+from ...kvs import KVS
+from .base import Base, Make
 
 DAY = 86400
 
@@ -43,20 +43,22 @@ class Lifetimes(Base):
         assert kvs.get("key") is None
         assert kvs.get("longer") == 1
 
-    def test_ttl_of(self, kvs: KVS, new: Make) -> None:
+    def test_ttl_of(self, new: Make) -> None:
+        kvs = new(ttl=None)
         kvs.set("key", 1, 60)
         assert 57 < kvs.ttl_of("key") <= 60
         assert isinstance(kvs.ttl_of("key"), float)
         assert kvs.ttl_of("missing") < 0
         kvs.set("fraction", 1, 60.5)
         assert 58 < kvs.ttl_of("fraction") <= 60.5
-        new(ttl=None).set("eternal", 1)
+        kvs.set("eternal", 1)
         assert kvs.ttl_of("eternal") < 0
 
-    def test_the_ttl_of_several_keys(self, kvs: KVS, new: Make) -> None:
+    def test_the_ttl_of_several_keys(self, new: Make) -> None:
+        kvs = new(ttl=None)
         kvs.set("long", 1, 60)
         kvs.set("fraction", 1, 30.5)
-        new(ttl=None).set("eternal", 1)
+        kvs.set("eternal", 1)
         left = kvs.raw_ttl_many(["long", "missing", "eternal", "fraction"])
         assert list(left) == ["long", "missing", "eternal", "fraction"]
         assert 57 < left["long"] <= 60
