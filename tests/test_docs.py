@@ -6,6 +6,7 @@ import ast
 import configparser
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from pyramid_kvs.session.settings import OPTIONS as SESSION
 from pyramid_kvs.settings import Option
 
 from .docpages import PAGES, ROOT, Block, blocks
+
+sys.path.insert(0, str(ROOT / "docs" / "images"))
+import draw
 
 PICTURES = [*ROOT.glob("docs/images/*.svg")]
 MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
@@ -53,6 +57,22 @@ def test_a_picture_with_colours_for_the_dark_has_a_background(picture: Path) -> 
     width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', text)[0]
     assert text.count(".page { fill:") == 2
     assert f'<rect class="page" width="{width}" height="{height}"/>' in text
+
+
+def test_pictures_are_what_their_source_draws() -> None:
+    assert draw.PICTURES.keys() <= {picture.stem for picture in PICTURES}
+    stale = [
+        name
+        for name, picture in draw.PICTURES.items()
+        if (ROOT / f"docs/images/{name}.svg").read_text("utf-8") != picture().svg()
+    ]
+    assert stale == []  # python docs/images/draw.py
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_a_picture_is_on_a_page_with_a_description(picture: Path) -> None:
+    figure = re.compile(rf"figure:: images/{picture.name}\n( +:figclass: \w+\n)? +:alt: \w")
+    assert any(figure.search(page.read_text(encoding="utf-8")) for page in PAGES)
 
 
 def test_the_lint_finds_a_directive_with_one_colon() -> None:
