@@ -28,9 +28,10 @@ def includeme(config: Configurator) -> None:
     """Add what the settings of the application ask for.
 
     ================= =========================================================================
-    always            ``config.add_kvs_driver``, ``config.add_kvs_codec``, the option
-                      ``ratelimit`` of views, a 503 while a store is unavailable, and an ERROR
-                      line at the start for a store that cannot serve
+    always            ``config.add_kvs_driver``, ``config.add_kvs_codec``,
+                      ``config.add_kvs_listener``, the option ``ratelimit`` of views, a 503 while
+                      a store is unavailable, and an ERROR line at the start for a store that
+                      cannot serve
     ``kvs.cache``     ``request.cache``
     ``kvs.session``   ``request.session``
     ``kvs.ratelimit`` ``request.ratelimit``, and a tween that counts and refuses requests
@@ -38,7 +39,7 @@ def includeme(config: Configurator) -> None:
     a setting missing an ``AttributeError`` that names it, where its attribute is used
     ================= =========================================================================
     """
-    from .application import add_kvs_codec, add_kvs_driver
+    from .application import add_kvs_codec, add_kvs_driver, add_kvs_listener
     from .settings import check_included, check_names, is_set
     from .start import finish_start
     from .web.attribute import explain_missing
@@ -47,6 +48,7 @@ def includeme(config: Configurator) -> None:
     check_names(settings, FEATURES)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
+    config.add_directive("add_kvs_listener", add_kvs_listener)
     finish_start(config)
     config.include(".web.failures")
     config.include(".ratelimit.views")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pyramid.config import Configurator
 from pyramid.config.actions import ActionInfo
+from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import PHASE0_CONFIG, PHASE1_CONFIG
 from pyramid.registry import Registry
 
 from . import serializer
-from .kvs import KVS, Breakers
+from .kvs import KVS, Breakers, Listener, observe
+from .messages import show
 from .serializer import Codec
 from .settings import is_set
 from .web.attribute import RequestAttribute
 
 _REGISTRY_KEY = "pyramid_kvs"
+
+#: A URL, of which the group is the host and port.
+_URL_PARTS = re.compile(r"\A[\w+.-]+://(?:[^/]*@)?([^/?#]*).*", re.DOTALL)
 
 #: Features are made before views, which need some of them, and after the drivers and codecs.
 ORDER_NAMES = PHASE0_CONFIG
@@ -35,6 +41,18 @@ class Store(NamedTuple):
     #: Host and port, path or URL, without credentials.
     server: str
 
+    @property
+    def address(self) -> str:
+        """``host:port`` or the path of a socket, of several servers with commas between them."""
+        return ",".join(self.driver.addresses()) or _address(self.server)
+
+
+def _address(server: str) -> str:
+    """Return the servers of a URL or a list, for a driver that does not tell its addresses."""
+    if server == "default":
+        return ""
+    return ",".join(_URL_PARTS.sub(r"\1", part) for part in server.split(","))
+
 
 @dataclass
 class Application:
@@ -46,6 +64,8 @@ class Application:
     breakers: Breakers = field(default_factory=Breakers)
     #: In the order of configuration.
     stores: list[Store] = field(default_factory=list)
+    #: Told about each operation of the stores.
+    listeners: list[Listener] = field(default_factory=list)
     #: By the name of the feature's setting. Each feature's package has a typed accessor.
     features: dict[str, Any] = field(default_factory=dict)
     #: Called when the application has been created. They raise ``ConfigurationError`` to stop it.
@@ -58,6 +78,18 @@ class Application:
         if found is None:
             found = registry[_REGISTRY_KEY] = Application()
         return found  # type: ignore[no-any-return]
+
+    def add_store(self, store: Store) -> None:
+        """Note a store. If there are listeners, they are told about its operations."""
+        self.stores.append(store)
+        if self.listeners:
+            observe(store.driver, store.setting, store.address, self.listeners)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell a listener about each operation of all stores from now on."""
+        self.listeners.append(listener)
+        for store in self.stores:
+            observe(store.driver, store.setting, store.address, self.listeners)
 
 
 # -- features --------------------------------------------------------------------------------
@@ -165,4 +197,29 @@ def add_kvs_codec(config: Configurator, name: str, codec: Codec) -> None:
 
     config.action(
         ("kvs codec", name), register, introspectables=(introspectable,), order=ORDER_NAMES
+    )
+
+
+def add_kvs_listener(config: Configurator, listener: Listener) -> None:
+    """Call a listener after each operation of the application's stores.
+
+    It may be added at any time, also after the drivers were made. It is called in the thread of
+    the operation, with an :class:`~pyramid_kvs.kvs.Operation`. See :doc:`monitoring`.
+
+    :param listener: any callable with one argument. If it raises, the operation is not affected,
+        and an ERROR line is logged at most once a minute.
+    """
+    if not callable(listener):
+        raise ConfigurationError(
+            f"config.add_kvs_listener: found {show(listener)}, expected a callable with one "
+            "argument, the operation"
+        )
+    name = getattr(listener, "__qualname__", type(listener).__qualname__)
+    introspectable = config.introspectable("kvs listeners", id(listener), name, "kvs listener")
+    introspectable["listener"] = listener
+    config.action(
+        ("kvs listener", id(listener)),
+        lambda: Application.of(config.registry).add_listener(listener),
+        introspectables=(introspectable,),
+        order=ORDER_NAMES,
     )

@@ -164,7 +164,7 @@ def build_driver(
             f"{said}{_hint(options['kvs'], kwargs, error, found)}"
         ) from error
     driver.share_breakers(application.breakers)
-    application.stores.append(Store(setting, place, driver, server_of(kwargs)))
+    application.add_store(Store(setting, place, driver, server_of(kwargs)))
     return driver
 
 

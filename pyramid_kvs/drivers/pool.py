@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple
 
 from ..exceptions import KVSUnavailable
 from ..forks import renew, renew_in_child, renewed
+from ..kvs.figures import current, note_round_trip
 from .pooled import C, Opening, Pooled, Process, Waiter
 
 __all__ = ["Counts", "Pool", "Pooled"]
@@ -70,6 +71,8 @@ class Pool(Generic[C]):
         self._recycle = recycle if recycle >= 0 else math.inf
         self._process: Process[C] = Process()
         renew_in_child(self)
+        if current.get() is not None:  # an observed driver opens it during an operation
+            self.count_round_trips()
 
     def take(self, spent: float = 0) -> C:
         """Return a connection for the caller alone, who must ``give`` or ``drop`` it.
@@ -154,6 +157,10 @@ class Pool(Generic[C]):
         process = self._current()
         idle = len(process.idle)
         return Counts(idle, max(0, process.total() - idle), len(process.line))
+
+    def count_round_trips(self) -> None:
+        """From now on, count what is taken as a round trip of the operation that takes it."""
+        self.__class__ = CountedPool
 
     # -- processes ------------------------------------------------------------------------
 
@@ -290,3 +297,18 @@ class Pool(Generic[C]):
         opening = Opening()
         process.count(opening)
         return opening
+
+
+class CountedPool(Pool[C]):
+    """The pool of a driver that is observed: each connection taken is a round trip."""
+
+    def take(self, spent: float = 0) -> C:
+        connection = super().take(spent)
+        note_round_trip()
+        return connection
+
+    def take_idle(self) -> C | None:
+        connection = super().take_idle()
+        if connection is not None:
+            note_round_trip()
+        return connection

@@ -14,6 +14,7 @@ from .names import (
     driver_names,
     register,
 )
+from .observed import Listener, Operation, observe
 from .script import (
     PackedArguments,
     RunsScripts,
@@ -48,6 +49,8 @@ __all__ = [
     "Claim",
     "Data",
     "DriverNotInstalled",
+    "Listener",
+    "Operation",
     "PackedArguments",
     "RunsScripts",
     "Script",
@@ -63,6 +66,7 @@ __all__ = [
     "key_pattern",
     "named_parameters",
     "new_owner",
+    "observe",
     "pack_arguments",
     "pack_words",
     "pause",

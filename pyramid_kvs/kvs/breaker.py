@@ -44,6 +44,11 @@ class Breaker:
         self._outage: list[float] = []
 
     @property
+    def address(self) -> str:
+        """The server without its kind, for example ``10.0.0.1:6379``."""
+        return self.server.partition(" at ")[2] or self.server
+
+    @property
     def is_open(self) -> bool:
         """Whether calls fail at once."""
         return time.monotonic() < self._open_until

@@ -87,6 +87,17 @@ class Hooks:
         """
         return frozenset()
 
+    def addresses(self) -> list[str]:
+        """Return the servers as ``host:port``, or paths of sockets, as far as they are known."""
+        return []
+
+    def connection_pools(self) -> list[Any]:
+        """Return the pools (:class:`pyramid_kvs.drivers.pool.Pool`) that the driver has now.
+
+        A driver without such pools returns none.
+        """
+        return []
+
     # -- one key --------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:
@@ -108,8 +119,8 @@ class Hooks:
         return self.raw_swap(key, None, data, ttl).done
 
     def _has_client_with_add(self) -> bool:
-        uses_client = type(self).raw_get is Hooks.raw_get and type(self).raw_set is Hooks.raw_set
-        return uses_client and hasattr(type(self._client), "add")
+        hooks = (inspect.unwrap(hook) for hook in (type(self).raw_get, type(self).raw_set))
+        return [*hooks] == [Hooks.raw_get, Hooks.raw_set] and hasattr(type(self._client), "add")
 
     def raw_delete(self, key: str) -> Data | None:
         """Remove a key; return the data that was there."""

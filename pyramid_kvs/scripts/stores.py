@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import logging
 import sys
 import time
@@ -61,7 +62,7 @@ def migrate(args: argparse.Namespace) -> int:
     """Create what the stores need; running it again changes nothing."""
 
     def act(driver: KVS) -> str:
-        if type(driver).initialize_schema is KVS.initialize_schema:
+        if inspect.unwrap(type(driver).initialize_schema) is KVS.initialize_schema:
             return "needs nothing"
         driver.initialize_schema(dry_run=args.dry_run)
         return "nothing was done" if args.dry_run else "ready"

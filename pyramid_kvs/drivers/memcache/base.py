@@ -41,6 +41,12 @@ class ItemsByKey(KVS):
     def places(self) -> frozenset[str]:
         return frozenset(map(str, self._servers))
 
+    def addresses(self) -> list[str]:
+        return [server.address for server in self._servers]
+
+    def connection_pools(self) -> list[Any]:
+        return [server.pool for server in self._servers]
+
     def close(self) -> None:
         self._servers.close()
 

@@ -37,7 +37,7 @@ class Server:
         self.limit = self._connect_timeout + self._timeout
         self._fails_are_timeouts = options.is_left_alone_when_dead
         self._breaker = Breaker(f"memcached at {self._address}", options.seconds_alone)
-        self._pool: Pool[Connection] = Pool(
+        self.pool: Pool[Connection] = Pool(
             self._connect,
             options.max_connections,
             backlog=options.max_backlog,
@@ -47,6 +47,11 @@ class Server:
     def __str__(self) -> str:
         return self._breaker.server
 
+    @property
+    def address(self) -> str:
+        """``host:port``, or the path of a socket."""
+        return str(self._address)
+
     def share_breakers(self, breakers: Breakers) -> None:
         self._breaker = breakers.get(self._breaker.server, self._breaker.seconds)
 
@@ -55,7 +60,7 @@ class Server:
         return self._breaker.is_troubled and self._breaker.is_open
 
     def close(self) -> None:
-        self._pool.close()
+        self.pool.close()
 
     def call(
         self, ask: Callable[[Connection, A], Reply], command: A, repeatable: bool, spent: float
@@ -89,9 +94,9 @@ class Server:
         if was_troubled:
             self._admit()
         try:
-            connection = self._pool.take(spent)
+            connection = self.pool.take(spent)
             if not repeatable and connection.is_stale():
-                connection = self._pool.replace(connection)
+                connection = self.pool.replace(connection)
         except OSError as error:
             self._note(error, spent)
             raise errors.no_connection(self, error) from error
@@ -104,7 +109,7 @@ class Server:
             replies = self._repeat(connection, ask, commands, isinstance(error, TimeoutError))
         except BaseException as error:  # noqa: BLE001 - the reply may still be under way
             self._lose(connection, error)
-        self._pool.give(connection)
+        self.pool.give(connection)
         if breaker.is_troubled:
             breaker.answered()
         return replies
@@ -129,7 +134,7 @@ class Server:
                 self._admit()
         except BaseException as error:
             connection.restore_timeout()
-            self._pool.give(connection)
+            self.pool.give(connection)
             if isinstance(error, TimeoutError):
                 raise errors.no_answer(self, error, self.limit) from error
             raise
@@ -149,12 +154,12 @@ class Server:
         elif repeatable and not connection.is_new:
             another = self._replace(connection)
         if another is None:
-            self._pool.drop(connection)
+            self.pool.drop(connection)
             self._note(error, spent)
             raise failure from error
         if not repeatable:
             another.restore_timeout()
-            self._pool.give(another)
+            self.pool.give(another)
             raise failure from error
         return another
 
@@ -164,12 +169,12 @@ class Server:
         Nobody knows whether the server hangs, or a firewall forgot the idle connection. It has
         then forgotten the others that are as old, too.
         """
-        self._pool.close_unused_since(connection.taken_at - LONG_IDLE)
+        self.pool.close_unused_since(connection.taken_at - LONG_IDLE)
         began = connection.taken_at
         deadline = min(began + self.limit, monotonic() + PROBE_TIMEOUT)
         connection.taken_at = deadline - self.limit
         try:
-            another = self._pool.replace(connection)
+            another = self.pool.replace(connection)
         except OSError:
             return None
         try:
@@ -178,16 +183,16 @@ class Server:
             another.taken_at = began
             another.shorten()
         except (OSError, OutOfStep):
-            self._pool.drop(another)
+            self.pool.drop(another)
             return None
         except BaseException:
-            self._pool.drop(another)
+            self.pool.drop(another)
             raise
         return another
 
     def _replace(self, connection: Connection) -> Connection:
         try:
-            return self._pool.replace(connection)
+            return self.pool.replace(connection)
         except OSError as error:
             self._note(error, 0)
             raise errors.no_connection(self, error) from error
@@ -208,14 +213,14 @@ class Server:
         except TimeoutError as error:
             if not is_alive:
                 self._lose(connection, error)
-            self._pool.drop(connection)
+            self.pool.drop(connection)
             raise errors.no_answer(self, error, self.limit) from error
         except BaseException as error:  # noqa: BLE001 - the reply may still be under way
             self._lose(connection, error)
 
     def _lose(self, connection: Connection, error: BaseException) -> NoReturn:
         """Drop a connection; raise the package's error for one of the socket, or the error."""
-        self._pool.drop(connection)
+        self.pool.drop(connection)
         if isinstance(error, OutOfStep):
             raise errors.refusal(self, str(error)) from error
         if isinstance(error, OSError):

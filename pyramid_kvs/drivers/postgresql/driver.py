@@ -77,6 +77,12 @@ class PostgresqlKVS(KVS):
         table = self._client.table.removeprefix("public.")
         return frozenset(f"{place}/{table}" for place in self._client.databases())
 
+    def addresses(self) -> list[str]:
+        return [self._client.breaker.address]
+
+    def connection_pools(self) -> list[Any]:
+        return [self._client.pool]
+
     # -- one key --------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:

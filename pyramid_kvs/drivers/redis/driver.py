@@ -91,6 +91,12 @@ class RedisKVS(RunsScripts):
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
         return frozenset({f"{self._transport.server}/{database}"})
 
+    def addresses(self) -> list[str]:
+        return [self._transport.breaker.address]
+
+    def connection_pools(self) -> list[Any]:
+        return [self._transport.pool]
+
     def run_packed(
         self,
         script: Script,

@@ -110,7 +110,7 @@ def test_little_time_after_a_sign_of_life() -> None:
         kvs = connect(place, socket_connect_timeout=0.1, socket_timeout=0.4)
         assert kvs.get("key") is None
         (server,) = kvs._servers  # type: ignore[attr-defined]
-        pool = server._pool
+        pool = server.pool
         connection = pool.take()
         pool.give(connection)
         connection.used_at -= 2

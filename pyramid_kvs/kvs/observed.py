@@ -1,0 +1,212 @@
+"""Drivers that tell listeners about each operation.
+
+A driver that is observed gets a class that inherits from its own class, in which each method of
+the contract is timed. A driver that nobody observes keeps its class, so that nothing is slower.
+
+An operation is the outermost method that was called. The hooks that it runs add to its figures.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import logging
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from ..logs import ThrottledLog, fingerprint
+from .figures import KINDS, Args, Call, Kind, current
+from .names import canonical_name
+
+log = logging.getLogger("pyramid_kvs.observe")
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+class Operation(NamedTuple):
+    """What listeners are told about an operation: no id, no key, no token and no value."""
+
+    #: The name of the driver's method, without ``raw_``: ``"get"``, ``"swap"``, ``"run_script"``.
+    operation: str
+    #: The setting whose store it is, for example ``kvs.cache``.
+    setting: str
+    #: The name of the driver, for example ``redis``.
+    driver: str
+    #: ``host:port``, or the path of a socket. Several servers are separated by commas. It is empty
+    #: for the memory driver.
+    server: str
+    #: How many keys the operation is about.
+    keys: int
+    #: How many keys were read and found.
+    hits: int
+    #: The bytes of the data that were sent and received, without keys and commands.
+    bytes_sent: int
+    bytes_received: int
+    #: The time that it took.
+    seconds: float
+    #: The name of the exception's class, or ``None``.
+    error: str | None
+    #: How many connections it took from the pool. It is 0 for drivers without a pool.
+    round_trips: int
+    #: How many keys were read and not found.
+    misses: int
+
+
+Listener = Callable[[Operation], object]
+
+
+def key_fingerprints() -> list[str]:
+    """Return what replaces the keys of the operation that a listener is being told about.
+
+    See :func:`pyramid_kvs.logs.fingerprint`.
+    """
+    call = current.get()
+    found = call.args[0] if call is not None and call.args else ()
+    keys = [found] if isinstance(found, str) else found
+    return [fingerprint(key) for key in keys if isinstance(key, str)]
+
+
+class Observer:
+    """Tells listeners about the operations of one driver.
+
+    :param listeners: those of the application, of which there may be more later.
+    """
+
+    def __init__(self, setting: str, driver: str, server: str, listeners: list[Listener]) -> None:
+        self._names = (setting, driver, server)
+        self._listeners = listeners
+        self._log = ThrottledLog(log)
+
+    def tell(self, call: Call, operation: str, seconds: float, error: str | None) -> None:
+        setting, driver, server = self._names
+        values = (operation, setting, driver, server, call.keys, call.hits, call.bytes_sent)
+        more = (call.bytes_received, seconds, error, call.round_trips, call.misses)
+        told = tuple.__new__(Operation, values + more)  # faster than Operation(...)
+        for listener in self._listeners:
+            try:
+                listener(told)
+            except Exception as raised:  # noqa: BLE001, PERF203 (it must not break the operation)
+                name = getattr(listener, "__qualname__", type(listener).__qualname__)
+                self._log.error("the listener %s raised %s", name, type(raised).__name__)
+
+
+class Observed:
+    """Marks the class of an observed driver."""
+
+    _observer: Observer
+
+
+def observe(driver: Any, setting: str, server: str, listeners: list[Listener]) -> None:
+    """Have the operations of a driver told to listeners. A second call changes nothing."""
+    if isinstance(driver, Observed):
+        return
+    driver._observer = Observer(setting, canonical_name(driver.kvs), server, listeners)
+    driver.__class__ = observed_class(type(driver))
+    for pool in driver.connection_pools():
+        pool.count_round_trips()
+
+
+def observed_class(cls: type[Any]) -> type[Any]:
+    """Return a class for an observed driver whose own class is ``cls``."""
+    observed = types.new_class(cls.__name__, (Observed, cls))
+    observed.__module__, observed.__qualname__ = cls.__module__, cls.__qualname__
+    for name, kind in KINDS.items():
+        method = getattr(cls, name, None)
+        if method is not None:
+            setattr(observed, name, Method(name, kind, method).observed())
+    return observed
+
+
+# -- methods ---------------------------------------------------------------------------------
+
+
+class Method:
+    """A method of a driver's class, and how it is observed."""
+
+    def __init__(self, name: str, kind: Kind, run: Callable[..., Any]) -> None:
+        self._operation = "run_script" if name == "run_packed" else name.removeprefix("raw_")
+        self._keys, self._note, self._prepare = kind
+        self._run = run
+        self._parameters = _parameters(run)
+
+    def observed(self) -> Callable[..., Any]:
+        """Return the method to call instead: it is an operation, or belongs to one."""
+        run, is_hook = self._run, self._note is not None
+
+        @functools.wraps(run)
+        def observed(driver: Any, *args: Any, **kwargs: Any) -> Any:
+            outer = current.get()
+            if outer is None or outer.driver is not driver:
+                return self._time(outer, driver, args, kwargs)
+            if is_hook and not outer.is_in_hook:
+                return self._add(outer, driver, args, kwargs)
+            return run(driver, *args, **kwargs)
+
+        return observed
+
+    def _time(self, outer: Call | None, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and tell the listeners.
+
+        :param outer: the operation of another driver that this one runs in.
+        """
+        if kwargs:
+            args = _positional(self._parameters, args, kwargs)
+        if self._prepare is not None:
+            args = self._prepare(args)
+        call = Call(driver, args, self._note is not None)
+        began = perf_counter()
+        try:
+            current.set(call)
+            result = self._run(driver, *args, **kwargs)
+            if type(result) is types.GeneratorType:
+                result = [*result]
+        except BaseException as error:
+            self._end(call, outer, perf_counter() - began, type(error).__name__)
+            raise
+        self._end(call, outer, perf_counter() - began, None, result)
+        return result
+
+    def _end(
+        self, call: Call, outer: Call | None, took: float, error: str | None, result: Any = None
+    ) -> None:
+        try:
+            try:
+                call.keys = self._keys(call.args)
+                if error is None and self._note is not None:
+                    self._note(call, call.args, result)
+            except Exception:  # noqa: BLE001, S110 (what the contract does not know)
+                pass
+            call.driver._observer.tell(call, self._operation, took, error)
+        finally:
+            call.driver = None  # a greenlet that a listener started has the same context
+            current.set(outer)
+
+    def _add(self, call: Call, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        """Run a hook of an operation, and add what it did to the figures."""
+        call.is_in_hook = True
+        try:
+            result = self._run(driver, *args, **kwargs)
+        finally:
+            call.is_in_hook = False
+        with suppress(Exception):  # arguments or a result that the contract does not know
+            given = _positional(self._parameters, args, dict(kwargs)) if kwargs else args
+            self._note(call, given, result)  # type: ignore[misc]
+        return result
+
+
+def _parameters(method: Callable[..., Any]) -> list[str]:
+    try:
+        found = list(inspect.signature(method).parameters.values())[1:]
+    except ValueError:  # of a function that is not written in Python
+        return []
+    return [parameter.name for parameter in found if parameter.kind is _POSITIONAL]
+
+
+def _positional(parameters: list[str], args: Args, kwargs: dict[str, Any]) -> Args:
+    """Return the arguments by position, as far as possible; take them out of ``kwargs``."""
+    given = itertools.takewhile(kwargs.__contains__, parameters[len(args) :])
+    return (*args, *[kwargs.pop(name) for name in given])

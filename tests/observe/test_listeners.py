@@ -1,0 +1,325 @@
+"""Listeners: when they are called, what they cannot break, and that they cost nothing if absent."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
+
+from pyramid_kvs.application import Application
+from pyramid_kvs.drivers.memory import MemoryKVS
+from pyramid_kvs.drivers.pool import Pool
+from pyramid_kvs.kvs import Operation
+from pyramid_kvs.kvs.names import load
+from tests.observe.apps import (
+    Options,
+    Told,
+    cache,
+    configured,
+    driver_of,
+    observed_cache,
+    started,
+    with_view,
+)
+from tests.servers import RedisServer
+from tests.test_layers import python
+
+MEMORY = {"kvs.cache": {"kvs": "memory"}}
+
+
+def calls_of(act: Callable[[], object]) -> int:
+    """Return how many functions a call calls, those that are written in C included."""
+    counts = {"call": 0, "c_call": 0}
+
+    def count(frame: Any, event: str, arg: Any) -> None:
+        if event in counts:
+            counts[event] += 1
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return sum(counts.values())
+
+
+# -- without listeners -----------------------------------------------------------------------
+
+
+def test_without_a_listener_driver_and_pools_keep_their_classes(store: Options) -> None:
+    """A listener of another application in the process changes nothing."""
+    observed_cache(Told(), store)
+    driver = driver_of(configured({"kvs.cache": store}))
+    assert type(driver) is load(store["kvs"])
+    assert {type(pool) for pool in driver.connection_pools()} <= {Pool}
+
+
+def test_without_a_listener_a_call_calls_no_more_functions(redis_server: RedisServer) -> None:
+    place = {"host": redis_server.host, "port": redis_server.port}
+    settings = {
+        "kvs.cache": {"kvs": "redis", "kvs_kwargs": place},
+        "kvs.session": {"kvs": "redis", "kvs_kwargs": place},
+        "kvs.ratelimit": {"limit": 10**6},
+    }
+
+    def visit(request: Any) -> str:
+        request.session["visits"] = 1
+        return str(request.cache.get("a"))
+
+    def calls(*listeners: Told) -> int:
+        app = started(settings, *listeners, configure=with_view(visit))
+        app.get("/")  # opens the session
+        for _ in range(3):
+            app.get("/")
+        return calls_of(lambda: app.get("/"))
+
+    before = calls()
+    observed = calls(Told())
+    assert calls() == before < observed
+
+
+# -- adding ----------------------------------------------------------------------------------
+
+
+def test_a_listener_may_be_added_by_a_later_include_and_after_the_start(store: Options) -> None:
+    first, second, third = Told(), Told(), Told()
+    configured({"kvs.cache": store})  # creates the table
+    config = Configurator(settings={"kvs.cache": store})
+    config.include("pyramid_kvs")
+    config.commit()  # makes the driver
+    config.include(lambda config: config.add_kvs_listener(first))
+    config.make_wsgi_app()
+    first.clear()
+    cache(config.registry).get("a")
+    assert len(first) == 1
+    config.add_kvs_listener(second)
+    config.commit()
+    cache(config.registry).get("a")
+    assert (len(first), len(second)) == (2, 1)
+    late = Configurator(registry=config.registry, autocommit=True)
+    late.include("pyramid_kvs")
+    late.add_kvs_listener(third)
+    cache(config.registry).get("a")
+    assert (len(first), len(second), len(third)) == (3, 2, 1)
+
+
+def test_pools_of_a_driver_that_was_made_before_count_round_trips(
+    redis_server: RedisServer,
+) -> None:
+    told = Told()
+    place = {"host": redis_server.host, "port": redis_server.port}
+    registry = configured({"kvs.cache": {"kvs": "redis", "kvs_kwargs": place}})
+    cache(registry).get("a")
+    Application.of(registry).add_listener(told)
+    cache(registry).get("a")
+    assert [operation.round_trips for operation in told] == [1]
+
+
+def test_the_same_listener_twice_is_a_conflict() -> None:
+    told = Told()
+    with pytest.raises(ConfigurationConflictError):
+        configured(MEMORY, told, told)
+
+
+def test_a_listener_that_cannot_be_called_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match='found "stats", expected a callable with one'):
+        configured(MEMORY, "stats")  # type: ignore[arg-type]
+
+
+def test_introspection_shows_the_listeners() -> None:
+    registry = configured(MEMORY, Told())
+    (found,) = registry.introspector.get_category("kvs listeners")
+    assert found["introspectable"].title == "Told"
+
+
+# -- telling ---------------------------------------------------------------------------------
+
+
+def test_all_listeners_see_the_same_object_which_cannot_change() -> None:
+    first, second = Told(), Told()
+    cache(configured(MEMORY, first, second)).get("a")
+    assert first[-1] is second[-1]
+    with pytest.raises(AttributeError):
+        first[-1].keys = 5  # type: ignore[misc]
+
+
+def test_a_listener_that_raises_breaks_nothing_and_is_logged_once_a_minute(
+    store: Options, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(operation: Operation) -> None:
+        raise ZeroDivisionError("hunter2")
+
+    told = Told()
+    found = cache(configured({"kvs.cache": store}, broken, told))
+    caplog.clear()
+    told.clear()
+    found.set("a", 1)
+    assert found.get("a") == 1
+    assert found.get_many(["a"]) == {"a": 1}
+    assert len(told) == 3
+    lines = [record for record in caplog.records if record.name == "pyramid_kvs.observe"]
+    assert lines == []  # the start's line was less than a minute ago
+    assert "hunter2" not in caplog.text
+
+
+def test_the_log_line_names_the_listener_and_the_exception(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def __call__(self, operation: Operation) -> None:
+            raise ZeroDivisionError("hunter2")
+
+    found = cache(configured(MEMORY, Broken()))
+    found.get("a")
+    (line,) = [record for record in caplog.records if record.name == "pyramid_kvs.observe"]
+    assert line.levelno == logging.ERROR
+    assert line.getMessage().endswith("Broken raised ZeroDivisionError")
+
+
+def test_an_operation_that_raises_is_told_and_still_raises() -> None:
+    told = Told()
+    found = observed_cache(told, {"kvs": "memory"})
+    with pytest.raises(TypeError):
+        found.client.raw_get(1)  # type: ignore[arg-type]
+    assert (told[0].operation, told[0].error) == ("get", "TypeError")
+    found.get("a")
+    assert told[1].error is None
+
+
+def test_a_call_with_wrong_arguments_raises_what_it_does_without_listeners() -> None:
+    told = Told()
+    client: Any = observed_cache(told, {"kvs": "memory"}).client
+    for call in (client.update, client.get_many, client.raw_get, client.raw_swap_many):
+        with pytest.raises(TypeError, match="missing"):
+            call()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        client.set("a", 1, colour="red")
+    assert {operation.error for operation in told} == {"TypeError"}
+
+
+def test_what_a_listener_does_with_the_store_is_not_told() -> None:
+    told = Told()
+
+    def reads(operation: Operation) -> None:
+        found.get("b")
+
+    found = observed_cache(told, {"kvs": "memory"})
+    found.client._observer._listeners.append(reads)  # type: ignore[attr-defined]
+    found.get("a")
+    assert len(told) == 1
+
+
+def test_what_a_listener_started_is_told_after_the_operation() -> None:
+    """A greenlet or a task that it starts has a copy of its context."""
+    told = Told()
+    contexts: list[contextvars.Context] = []
+    found = cache(configured(MEMORY, lambda told: contexts.append(contextvars.copy_context())))
+    found.client._observer._listeners.append(told)  # type: ignore[attr-defined]
+    found.get("a")
+    contexts[-1].run(found.get, "b")
+    assert len(told) == 2
+
+
+# -- threads and greenlets -------------------------------------------------------------------
+
+
+def test_operations_of_several_threads_do_not_mix(store: Options) -> None:
+    told = Told()
+    found = observed_cache(told, store)
+    keys = {count: [f"{count}-{number}" for number in range(count)] for count in range(1, 9)}
+
+    def work(count: int) -> None:
+        for _ in range(20):
+            found.set_many(dict.fromkeys(keys[count], "x" * count))
+            found.get_many(keys[count])
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for count in keys:
+        own = [operation for operation in told if operation.keys == count]
+        sizes = {"set_many": 0, "get_many": 0}
+        for operation in own:
+            sizes[operation.operation] += operation.bytes_sent + operation.bytes_received
+        assert len(own) == 40
+        assert set(sizes.values()) == {20 * count * (count + 2)}
+
+
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from tests.observe.apps import Told, observed_cache
+told = Told()
+place = {"host": "127.0.0.1", "port": int(sys.argv[1])}
+cache = observed_cache(told, {"kvs": "redis", "kvs_kwargs": place})
+def work(count):
+    for _ in range(10):
+        cache.get_many([f"{count}-{number}" for number in range(count)])
+gevent.joinall([gevent.spawn(work, count) for count in range(1, 9)], timeout=60)
+print(sorted({(told.keys, told.misses, told.round_trips) for told in told}), len(told))
+"""
+
+
+def test_operations_of_several_greenlets_do_not_mix(redis_server: RedisServer) -> None:
+    expected = [(count, count, 1) for count in range(1, 9)]
+    assert python(GREENLETS, str(redis_server.port)) == f"{expected} 80"
+
+
+def test_an_exception_of_a_signal_handler_leaves_no_operation_behind() -> None:
+    """An operation that seems to run would hide all that follow in its thread."""
+    told = Told()
+    found = observed_cache(told, {"kvs": "memory"})
+
+    def interrupt(operation: Operation) -> None:
+        raise KeyboardInterrupt
+
+    found.client._observer._listeners.append(interrupt)  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        found.get("a")
+    found.client._observer._listeners.remove(interrupt)  # type: ignore[attr-defined]
+    found.get("a")
+    assert len(told) == 2
+
+
+# -- features --------------------------------------------------------------------------------
+
+
+def test_sessions_limits_and_perl_sessions_are_told_with_their_settings(store: Options) -> None:
+    told = Told()
+
+    def visit(request: Any) -> str:
+        request.session["visits"] = request.session.get("visits", 0) + 1
+        request.perlsess.get("x")
+        return "done"
+
+    settings = {
+        "kvs.session": store,
+        "kvs.ratelimit": [{"limit": 100}, {"limit": 10, "by": "address", "name": "address"}],
+        "kvs.perlsess": {**store, "codec": "storable", "cookie_name": "perl"},
+    }
+    app = started(settings, told, configure=with_view(visit))
+    app.get("/")
+    told.clear()
+    app.set_cookie("perl", "0" * 32)
+    app.get("/")
+    assert {operation.setting for operation in told} >= {"kvs.session", "kvs.perlsess"}
+    assert {operation.driver for operation in told} == {store["kvs"]}
+    assert {operation.error for operation in told} == {None}
+    sessions = [operation for operation in told if operation.setting == "kvs.session"]
+    assert any(operation.bytes_received for operation in sessions)
+
+
+def test_a_driver_outside_of_an_application_is_not_observed() -> None:
+    told = Told()
+    observed_cache(told, {"kvs": "memory"})
+    MemoryKVS("memory").get("a")
+    assert told == []
