@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 _metadata = configparser.ConfigParser()
 _metadata.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -21,7 +21,7 @@ author = _metadata["metadata"]["author"]
 release = version = _metadata["metadata"]["version"]
 project_copyright = f"2026, {author}"
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "options_table"]
 if os.environ.get("READTHEDOCS") == "True":
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {

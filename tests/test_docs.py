@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ast
 import configparser
+import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from pyramid.config import Configurator
 
-from pyramid_kvs.cache.settings import OPTIONS as CACHE
-from pyramid_kvs.perlsess.settings import OPTIONS as PERLSESS
-from pyramid_kvs.ratelimit.settings import OPTIONS as RATELIMIT
-from pyramid_kvs.session.settings import OPTIONS as SESSION
-from pyramid_kvs.settings import Option
+from pyramid_kvs.kvs import driver_class
 
 from .docpages import PAGES, ROOT, Block, blocks
 
-sys.path.insert(0, str(ROOT / "docs" / "images"))
-import draw
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "images")]
+import draw  # noqa: E402
+import setting_keys  # noqa: E402
 
 PICTURES = [*ROOT.glob("docs/images/*.svg")]
 MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
@@ -30,8 +30,6 @@ ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTIL
 #: A file or folder of the repository, or of the package, in the text of a page.
 NAMED = re.compile(r"(?:tests|docs|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*(?:/|\.py)")
 WRITTEN_BY_THE_READER = {"app.py"}
-#: A row of a table of options: the key, and its default as JSON or in words.
-ROW = re.compile(r"^``(?P<key>\w+)`` +(?P<default>``.+?``(?=,|  )|\w[^.,\n]*?(?=  ))", re.MULTILINE)
 
 
 EXAMPLES = [block for page in sorted(PAGES) for block in blocks(page)]
@@ -135,23 +133,33 @@ def test_ini_example_starts_an_application(block: Block) -> None:
     Configurator(settings=settings).commit()
 
 
-@pytest.mark.parametrize(
-    ("options", "page"),
-    [(CACHE, "cache"), (SESSION, "sessions"), (RATELIMIT, "ratelimit"), (PERLSESS, "perl")],
-)
-def test_options_are_documented_with_their_defaults(options: dict[str, Option], page: str) -> None:
-    listed = {**defaults("settings"), **defaults(page)}
-    not_in_tables = {"type", "on_error"} if page == "cache" else {"type"}
-    assert options.keys() - listed.keys() == not_in_tables
-    for key in options.keys() & listed.keys() - {"key_prefix"}:
-        if listed[key].startswith("``"):
-            assert listed[key] == f"``{json.dumps(options[key].default)}``", key
-    assert f"``{json.dumps(options['key_prefix'].default)}``" in text_of("settings") + text_of(page)
+@pytest.mark.parametrize("setting", setting_keys.MODULES)
+def test_each_key_of_a_setting_has_a_meaning(setting: str) -> None:
+    (body,) = tables_of(setting)
+    own = setting_keys.read_meanings(body)
+    shared = setting_keys.read_meanings(setting_keys.SHARED.splitlines())
+    keys = setting_keys.read_options(setting).keys()
+    assert own.keys() <= keys
+    assert keys <= own.keys() | shared.keys()
+    assert all(meaning.lines for meaning in own.values())
 
 
-def defaults(page: str) -> dict[str, str]:
-    """Return the second column of a page's tables by the first one."""
-    return {row["key"]: row["default"] for row in ROW.finditer(text_of(page))}
+def tables_of(setting: str) -> Iterator[list[str]]:
+    """Yield the content of each directive that makes the table of a setting."""
+    directive = re.compile(rf"^\.\. kvs-options:: {setting}\n((?:\n|    .*\n)*)", re.MULTILINE)
+    for page in PAGES:
+        for found in directive.finditer(page.read_text(encoding="utf-8")):
+            yield textwrap.dedent(found[1]).splitlines()
+
+
+@pytest.mark.parametrize("driver", ["redis", "memcache", "memory"])
+def test_every_argument_of_a_driver_is_on_its_page(driver: str) -> None:
+    page = text_of("drivers" if driver == "memory" else driver)
+    arguments = driver_class(driver).client_arguments()
+    if driver == "redis":  # the page groups those of redis-py, whose versions differ
+        arguments -= set(inspect.signature(redis.Redis).parameters)
+    assert arguments
+    assert [name for name in arguments if f"``{name}``" not in page] == []
 
 
 def text_of(page: str) -> str:
