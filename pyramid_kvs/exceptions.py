@@ -33,6 +33,16 @@ class RetryLater(Exception):
 class KVSUnavailable(KVSError, RetryLater):
     """The store does not answer, or refuses for now. The command may or may not have run."""
 
+    #: ``False`` if the command certainly did not run, because it was never sent.
+    may_have_run = True
+
+
+def not_sent(message: str) -> KVSUnavailable:
+    """Return the error for a command that was never sent."""
+    error = KVSUnavailable(message)
+    error.may_have_run = False
+    return error
+
 
 class KVSConflict(KVSError):
     """Other writers changed the key each time that the operation was tried."""

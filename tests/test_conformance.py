@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance import Conformance, SharedConformance
-from tests.servers import MemcachedServer, RedisServer
+from tests.servers import MemcachedServer, RedisCluster, RedisServer
 
 
 class TestMemory(Conformance):
@@ -28,6 +28,20 @@ class TestOtherVersionsOfRedis(SharedConformance):
     @pytest.fixture
     def store(self, other_redis_server: RedisServer) -> tuple[str, dict[str, Any]]:
         return "redis", {"host": other_redis_server.host, "port": other_redis_server.port}
+
+
+class TestRedisCluster(SharedConformance):
+    """Three primaries with their replicas."""
+
+    @pytest.fixture
+    def store(self, redis_cluster: RedisCluster) -> tuple[str, dict[str, Any]]:
+        return "redis", {"url": redis_cluster.url}
+
+
+class TestValkeyCluster(SharedConformance):
+    @pytest.fixture
+    def store(self, valkey_cluster: RedisCluster) -> tuple[str, dict[str, Any]]:
+        return "redis", {"url": valkey_cluster.url.replace("redis+", "valkey+")}
 
 
 class TestMemcache(SharedConformance):

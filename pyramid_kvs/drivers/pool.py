@@ -10,7 +10,7 @@ from os import getpid
 from time import monotonic
 from typing import Generic, NamedTuple
 
-from ..exceptions import KVSUnavailable
+from ..exceptions import not_sent
 from ..forks import renew, renew_in_child, renewed
 from ..kvs.figures import current, note_round_trip
 from .pooled import C, Opening, Pooled, Process, Waiter
@@ -246,7 +246,7 @@ class Pool(Generic[C]):
                 self._serve(process)
             raise
         if granted is None:
-            raise KVSUnavailable(
+            raise not_sent(
                 f"all {self._most} connections are in use; none came free in {self._timeout:.3g} s"
             )
         return granted
@@ -257,7 +257,7 @@ class Pool(Generic[C]):
             self._serve(process)
             others = len(process.line) - 1
             if waiter.granted is None and others >= self._backlog:
-                raise KVSUnavailable(
+                raise not_sent(
                     f"all {self._most} connections are in use, and {others} callers wait for one"
                 )
 

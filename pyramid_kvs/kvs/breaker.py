@@ -9,7 +9,7 @@ import logging
 import time
 from contextlib import suppress
 
-from ..exceptions import KVSUnavailable
+from ..exceptions import not_sent
 
 log = logging.getLogger("pyramid_kvs.stores")
 
@@ -61,7 +61,7 @@ class Breaker:
         until, now = self._open_until, time.monotonic()
         if not until or (now >= until and self._may_probe(until, now)):
             return
-        raise KVSUnavailable(
+        raise not_sent(
             f"{self.server} did not answer a moment ago; it is left alone for up to "
             f"{self.seconds:g} s"
         )

@@ -40,7 +40,8 @@ class KVS(Hooks):
     """
 
     def __new__(cls, kvs: str = "", *args: Any, **kwargs: Any) -> KVS:
-        return object.__new__(driver_class(kvs) if cls is KVS else cls)
+        found = driver_class(kvs) if cls is KVS else cls
+        return object.__new__(found.class_for(_kvs_kwargs(*args, **kwargs)))
 
     def __init__(
         self,
@@ -61,6 +62,11 @@ class KVS(Hooks):
         self._claims_asked_for: dict[str, float] = {}
         self._checks: list[Callable[[], None]] = []
         self._client = self._create_client(**dict(kvs_kwargs or {}))
+
+    @classmethod
+    def class_for(cls, kvs_kwargs: Mapping[str, Any]) -> type[KVS]:
+        """Return the class for these arguments of the client: this one, or a subclass of it."""
+        return cls
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -228,6 +234,13 @@ class KVS(Hooks):
         for check in self._checks:
             check()
 
+    def check_nodes(self) -> dict[str, str | None]:
+        """Return what :meth:`check` says of each server, if the store consists of several.
+
+        :returns: host and port of a server, and the reason why it cannot serve, or ``None``.
+        """
+        return {}
+
     def add_check(self, check: Callable[[], None]) -> None:
         """Have :meth:`check` call a function too, which does what only one feature needs."""
         self._checks.append(check)
@@ -249,6 +262,12 @@ class KVS(Hooks):
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
+
+
+def _kvs_kwargs(
+    kvs_kwargs: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any
+) -> Mapping[str, Any]:
+    return kvs_kwargs or {}
 
 
 def driver_class(name: str, extra: Mapping[str, type | str] | None = None) -> type[KVS]:

@@ -91,6 +91,12 @@ class Connections:
             connection.socket_timeout = self._pool.connection_kwargs["socket_timeout"]
         return connection
 
+    def at(self, host: str, port: int) -> Connections:
+        """Return what makes the same connections to another address."""
+        pool = copy.copy(self._pool)
+        pool.connection_kwargs = {**pool.connection_kwargs, "host": host, "port": port}
+        return Connections(pool)
+
 
 def _server_name(pool: Any) -> str:
     options = pool.connection_kwargs

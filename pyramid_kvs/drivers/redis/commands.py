@@ -31,6 +31,16 @@ def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> by
     return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
 
 
+def by_source(script: Script) -> bytes:
+    """Return the beginning of a script's call for a server that does not know its hash."""
+    return pack_words((b"EVAL", script.source))
+
+
+def scan_command(cursor: bytes, match: bytes) -> bytes:
+    """Return the command for the next keys after a cursor."""
+    return pack(b"SCAN", cursor, b"MATCH", match, b"COUNT", b"1000")
+
+
 # The most frequent commands, ready to be filled in: a fifth of the time that pack() takes.
 GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 GETEX_PX = b"*4\r\n$5\r\nGETEX\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"

@@ -63,9 +63,8 @@ class RedisConnection(Pooled):
     def ask(self, packed: bytes, count: int = 0) -> Reply:
         """Send commands, and return the reply, or a list of ``count`` replies.
 
-        All replies are read before the first error among them is raised.
-
-        :raises redis.RedisError: no reply in time, a lost connection, or a refusal.
+        :raises redis.RedisError: no reply in time, a lost connection, or a refusal. In a list,
+            refusals are returned.
         """
         raise NotImplementedError
 
@@ -75,6 +74,22 @@ class RedisConnection(Pooled):
 
     def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
         """As :meth:`ask`, with a deadline for each step, from the first byte that is sent on."""
+        self.send(deadline, packed)
+        replies = self.receive(deadline, count or 1)
+        return replies if count else _without_error(replies[0])
+
+    def send(self, deadline: Deadline, packed: bytes) -> None:
+        """Send commands, and do not wait for their replies.
+
+        :raises redis.RedisError: not in time, or a lost connection.
+        """
+        raise NotImplementedError
+
+    def receive(self, deadline: Deadline, count: int) -> list[Reply]:
+        """Return the replies to commands that were sent; refusals among them are returned.
+
+        :raises redis.RedisError: not in time, or a lost connection.
+        """
         raise NotImplementedError
 
     def is_alive(self) -> bool:
@@ -148,7 +163,7 @@ class DirectConnection(RedisConnection):
             return self.ask(packed, count)
         return self.ask_within(Deadline(end), packed, count)
 
-    def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
+    def send(self, deadline: Deadline, packed: bytes) -> None:
         try:
             self._raw.settimeout(deadline.timeout(self._timeout))
             self._send(packed)
@@ -156,9 +171,9 @@ class DirectConnection(RedisConnection):
             raise NoReply("no answer in time") from None
         except OSError as error:
             raise _as_redis_error(error) from None
-        if not count:
-            return _without_errors([self._rest(deadline)])[0]
-        return _without_errors([self._rest(deadline) for _ in range(count)])
+
+    def receive(self, deadline: Deadline, count: int) -> list[Reply]:
+        return [self._rest(deadline) for _ in range(count)]
 
     def _rest(self, deadline: Deadline) -> Reply:
         """Return the next reply, of which a part may have come."""
@@ -195,16 +210,25 @@ class LayeredConnection(RedisConnection):
         return self.ask_within(Deadline(self.taken_at + self._limit), packed, count)
 
     def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
+        replies = self._exchange(deadline, packed, count or 1)
+        return replies if count else _without_error(replies[0])
+
+    def send(self, deadline: Deadline, packed: bytes) -> None:
+        self._exchange(deadline, packed, 0)
+
+    def receive(self, deadline: Deadline, count: int) -> list[Reply]:
+        return self._exchange(deadline, b"", count)
+
+    def _exchange(self, deadline: Deadline, packed: bytes, count: int) -> list[Reply]:
         self._sock.deadline = deadline
         try:
-            self._connection.send_packed_command((packed,), False)
-            replies = [self._read() for _ in range(count or 1)]
+            if packed:
+                self._connection.send_packed_command((packed,), False)
+            return [self._read() for _ in range(count)]
         except OutOfTime:
             raise NoReply("no answer in time") from None
         finally:
             self._sock.deadline = None
-        replies = _without_errors(replies)
-        return replies if count else replies[0]
 
     def _read(self) -> Reply:
         try:
@@ -213,12 +237,10 @@ class LayeredConnection(RedisConnection):
             return error
 
 
-def _without_errors(replies: list[Reply]) -> list[Reply]:
-    """Return replies, or raise the first error among them."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+def _without_error(reply: Reply) -> Reply:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _as_redis_error(error: OSError) -> redis.RedisError:

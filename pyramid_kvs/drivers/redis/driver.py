@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import redis
@@ -16,6 +17,7 @@ import redis
 from ...exceptions import KVSError
 from ...kvs import (
     DONE,
+    KVS,
     Breakers,
     Claim,
     Data,
@@ -29,7 +31,6 @@ from ...kvs import (
     key_pattern,
     named_parameters,
     pack_arguments,
-    pack_words,
     ttl_word,
 )
 from .client import Connections, new_client
@@ -42,12 +43,13 @@ from .commands import (
     SET_PX,
     SWAP,
     batches,
+    by_source,
     claim_call,
     claim_of,
     encoded,
     pack,
     pack_script,
-    sends,
+    scan_command,
 )
 from .errors import is_unknown_script
 from .options import NAMES, RETRY_OPTIONS, DriverOptions, Options
@@ -69,20 +71,33 @@ class RedisKVS(RunsScripts):
     def client_arguments(cls) -> frozenset[str]:
         return named_parameters(redis.Redis) | NAMES
 
+    @classmethod
+    def class_for(cls, kvs_kwargs: Mapping[str, Any]) -> type[KVS]:
+        if cls is not RedisKVS or kind_of(kvs_kwargs.get("url")) != "cluster":
+            return cls
+        # Imported when needed, because that class is a subclass of this one.
+        found: type[KVS] = import_module(".cluster", __package__).RedisClusterKVS
+        return found
+
     def _create_client(self, **kwargs: Any) -> redis.Redis:
         given = DriverOptions.take(kwargs)
         client = new_client(kwargs)
-        if kind_of(kwargs.get("url")) != "single":
-            raise ValueError("url: RedisKVS is for one server, redis:// or rediss://")
-        pool = client.connection_pool
-        connections = Connections(pool)
+        connections = Connections(client.connection_pool)
         retries = bool(RETRY_OPTIONS & kwargs.keys())
-        options = Options.of(pool, connections.make(), given, retries)
-        self._transport = Transport(connections, options)
-        self._call = self._transport.call
+        options = Options.of(client.connection_pool, connections.make(), given, retries)
+        self._transport = self._new_transport(connections, options, kwargs.get("url"))
+        self._call, self._call_many = self._transport.call, self._transport.call_many
         self._claim_calls: dict[tuple[float, float, bool], bytes] = {}
         self._claim_key_size = 0
         return client
+
+    def _new_transport(self, connections: Connections, options: Options, url: str | None) -> Any:
+        """Return what sends commands."""
+        if kind_of(url) == "cluster":
+            raise ValueError("url: a driver for a cluster is a subclass of RedisClusterKVS")
+        if kind_of(url) != "single":
+            raise ValueError("url: RedisKVS is for one server, redis:// or rediss://")
+        return Transport(connections, options)
 
     def share_breakers(self, breakers: Breakers) -> None:
         self._transport.share_breakers(breakers)
@@ -105,25 +120,25 @@ class RedisKVS(RunsScripts):
         repeatable: bool = False,
     ) -> Reply:
         try:
-            return self._call(pack_script(script.by_hash, keys, args), repeatable)
+            return self._call(keys[0], pack_script(script.by_hash, keys, args), repeatable)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        by_source = pack_words((b"EVAL", script.source))
-        return self._call(pack_script(by_source, keys, args), repeatable)
+        return self._call(keys[0], pack_script(by_source(script), keys, args), repeatable)
 
     # -- values -----------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:
         full_key = self._get_key(key)
-        data = self._call(GET % (len(full_key), full_key), True)
+        data = self._call(full_key, GET % (len(full_key), full_key), True)
         return default if data is None else data
 
     def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
-        self._call(self._set_command(key, value, ttl), True)
+        full_key = self._get_key(key)
+        self._call(full_key, self._set_command(full_key, value, ttl), True)
 
-    def _set_command(self, key: str, data: Data, ttl: float | None) -> bytes:
-        full_key, data = self._get_key(key), encoded(data)
+    def _set_command(self, full_key: bytes, data: Data, ttl: float | None) -> bytes:
+        data = encoded(data)
         if ttl is None:
             return pack(b"SET", full_key, data)
         left = ttl_word(ttl)
@@ -131,65 +146,67 @@ class RedisKVS(RunsScripts):
 
     def raw_add(self, key: str, data: Data, ttl: float | None) -> bool:
         expiry = () if ttl is None else (b"PX", ttl_word(ttl))
-        packed = pack(b"SET", self._get_key(key), encoded(data), b"NX", *expiry)
-        return self._call(packed) is not None
+        full_key = self._get_key(key)
+        packed = pack(b"SET", full_key, encoded(data), b"NX", *expiry)
+        return self._call(full_key, packed) is not None
 
     def raw_delete(self, key: str) -> Data | None:
-        data: bytes | None = self._call(pack(b"GETDEL", self._get_key(key)))
+        full_key = self._get_key(key)
+        data: bytes | None = self._call(full_key, pack(b"GETDEL", full_key))
         return data
 
     def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
         found: dict[str, Data] = {}
         for batch in batches(keys):
-            replies = self._call(pack(b"MGET", *map(self._get_key, batch)), repeatable=True)
+            replies = self._call(b"", pack(b"MGET", *map(self._get_key, batch)), repeatable=True)
             found.update(
                 (k, data) for k, data in zip(batch, replies, strict=True) if data is not None
             )
         return found
 
     def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
-        commands = (self._set_command(key, data, ttl) for key, data in mapping.items())
-        for group in sends(commands):
-            self._call(b"".join(group), True, len(group))
+        pairs = [(self._get_key(key), data) for key, data in mapping.items()]
+        commands = [(full_key, self._set_command(full_key, data, ttl)) for full_key, data in pairs]
+        without_errors(self._call_many(commands, True))
 
     def raw_delete_many(self, keys: list[str]) -> None:
         self._remove_all([self._get_key(key) for key in keys])
 
     def _remove_all(self, full_keys: list[bytes]) -> None:
         for batch in batches(full_keys):
-            self._call(pack(b"UNLINK", *batch), repeatable=True)
+            self._call(b"", pack(b"UNLINK", *batch), repeatable=True)
 
     def raw_incr(self, key: str, delta: int, ttl: float | None) -> int:
         full_key, by = self._get_key(key), b"%d" % delta
         if ttl is None:
-            return int(self._call(pack(b"INCRBY", full_key, by)))
+            return int(self._call(full_key, pack(b"INCRBY", full_key, by)))
         return int(self.run_script(INCR, [full_key], [by, ttl_word(ttl)]))
 
     def raw_ttl(self, key: str) -> float:
-        return _seconds(self._call(pack(b"PTTL", self._get_key(key)), repeatable=True))
+        full_key = self._get_key(key)
+        return _seconds(self._call(full_key, pack(b"PTTL", full_key), repeatable=True))
 
     def raw_ttl_many(self, keys: list[str]) -> dict[str, float]:
-        replies: list[int] = []
-        for group in sends(pack(b"PTTL", self._get_key(key)) for key in keys):
-            replies += self._call(b"".join(group), True, len(group))
+        full_keys = map(self._get_key, keys)
+        commands = [(full_key, pack(b"PTTL", full_key)) for full_key in full_keys]
+        replies = without_errors(self._call_many(commands, True))
         return dict(zip(keys, map(_seconds, replies), strict=True))
 
     def raw_expire(self, key: str, ttl: float | None) -> bool:
         full_key = self._get_key(key)
         if ttl is not None:
             packed = pack(b"PEXPIRE", full_key, ttl_word(ttl))
-            return bool(self._call(packed, repeatable=True))
-        commands = [pack(b"PERSIST", full_key), pack(b"EXISTS", full_key)]
-        return bool(self._call(b"".join(commands), True, 2)[1])
+            return bool(self._call(full_key, packed, repeatable=True))
+        commands = [(full_key, pack(name, full_key)) for name in (b"PERSIST", b"EXISTS")]
+        return bool(without_errors(self._call_many(commands, True))[1])
 
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
         if renew is None:
             data = self.raw_get(key)
         else:
             full_key, left = self._get_key(key), ttl_word(renew)
-            data = self._call(
-                GETEX_PX % (len(full_key), full_key, len(left), left), repeatable=True
-            )
+            packed = GETEX_PX % (len(full_key), full_key, len(left), left)
+            data = self._call(full_key, packed, repeatable=True)
         return None if data is None else Stored(data)
 
     def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
@@ -226,14 +243,21 @@ class RedisKVS(RunsScripts):
         # If a call is repeated whose reply was lost, nobody has the claim. That is harmless where
         # there are old data, for which nobody waits.
         try:
-            reply = self._call(packed, not absent)
+            reply = self._call(full_key, packed, not absent)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-            keys = (full_key, claim_of(self.key_prefix, full_key))
-            reply = self.run_packed(CLAIM, keys, _claim_arguments(*durations))
+            return self._claim_by_script(key, *durations)
         if not isinstance(reply, list):
             return tuple.__new__(Claim, (reply, reply is not None, None, -1.0))  # as Claim(...)
+        data, owner, left = reply
+        return Claim(data, False, owner, left / 1000)
+
+    def _claim_by_script(self, key: str, stale: float, ttl: float, absent: bool) -> Claim:
+        keys, args = (self._get_key(key), self._claim_of(key)), _claim_arguments(stale, ttl, absent)
+        reply = self.run_packed(CLAIM, keys, args, not absent)
+        if not isinstance(reply, list):
+            return Claim(reply, reply is not None)
         data, owner, left = reply
         return Claim(data, False, owner, left / 1000)
 
@@ -248,12 +272,15 @@ class RedisKVS(RunsScripts):
 
     def raw_release(self, key: str, owner: Any, pause: float = 0) -> None:
         words = (owner, ttl_word(pause) if pause else b"")
-        keys = (claim_of(self.key_prefix, self._get_key(key)),)
-        self.run_packed(RELEASE, keys, pack_arguments(words), repeatable=True)
+        args = pack_arguments(words)
+        self.run_packed(RELEASE, (self._claim_of(key),), args, repeatable=True)
+
+    def _claim_of(self, key: str) -> bytes:
+        """Return the full key of the claim of a key."""
+        return claim_of(self.key_prefix, self._get_key(key))
 
     def _claim_key(self, key: str) -> str:
-        full_key = claim_of(self.key_prefix, self._get_key(key))
-        return decode_key(full_key[len(self.key_prefix) :])
+        return decode_key(self._claim_of(key)[len(self.key_prefix) :])
 
     # -- the store --------------------------------------------------------------------------
 
@@ -271,18 +298,28 @@ class RedisKVS(RunsScripts):
             self._remove_all(full_keys)
 
     def _scan(self, prefix: bytes, pattern: str) -> Iterator[list[bytes]]:
-        match = _literal(prefix) + _coarse(pattern)
-        cursor = b"0"
+        match, cursor = self._match(prefix, pattern), b"0"
         while True:
-            words = (b"SCAN", cursor, b"MATCH", match, b"COUNT", b"1000")
-            cursor, full_keys = self._call(pack(*words), repeatable=True)
+            packed = scan_command(cursor, match)
+            cursor, full_keys = self._call(b"", packed, repeatable=True)
             yield full_keys
             if cursor == b"0":
                 return
 
+    def _match(self, prefix: bytes, pattern: str) -> bytes:
+        return _literal(prefix) + _coarse(pattern)
+
     def close(self) -> None:
         self._transport.close()
         self._client.connection_pool.disconnect(inuse_connections=False)
+
+
+def without_errors(replies: list[Reply]) -> list[Reply]:
+    """Return the replies of several commands, or raise the first error among them."""
+    for reply in replies:
+        if isinstance(reply, KVSError):
+            raise reply
+    return replies
 
 
 def _seconds(left: int) -> float:

@@ -86,9 +86,16 @@ def is_for_now(error: ResponseError) -> bool:
     return bool(_FOR_NOW.match(reason) or _OF_PROXIES.search(reason))
 
 
-def is_read_only(error: ResponseError) -> bool:
+def is_read_only(error: object) -> bool:
     """Return whether the server is a replica, which did not run a command that writes."""
+    if not isinstance(error, ResponseError):
+        return False
     return isinstance(error, ReadOnlyError) or _reason(error).startswith("READONLY")
+
+
+def is_outage(error: ResponseError) -> bool:
+    """Return whether the server cannot serve for now, for other keys too."""
+    return is_for_now(error) and not isinstance(error, TryAgainError)
 
 
 def spoils_connection(error: ResponseError) -> bool:

@@ -56,6 +56,8 @@ class Options(NamedTuple):
 
     #: Seconds that a call may take once it has a connection.
     limit: float
+    #: Seconds that one reply may take. ``None`` means no limit.
+    timeout: float | None
     max_connections: int
     pool_timeout: float
     max_backlog: int
@@ -76,6 +78,7 @@ class Options(NamedTuple):
         timeouts = (sample.socket_connect_timeout, sample.socket_timeout)
         return cls(
             limit=math.inf if None in timeouts else sum(timeouts),
+            timeout=sample.socket_timeout,
             max_connections=pool.max_connections,
             pool_timeout=_pool_timeout(pool, given),
             max_backlog=given.max_backlog,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from os import getpid
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoReply
 
-from ...exceptions import KVSError, ValueTooLarge
+from ...exceptions import KVSError, KVSUnavailable, ValueTooLarge, not_sent
 from ...kvs import Breaker, Breakers
 from ..pool import Pool
 from ..pooled import PROBE_TIMEOUT
 from . import errors
-from .commands import pack
+from .commands import pack, sends
 from .connection import RedisConnection, Reply, open_connection
 from .deadline import Deadline, OutOfTime, until
 from .options import Options
@@ -30,10 +31,27 @@ NEW = -math.inf
 #: How long a health check waits. A call has time left to connect again.
 HEALTH_CHECK = 0.25
 
+#: How long a reply that has probably arrived may take to be read, in seconds.
+ARRIVED = 0.002
+
 #: The setting for the longest value, its lowest and its default value.
 BULK_LIMIT = b"proto-max-bulk-len"
 LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
+
+
+class Begun(NamedTuple):
+    """Commands that were sent, and whose replies were not read yet."""
+
+    #: ``None`` if there was none.
+    connection: RedisConnection | None
+    #: Why they could not be sent.
+    failure: Exception | None
+    sent_at: float
+    packed: bytes
+    #: How many replies are expected.
+    replies: int
+    repeatable: bool
 
 
 class Transport:
@@ -66,12 +84,15 @@ class Transport:
     def close(self) -> None:
         self.pool.close()
 
-    def call(self, packed: bytes, repeatable: bool = False, count: int = 0) -> Reply:
+    def call(
+        self, full_key: bytes, packed: bytes, repeatable: bool = False, count: int = 0
+    ) -> Reply:
         """Send packed commands and return the reply; strings are bytes.
 
+        :param full_key: a key of the command. It would decide the node of a cluster.
         :param repeatable: they may run twice, so they are sent again if an idle connection was
             dead.
-        :param count: return a list of as many replies. All are read before an error is raised.
+        :param count: return a list of as many replies. Refusals are returned as redis-py's errors.
         :raises KVSUnavailable: no reply, or a refusal for now.
         :raises KVSError: another refusal.
         """
@@ -90,9 +111,103 @@ class Transport:
             return self._after_failure(error, connection, packed, repeatable, count)
         # Not in the try: if it was given and then dropped, a connection would have two users.
         pool.give(connection)
-        if breaker.is_troubled:
+        if count:
+            self._note_refusals(reply)
+        elif breaker.is_troubled:
             breaker.answered()
         return reply
+
+    def call_many(
+        self, commands: Sequence[tuple[bytes, bytes]], repeatable: bool = False
+    ) -> list[Reply]:
+        """Send commands together, and return the reply or the ``KVSError`` of each.
+
+        :param commands: the key of each, and the command as :meth:`call` takes it.
+        :raises KVSUnavailable: no replies.
+        """
+        replies: list[Reply] = []
+        for group in sends(packed for _, packed in commands):
+            replies += map(self.as_result, self._call_group(group, repeatable), group)
+        return replies
+
+    def _call_group(self, group: list[bytes], repeatable: bool) -> list[Reply]:
+        replies = self.call(b"", b"".join(group), repeatable, len(group))
+        # A demoted primary ran none of these. Its connections are closed by now.
+        refused = [n for n, reply in enumerate(replies) if errors.is_read_only(reply)]
+        if refused:
+            packed = b"".join([group[n] for n in refused])
+            again = self.call(b"", packed, repeatable, len(refused))
+            for n, reply in zip(refused, again, strict=True):
+                replies[n] = reply
+        return list(replies)
+
+    def as_result(self, reply: Reply, packed: bytes) -> Reply:
+        """Return the package's error for the refusal of a command, and another reply as it is."""
+        if not isinstance(reply, ResponseError):
+            return reply
+        error = self._kvs_error(reply, packed)
+        error.__cause__ = reply
+        return error
+
+    # -- in two halves --------------------------------------------------------------------
+
+    def begin(self, began: float, packed: bytes, count: int, repeatable: bool = False) -> Begun:
+        """Send commands without waiting for their replies, which :meth:`finish` returns.
+
+        :param began: when the call began, by ``time.monotonic()``. It counts from there.
+        """
+        connection, failure = None, None
+        try:
+            connection = self._take(began)
+            connection.send(Deadline(began + self._options.limit), packed)
+        except (RedisError, OSError, KVSError) as error:
+            failure = error
+        except BaseException:
+            if connection is not None:
+                self.pool.drop(connection)
+            raise
+        return Begun(connection, failure, monotonic(), packed, count, repeatable)
+
+    def _take(self, began: float) -> RedisConnection:
+        if self.breaker.is_troubled:
+            self.breaker.admit()
+        if monotonic() - began >= self._options.limit:
+            raise not_sent(f"{self.server}: no time was left to ask it")
+        connection = self.pool.take(monotonic() - began)
+        connection.taken_at = began
+        return self._checked(connection)
+
+    def finish(self, begun: Begun) -> list[Reply]:
+        """Return the replies; refusals are returned as redis-py's errors.
+
+        A reply that has arrived is read even if the call has no time left.
+
+        :raises KVSUnavailable: no replies.
+        """
+        connection = begun.connection
+        try:
+            if begun.failure is not None or connection is None:
+                raise begun.failure or AssertionError
+            replies = connection.receive(self._patience(connection, begun.sent_at), begun.replies)
+        except BaseException as error:  # noqa: BLE001 - a reply may still be under way
+            return self._after_failure(  # type: ignore[no-any-return]
+                error, connection, begun.packed, begun.repeatable, begun.replies
+            )
+        self.pool.give(connection)
+        self._note_refusals(replies)
+        return replies
+
+    def _patience(self, connection: RedisConnection, sent_at: float) -> Deadline:
+        """Return until when to wait for replies, of which the first one may have arrived."""
+        soon = monotonic() + ARRIVED
+        end = max(connection.taken_at + self._options.limit, soon)
+        timeout = self._options.timeout
+        return Deadline(end, math.inf if timeout is None else max(sent_at + timeout, soon))
+
+    def abandon(self, begun: Begun) -> None:
+        """Give up replies that nobody will read."""
+        if begun.connection is not None:
+            self.pool.drop(begun.connection)
 
     # -- connections ----------------------------------------------------------------------
 
@@ -148,7 +263,7 @@ class Transport:
         try:
             return self.pool.replace(connection)
         except (RedisError, OSError) as error:
-            raise errors.as_kvs_error(error, self.server) from error
+            self._raise(error, b"", may_have_run=False)
 
     # -- failures -------------------------------------------------------------------------
 
@@ -165,7 +280,7 @@ class Transport:
         :param connection: ``None`` if none could be opened. redis-py has tried that again by then.
         """
         if connection is None:
-            self._raise(error, packed)
+            self._raise(error, packed, may_have_run=False)
         began = connection.taken_at
         try:
             return self._ask(self._another(connection, error, repeatable), packed, count)
@@ -179,7 +294,7 @@ class Transport:
     ) -> RedisConnection:
         """Return a connection on which the call can be sent again, or raise the error."""
         another = None
-        if isinstance(error, ResponseError) and errors.is_read_only(error):
+        if errors.is_read_only(error):
             # A demoted primary: nothing ran. The host name may lead to the new one by now.
             self.pool.close()
             return self.pool.replace(connection)
@@ -230,8 +345,7 @@ class Transport:
                 self._let_go(connection, error)
             raise
         self.pool.give(connection)
-        if self.breaker.is_troubled:
-            self.breaker.answered()
+        self._note_refusals(reply if count else ())
         return reply
 
     def _retry(self, first: Exception, began: float, packed: bytes, count: int) -> Reply:
@@ -268,21 +382,31 @@ class Transport:
         """Keep a connection after a refusal, unless the next one may lead to another server."""
         if errors.spoils_connection(error):
             self.pool.drop(connection)
-            self.pool.close()
         else:
             self.pool.give(connection)
-        if errors.is_for_now(error):
+        self._note_refusals((error,))
+
+    def _note_refusals(self, replies: Sequence[Reply]) -> None:
+        """Note what the server said of its health; ``replies`` may have other replies too."""
+        refusals = [reply for reply in replies if isinstance(reply, ResponseError)]
+        if any(map(errors.spoils_connection, refusals)):
+            self.pool.close()
+        if any(map(errors.is_outage, refusals)):
             self.breaker.failed()
         elif self.breaker.is_troubled:
             self.breaker.answered()
 
-    def _raise(self, error: BaseException, packed: bytes) -> NoReturn:
+    def _raise(self, error: BaseException, packed: bytes, may_have_run: bool = True) -> NoReturn:
         """Raise the package's error for one of redis-py, or any other error as it is."""
         if not isinstance(error, (RedisError, OSError)):
             raise error
-        raise self._too_large(error, len(packed)) or errors.as_kvs_error(
-            error, self.server
-        ) from error
+        raised = self._kvs_error(error, packed)
+        if isinstance(raised, KVSUnavailable):
+            raised.may_have_run = may_have_run
+        raise raised from error
+
+    def _kvs_error(self, error: Exception, packed: bytes) -> KVSError:
+        return self._too_large(error, len(packed)) or errors.as_kvs_error(error, self.server)
 
     def _too_large(self, error: Exception, size: int) -> KVSError | None:
         """Return an error if redis hung up because of the size of what was sent."""
@@ -295,7 +419,7 @@ class Transport:
 
     def _bulk_limit(self) -> int:
         try:
-            reply = self.call(pack(b"CONFIG", b"GET", BULK_LIMIT), repeatable=True)
+            reply = self.call(b"", pack(b"CONFIG", b"GET", BULK_LIMIT), repeatable=True)
             return int(reply[BULK_LIMIT] if isinstance(reply, dict) else reply[1])
         except (KVSError, LookupError):
             return USUAL_BULK_LIMIT

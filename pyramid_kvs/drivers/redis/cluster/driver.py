@@ -1,0 +1,147 @@
+"""The redis driver for a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Iterator, Sequence
+from time import monotonic
+from typing import Any
+
+from ....exceptions import KVSError
+from ....kvs import CLAIM_KEY, Claim, Data, PackedArguments, Script, encode_key
+from ....kvs.contract import CHECK_KEY
+from ..client import Connections
+from ..commands import GET, by_source, pack, pack_script
+from ..connection import Reply
+from ..driver import RedisKVS, without_errors
+from ..errors import is_unknown_script
+from ..options import Options
+from ..slots import CompanionKey, companion
+from ..urls import kind_of, parse_url, place_of
+from .nodes import Node
+from .rounds import Cluster
+from .scanning import scan
+from .topology import Topology, slot_of
+
+#: How many keys are tried for each node until there is one in its slots.
+TRIES = 100
+
+
+class RedisClusterKVS(RedisKVS):
+    """Keys in a Redis Cluster; ``kvs_kwargs`` are those of ``redis.Redis``, and ``url``."""
+
+    _transport: Cluster
+
+    def _new_transport(self, connections: Connections, options: Options, url: str | None) -> Any:
+        if kind_of(url) != "cluster":
+            raise ValueError("url: expected redis+cluster://h1:6379,h2:6379")
+        self._seeds = parse_url(url).hosts
+        return Cluster(Topology(connections, options, self._seeds))
+
+    @property
+    def _topology(self) -> Topology:
+        return self._transport.topology
+
+    def places(self) -> frozenset[str]:
+        return frozenset(f"redis at {place_of(*seed)}/0" for seed in self._seeds)
+
+    # -- several keys -----------------------------------------------------------------------
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        full_keys = map(self._get_key, keys)
+        commands = [(full_key, GET % (len(full_key), full_key)) for full_key in full_keys]
+        replies = without_errors(self._call_many(commands, True))
+        return {k: data for k, data in zip(keys, replies, strict=True) if data is not None}
+
+    def _remove_all(self, full_keys: list[bytes]) -> None:
+        commands = [(full_key, pack(b"UNLINK", full_key)) for full_key in full_keys]
+        without_errors(self._call_many(commands, True))
+
+    def run_many(
+        self, calls: Sequence[tuple[Script, Sequence[bytes], PackedArguments]]
+    ) -> list[Reply]:
+        """Run scripts, all at the same time; the first key of each decides which node runs it.
+
+        :returns: the reply to each call, or its ``KVSError``.
+        """
+        commands = [
+            (keys[0], pack_script(script.by_hash, keys, args)) for script, keys, args in calls
+        ]
+        replies = self._call_many(commands)
+        unknown = {place for place, reply in enumerate(replies) if _is_unknown(reply)}
+        commands = [
+            (keys[0], pack_script(by_source(script), keys, args))
+            for place, (script, keys, args) in enumerate(calls)
+            if place in unknown
+        ]
+        again = iter(self._call_many(commands) if commands else ())
+        return [next(again) if place in unknown else reply for place, reply in enumerate(replies)]
+
+    # -- keys in the same slot --------------------------------------------------------------
+
+    def _get_key(self, key: str) -> bytes:
+        if type(key) is CompanionKey:
+            return key.full_key
+        return self.key_prefix + encode_key(key)
+
+    def raw_claim(self, key: str, stale: float, ttl: float, absent: bool = True) -> Claim:
+        if self._has_braces(key):
+            return self._claim_by_script(key, stale, ttl, absent)
+        return super().raw_claim(key, stale, ttl, absent)
+
+    def _claim_of(self, key: str) -> bytes:
+        if self._has_braces(key):
+            return companion(self.key_prefix, key, CLAIM_KEY + key).full_key
+        return super()._claim_of(key)
+
+    def _claim_key(self, key: str) -> str:
+        if self._has_braces(key):
+            return companion(self.key_prefix, key, CLAIM_KEY + key)
+        return super()._claim_key(key)
+
+    def _has_braces(self, key: str) -> bool:
+        """Return whether a claim that ends with the key in braces would be in another slot."""
+        return "{" in key or "}" in key or b"{" in self.key_prefix or b"}" in self.key_prefix
+
+    # -- the store --------------------------------------------------------------------------
+
+    def _scan(self, prefix: bytes, pattern: str) -> Iterator[list[bytes]]:
+        return scan(self._topology, self._match(prefix, pattern))
+
+    def _check_keys(self) -> list[str]:
+        return list(self._keys_of_nodes().values())
+
+    def check_nodes(self) -> dict[str, str | None]:
+        try:
+            keys = self._keys_of_nodes()
+        except KVSError as error:
+            return {place_of(*seed): str(error) for seed in self._seeds}
+        return {node.place: self._reason(key) for node, key in keys.items()}
+
+    def _reason(self, key: str) -> str | None:
+        try:
+            self._check_key(key)
+        except KVSError as error:
+            return str(error)
+        return None
+
+    def _keys_of_nodes(self) -> dict[Node, str]:
+        """Return an unused key for each primary. A prefix with a hash tag has one primary only.
+
+        :raises KVSError: no node tells which node has which slot.
+        """
+        topology = self._topology
+        topology.refresh(monotonic())
+        number = len(topology.primaries())
+        keys: dict[Node, str] = {}
+        for _ in itertools.repeat(None, TRIES * max(1, number)):
+            key = CHECK_KEY + secrets.token_hex(8)
+            keys.setdefault(topology.home(slot_of(self._get_key(key)), monotonic()), key)
+            if len(keys) == number:
+                break
+        return keys
+
+
+def _is_unknown(reply: Reply) -> bool:
+    return isinstance(reply, KVSError) and is_unknown_script(reply.__cause__)

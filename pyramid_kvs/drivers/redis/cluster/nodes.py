@@ -1,0 +1,101 @@
+"""One node of a cluster, and questions to several nodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ....exceptions import KVSError
+from ..client import Connections
+from ..commands import pack
+from ..connection import RedisConnection, Reply
+from ..deadline import Deadline
+from ..options import Options
+from ..transport import Begun, Transport
+from ..urls import place_of
+
+_CLUSTER_SLOTS = pack(b"CLUSTER", b"SLOTS")
+
+Address = tuple[str, int]
+
+
+class SlotRange(NamedTuple):
+    """Slots that follow each other, and the nodes that have them, the primary first."""
+
+    first: int
+    last: int
+    addresses: list[Address]
+
+
+class Node(Transport):
+    """The connections to one node. Its mode is not asked, because only clusters know slots."""
+
+    def __init__(self, connections: Connections, options: Options, address: Address) -> None:
+        super().__init__(connections, options)
+        self.address = address
+
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        return place_of(*self.address)
+
+    def slot_ranges(self, began: float) -> list[SlotRange]:
+        """Ask the node which node has which slots.
+
+        :param began: when the call began that needs them, by ``time.monotonic()``.
+        :raises KVSError: no answer, or a server that is not a node of a cluster.
+        """
+        [reply] = self.finish(self.begin(began, _CLUSTER_SLOTS, 1, True))
+        found = self.as_result(reply, _CLUSTER_SLOTS)
+        if isinstance(found, KVSError):
+            raise found
+        return [self._slot_range(*entry) for entry in found]
+
+    def _slot_range(self, first: int, last: int, *nodes: list[Any]) -> SlotRange:
+        return SlotRange(first, last, [self._address(*node) for node in nodes])
+
+    def _address(self, host: bytes | None, port: int, *_: object) -> Address:
+        """Return the address of a node; without a host it is the host of this node."""
+        return (self.address[0] if host in (None, b"", b"?") else host.decode(), int(port))
+
+    def _connect(self, deadline: Deadline) -> RedisConnection:
+        return self._connect_without_asking(deadline)
+
+
+class Question(NamedTuple):
+    """Commands for one node."""
+
+    node: Node
+    packed: bytes
+    #: How many replies they have.
+    replies: int = 1
+
+
+def ask_together(
+    questions: Sequence[Question], began: float, repeatable: bool
+) -> list[list[Reply] | KVSError]:
+    """Send to all nodes before the first reply is read, and return what each node answers.
+
+    :param began: when the call began, by ``time.monotonic()``.
+    :returns: for each node its replies, with refusals as redis-py's errors, or why there are none.
+    """
+    begun: list[tuple[Node, Begun]] = []
+    answers: list[list[Reply] | KVSError] = []
+    try:
+        for node, packed, replies in questions:
+            begun.append((node, node.begin(began, packed, replies, repeatable)))
+        while len(answers) < len(begun):
+            node, sent = begun[len(answers)]
+            answers.append(_answer(node, sent))
+    except BaseException:
+        for node, sent in begun[len(answers) + 1 :]:
+            node.abandon(sent)
+        raise
+    return answers
+
+
+def _answer(node: Node, sent: Begun) -> list[Reply] | KVSError:
+    try:
+        return node.finish(sent)
+    except KVSError as error:
+        return error

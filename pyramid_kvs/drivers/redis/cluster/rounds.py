@@ -1,0 +1,253 @@
+"""Commands to nodes of a cluster, which are sent again while slots move or nodes fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
+
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from ....exceptions import KVSError, KVSUnavailable
+from ....kvs import Breakers
+from ..commands import BATCH, BATCH_BYTES, pack
+from ..connection import Reply
+from .nodes import Node, Question, ask_together
+from .topology import Topology, slot_of
+
+_ASKING = pack(b"ASKING")
+
+#: How often a command is sent again at once, and the pauses between the next attempts, in seconds.
+AT_ONCE = 3
+SHORTEST_PAUSE = 0.01
+LONGEST_PAUSE = 0.1
+
+#: How long commands are sent again if calls have no limit, in seconds.
+LONGEST = 5.0
+
+
+class Command:
+    """A command and what became of it."""
+
+    __slots__ = ("asking", "is_lost", "next", "node", "packed", "reply", "slot")
+
+    def __init__(self, full_key: bytes, packed: bytes) -> None:
+        self.packed = packed
+        self.slot = slot_of(full_key)
+        #: The node that was asked last.
+        self.node: Node | None = None
+        #: The node to ask next. ``None`` means the primary of the slot.
+        self.next: Node | None = None
+        #: Whether the next node has to be told that it may answer before it has the whole slot.
+        self.asking = False
+        #: Whether a node was lost that had the slot.
+        self.is_lost = False
+        #: A reply, redis-py's error of a refusal, or a ``KVSError`` if the node is not available.
+        self.reply: Reply = None
+
+    def result(self) -> Reply:
+        """Return the reply, or the ``KVSError`` of the command."""
+        if self.node is None:
+            return self.reply
+        return self.node.as_result(self.reply, self.packed)
+
+    def words(self) -> bytes:
+        return _ASKING + self.packed if self.asking else self.packed
+
+
+class Rounds:
+    """What is left of a call: some commands, and the time to send them until they have run.
+
+    :param began: when the call began, by ``time.monotonic()``.
+    :param repeatable: whether the commands may run twice. What a node refuses did not run.
+    """
+
+    def __init__(self, topology: Topology, began: float, repeatable: bool) -> None:
+        self._topology = topology
+        self._began = began
+        self._end = began + min(topology.limit, LONGEST)
+        self._repeatable = repeatable
+        self._number = 0
+        self._is_to_wait = False
+
+    def run(self, commands: list[Command]) -> None:
+        """Send commands, and send again those that can run elsewhere or later."""
+        while commands:
+            self._exchange(commands)
+            commands = self.unfinished(commands)
+
+    def _exchange(self, commands: list[Command]) -> None:
+        groups: dict[Node, list[Command]] = {}
+        for command in commands:
+            node = self._find_node(command)
+            if node is not None:
+                groups.setdefault(node, []).append(command)
+        questions = [_question(node, group) for node, group in groups.items()]
+        answers = ask_together(questions, self._began, self._repeatable)
+        for group, answer in zip(groups.values(), answers, strict=True):
+            _take_replies(group, answer)
+
+    def _find_node(self, command: Command) -> Node | None:
+        """Return the node to ask, which the command notes, or else the error."""
+        try:
+            command.node = command.next or self._topology.home(command.slot, self._began)
+        except KVSError as error:
+            command.node, command.reply = None, error
+        return command.node
+
+    def unfinished(self, commands: Iterable[Command]) -> list[Command]:
+        """Return the commands to send again, when it is time to do so."""
+        self._is_to_wait = False
+        again = [command for command in commands if self._is_to_repeat(command)]
+        if again and not self._wait():
+            for command in again:
+                _give_up(command)
+            return []
+        return again
+
+    def _is_to_repeat(self, command: Command) -> bool:
+        error, node = command.reply, command.node
+        command.next, command.asking = None, False
+        if node is None:
+            return False
+        if isinstance(error, MovedError):
+            command.next = self._topology.moved(error, node, self._began)
+        elif isinstance(error, AskError):
+            command.next = self._topology.node(error.host or node.address[0], error.port)
+            command.asking = True
+        elif isinstance(error, TryAgainError):
+            self._is_to_wait = True
+        elif isinstance(error, (ClusterDownError, ReadOnlyError)):
+            self._is_to_wait = True
+            self._topology.refresh(self._began)
+        else:
+            return isinstance(error, KVSUnavailable) and self._is_elsewhere(command, error, node)
+        return True
+
+    def _is_elsewhere(self, command: Command, error: KVSUnavailable, lost: Node) -> bool:
+        """Return whether another node has taken over, and the command can be sent to it."""
+        self._topology.refresh(self._began)
+        may_run = self._repeatable or not error.may_have_run
+        is_first = not command.is_lost
+        command.is_lost = True
+        return is_first and may_run and self._topology.slots[command.slot] not in (None, lost)
+
+    def _wait(self) -> bool:
+        """Wait before the next round; return whether there is time for it."""
+        self._number += 1
+        left = self._end - monotonic()
+        if not self._is_to_wait and self._number <= AT_ONCE:
+            return left > 0
+        pause = min(SHORTEST_PAUSE * 2 ** min(self._number, 10), LONGEST_PAUSE)
+        if pause >= left:
+            return False
+        time.sleep(pause)
+        return True
+
+
+def _question(node: Node, group: list[Command]) -> Question:
+    replies = len(group) + sum(command.asking for command in group)
+    return Question(node, b"".join([command.words() for command in group]), replies)
+
+
+def _take_replies(group: list[Command], answer: list[Reply] | KVSError) -> None:
+    if isinstance(answer, KVSError):
+        for command in group:
+            command.reply = answer
+        return
+    replies = iter(answer)
+    for command in group:
+        if command.asking:
+            next(replies)
+        command.reply = next(replies)
+
+
+def _give_up(command: Command) -> None:
+    """Make an error that will pass of a refusal that lasted until the end of the call."""
+    refusal, node = command.reply, command.node
+    assert node is not None
+    if isinstance(refusal, ClusterDownError) and "is down" in str(refusal):
+        # So that not each call waits for it.
+        node.breaker.timed_out()
+    if isinstance(refusal, (MovedError, AskError)):
+        command.reply = KVSUnavailable(f"{node.server}: the slot of the key kept moving")
+
+
+class Cluster:
+    """Sends commands to the nodes of a cluster, as a transport does to one server."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+
+    def share_breakers(self, breakers: Breakers) -> None:
+        self.topology.share_breakers(breakers)
+
+    def close(self) -> None:
+        self.topology.close()
+
+    def call(self, full_key: bytes, packed: bytes, repeatable: bool = False) -> Reply:
+        """Send a command to the primary of its key, and return the reply; strings are bytes.
+
+        :param repeatable: it may run twice, so that it is sent again after a connection was lost.
+        :raises KVSUnavailable: no reply in time, or a refusal for now.
+        :raises KVSError: another refusal.
+        """
+        began = monotonic()
+        node = self.topology.slots[slot_of(full_key)]
+        failure = None
+        if node is not None:
+            try:
+                return node.call(full_key, packed, repeatable)
+            except KVSError as error:
+                failure = error
+        command = Command(full_key, packed)
+        rounds = Rounds(self.topology, began, repeatable)
+        if failure is None:
+            rounds.run([command])
+        else:
+            command.node, command.reply = node, _refusal(failure)
+            rounds.run(rounds.unfinished([command]))
+        reply = command.result()
+        if isinstance(reply, KVSError):
+            raise reply
+        return reply
+
+    def call_many(
+        self, commands: Sequence[tuple[bytes, bytes]], repeatable: bool = False
+    ) -> list[Reply]:
+        """Send commands to all nodes before the first reply is read.
+
+        :param commands: the key of each, and the command.
+        :returns: the reply to each command, or its ``KVSError``.
+        """
+        all_commands = [Command(*command) for command in commands]
+        for group in _groups(all_commands):
+            Rounds(self.topology, monotonic(), repeatable).run(group)
+        return [command.result() for command in all_commands]
+
+
+def _refusal(error: KVSError) -> Exception:
+    """Return redis-py's error of a refusal, or the package's error if there was no reply."""
+    cause = error.__cause__
+    return cause if isinstance(cause, ResponseError) else error
+
+
+def _groups(commands: list[Command]) -> Iterator[list[Command]]:
+    """Group commands into what is sent together."""
+    group: list[Command] = []
+    size = 0
+    for command in commands:
+        if group and (len(group) == BATCH or size + len(command.packed) > BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(command)
+        size += len(command.packed)
+    if group:
+        yield group
