@@ -152,9 +152,9 @@ def build_driver(
     :raises ConfigurationError: unknown driver or codec, a missing library, refused arguments.
     """
     place = place or setting
-    found = _driver_class(place, options["kvs"], application)
-    codec = _codec(place, options, application)
     kwargs = options["kvs_kwargs"]
+    found = _driver_class(place, options["kvs"], application).class_for(kwargs)
+    codec = _codec(place, options, application)
     try:
         driver = found(options["kvs"], kwargs, options["key_prefix"], options["ttl"], codec)
     except Exception as error:

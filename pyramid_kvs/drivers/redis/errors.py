@@ -40,6 +40,7 @@ _OF_PROXIES = re.compile(
 )
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 _OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
+_NO_CLUSTER = re.compile(r"cluster support disabled")
 _SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
 _NO_NUMBER = re.compile(r"not an integer or out of range")
 
@@ -71,6 +72,8 @@ def as_kvs_error(error: Exception, server: str) -> KVSError:
                 f"{server} has no databases; a sentinel needs a URL with redis+sentinel://"
             )
         return KVSNotSupported(f"{server}: {reason}; the driver needs Redis 6.2 or newer")
+    if _NO_CLUSTER.search(reason):
+        return KVSNotSupported(f"{server} is not a node of a cluster; it needs a URL with redis://")
     if _is_of_clusters(error, reason):
         return KVSNotSupported(f"{server} {_OTHER_MODES[b'cluster']}")
     if _NO_NUMBER.search(reason):
