@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -65,4 +67,26 @@ def _link(found: Distribution, site_packages: Path) -> None:
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The python of an environment with pyramid_kvs and pytest, but without hypothesis."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    return environment(folder, "pyramid_kvs", "pytest")
+    return environment(folder, "pyramid_kvs", "pytest", "pytest-xdist", "webtest")
+
+
+class Run(NamedTuple):
+    """How a run of pytest ended."""
+
+    status: int
+    outcomes: dict[str, int]
+    output: str
+
+
+def run(python: Path, folder: Path, *arguments: str, **files: str) -> Run:
+    """Run pytest in a folder that has only these test modules."""
+    for name, text in files.items():
+        (folder / f"test_{name}.py").write_text(text, encoding="utf-8")
+    result = subprocess.run(
+        [python, "-m", "pytest", "-p", "no:cacheprovider", "-ra", "--strict-markers", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+        env={"PATH": os.environ["PATH"], "COLUMNS": "300"},
+    )  # fmt: skip
+    last = result.stdout.splitlines()[-1]
+    outcomes = {name: int(count) for count, name in re.findall(r"(\d+) ([a-z]+)", last)}
+    return Run(result.returncode, outcomes, result.stdout + result.stderr)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from pyramid_kvs.testing.conformance import DriverConformance
+from tests.testing.environments import run
 
 DRIVER = """
 import threading, time
@@ -81,28 +80,6 @@ class TestOld(DriverConformance):
     def make(self, key_prefix, **options):
         return OldKVS("old", {}, key_prefix, **options)
 """
-
-
-class Run(NamedTuple):
-    """How a run of pytest ended."""
-
-    status: int
-    outcomes: dict[str, int]
-    output: str
-
-
-def run(python: Path, folder: Path, *arguments: str, **files: str) -> Run:
-    """Run pytest in a folder that has only these test modules."""
-    for name, text in files.items():
-        (folder / f"test_{name}.py").write_text(text, encoding="utf-8")
-    result = subprocess.run(
-        [python, "-m", "pytest", "-p", "no:cacheprovider", "-ra", "--strict-markers", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-        env={"PATH": os.environ["PATH"], "COLUMNS": "300"},
-    )  # fmt: skip
-    last = result.stdout.splitlines()[-1]
-    outcomes = {name: int(count) for count, name in re.findall(r"(\d+) ([a-z]+)", last)}
-    return Run(result.returncode, outcomes, result.stdout + result.stderr)
 
 
 class Fault(NamedTuple):
