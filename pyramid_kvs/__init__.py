@@ -21,6 +21,9 @@ FEATURES = {
     "kvs.perlsess": ".perlsess",
 }
 
+#: The package of each setting that requests have no attribute for.
+TOOLS = {"kvs.observe": ".observe"}
+
 __all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_ratelimit"]
 
 
@@ -36,6 +39,7 @@ def includeme(config: Configurator) -> None:
     ``kvs.session``   ``request.session``
     ``kvs.ratelimit`` ``request.ratelimit``, and a tween that counts and refuses requests
     ``kvs.perlsess``  ``request.perlsess``
+    ``kvs.observe``   spans of OpenTelemetry, metrics for Prometheus
     a setting missing an ``AttributeError`` that names it, where its attribute is used
     ================= =========================================================================
     """
@@ -45,19 +49,20 @@ def includeme(config: Configurator) -> None:
     from .web.attribute import explain_missing
 
     settings = config.registry.settings
-    check_names(settings, FEATURES)
+    packages = FEATURES | TOOLS
+    check_names(settings, packages)
     config.add_directive("add_kvs_driver", add_kvs_driver)
     config.add_directive("add_kvs_codec", add_kvs_codec)
     config.add_directive("add_kvs_listener", add_kvs_listener)
     finish_start(config)
     config.include(".web.failures")
     config.include(".ratelimit.views")
-    present = [setting for setting in FEATURES if is_set(settings, setting)]
+    present = [setting for setting in packages if is_set(settings, setting)]
     for setting in present:
-        config.include(FEATURES[setting])
+        config.include(packages[setting])
     explain_missing(config, FEATURES.keys() - present)
     config.action(
-        "kvs settings", lambda: check_included(config.registry.settings, FEATURES, present)
+        "kvs settings", lambda: check_included(config.registry.settings, packages, present)
     )
 
 

@@ -30,7 +30,7 @@ LAYERS = [
     ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["start", "stores"],
-    ["cache", "perlsess", "ratelimit", "session"],
+    ["cache", "observe", "perlsess", "ratelimit", "session"],
     [""],
     ["kinto", "scripts", "testing"],
 ]
@@ -47,6 +47,8 @@ CLIENT_LIBRARIES = {
     "memcache": "drivers.memcache",
     "psycopg": "drivers.postgresql",
     "kinto": "kinto",
+    "opentelemetry": "observe",
+    "prometheus_client": "observe",
 }
 
 KEPT_FROM_1_0 = [
@@ -194,7 +196,7 @@ LIMITS = {
 @pytest.mark.parametrize(
     ("settings", "unused"),
     [
-        ({}, {"cache", "session", "drivers", "kinto"} | PERL | STORES | LIMITS),
+        ({}, {"cache", "session", "drivers", "kinto", "observe"} | PERL | STORES | LIMITS),
         ({"kvs.cache": MEMORY}, {"session", "kinto", "scripts"} | PERL | STORES | LIMITS),
         ({"kvs.session": MEMORY}, {"cache", "kinto"} | PERL | STORES | LIMITS),
         ({"kvs.session": MEMORY, "kvs.ratelimit": {}}, {"cache", "kinto"} | PERL | STORES),
@@ -216,6 +218,7 @@ def test_an_application_loads_what_it_uses(
     assert of_package & unused == set()
     drivers = {part_of(name) for name in of_package}
     used = {library for library, part in CLIENT_LIBRARIES.items() if part in drivers}
+    used.add("opentelemetry")  # redis-py imports it if it is installed
     assert set(loaded) & set(CLIENT_LIBRARIES) <= used
 
 
