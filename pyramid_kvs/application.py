@@ -14,6 +14,7 @@ from pyramid.interfaces import PHASE0_CONFIG, PHASE1_CONFIG
 from pyramid.registry import Registry
 
 from . import serializer
+from .events import outage_teller
 from .kvs import KVS, Breakers, Listener, observe
 from .messages import show
 from .serializer import Codec
@@ -58,6 +59,8 @@ def _address(server: str) -> str:
 class Application:
     """The library's state in one application."""
 
+    #: ``None`` if the features are used without an application.
+    registry: Registry | None = field(default=None, repr=False)
     driver_classes: dict[str, type | str] = field(default_factory=dict)
     codecs: dict[str, Codec] = field(default_factory=dict)
     #: One for each server, whichever settings name it.
@@ -76,7 +79,8 @@ class Application:
         """Return the state of an application, which is created on first use."""
         found = registry.get(_REGISTRY_KEY)
         if found is None:
-            found = registry[_REGISTRY_KEY] = Application()
+            found = registry[_REGISTRY_KEY] = Application(registry)
+            found.breakers.listeners.append(outage_teller(registry))
         return found  # type: ignore[no-any-return]
 
     def add_store(self, store: Store) -> None:

@@ -48,7 +48,11 @@ class ThrottledLog:
     def error(self, message: str, *args: object) -> None:
         self._log(logging.ERROR, message, *args)
 
-    def _log(self, level: int, message: str, *args: object) -> None:
+    def exception(self, message: str, *args: object) -> None:
+        """Log the error that is being handled, with its traceback."""
+        self._log(logging.ERROR, message, *args, with_traceback=True)
+
+    def _log(self, level: int, message: str, *args: object, with_traceback: bool = False) -> None:
         with self._lock:
             now = self._clock()
             if now < self._next:
@@ -57,4 +61,10 @@ class ThrottledLog:
             left_out, self._left_out = self._left_out, 0
             self._next = now + self._interval
         suffix = f" ({left_out} more since the last such line)" if left_out else ""
-        self._logger.log(level, f"{message}%s", *args, suffix)  # noqa: G004 (a constant)
+        self._logger.log(
+            level,
+            f"{message}%s",  # noqa: G004 (a constant)
+            *args,
+            suffix,
+            exc_info=with_traceback,
+        )

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pyramid_kvs"
 LAYERS = [
     ["exceptions", "forks", "messages", "processes"],
     ["logs"],
-    ["settings", "storable", "web"],
+    ["events", "settings", "storable", "web"],
     ["serializer"],
     ["kvs"],
     ["drivers.pooled", "drivers.resolver"],
@@ -37,7 +37,7 @@ LAYERS = [
 HEIGHTS = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 
 #: The parts that may know the web framework.
-WEB_PARTS = {"settings", "web", "application", "stores"} | {
+WEB_PARTS = {"events", "settings", "web", "application", "stores"} | {
     part for layer in LAYERS[HEIGHTS["stores"] :] for part in layer
 }
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from ..exceptions import not_sent
 
@@ -17,6 +18,44 @@ log = logging.getLogger("pyramid_kvs.stores")
 SECONDS = 1.0
 
 
+#: Called with a server and ``None`` when it becomes unavailable, and with the seconds of the outage
+#: when it is back. It raises no error.
+OutageListener: TypeAlias = "Callable[[str, float | None], None]"
+
+
+class Outage:
+    """Since when one server is unavailable, as all breakers of this server have found.
+
+    :param listeners: told once of the beginning and of the end, by the thread that notices.
+    """
+
+    __slots__ = ("_listeners", "_since", "server")
+
+    def __init__(self, server: str, listeners: Iterable[OutageListener] = ()) -> None:
+        self.server = server
+        self._listeners = listeners
+        #: Has the moment of the beginning, under one key. The caller that adds it tells of it, and
+        #: so does the caller that removes it.
+        self._since: dict[None, float] = {}
+
+    def begin(self, moment: float) -> None:
+        """Note a failure at a moment of ``time.monotonic()``."""
+        if not self._since and self._since.setdefault(None, moment) is moment:
+            self._tell(None)
+
+    def end(self) -> None:
+        """Note that the server answers."""
+        since = self._since.pop(None, None)
+        if since is not None:
+            seconds = time.monotonic() - since
+            log.warning("%s is back; it was unavailable for %.1f s", self.server, seconds)
+            self._tell(seconds)
+
+    def _tell(self, seconds: float | None) -> None:
+        for listener in self._listeners:
+            listener(self.server, seconds)
+
+
 class Breaker:
     """What a process knows about the health of one server.
 
@@ -24,15 +63,17 @@ class Breaker:
     open: calls fail at once, and one caller in ``seconds`` probes the server.
 
     There are no locks, so that a child process never waits for one that a thread of its parent
-    holds. Whatever has to happen once is one atomic operation on a list.
+    holds. Whatever has to happen once is one atomic operation on a list or a dictionary. Listeners
+    are told last, when no connection and no state of the caller can be lost by what they do.
 
     :param server: the server as messages name it, for example ``redis at 10.0.0.1:6379``.
     :param seconds: how long a server is left alone; 0 means never.
+    :param outage: shared with the other breakers of the server.
     """
 
     __slots__ = ("_open_until", "_outage", "_tokens", "is_troubled", "seconds", "server")
 
-    def __init__(self, server: str, seconds: float = SECONDS) -> None:
+    def __init__(self, server: str, seconds: float = SECONDS, outage: Outage | None = None) -> None:
         self.server = server
         self.seconds = seconds
         #: Whether the latest call that ended failed; the only thing to look at while all is well.
@@ -40,8 +81,7 @@ class Breaker:
         self._open_until = 0.0
         #: Holds the moment that ends the opening. The caller that removes it probes the server.
         self._tokens: list[float] = []
-        #: Holds the moment at which the outage began. The caller that removes it logs its end.
-        self._outage: list[float] = []
+        self._outage = outage or Outage(server)
 
     @property
     def address(self) -> str:
@@ -82,28 +122,21 @@ class Breaker:
         :param began: when the call began, by ``time.monotonic()``; ``None`` means just now.
         """
         now = time.monotonic()
-        self._begin(now if began is None else began)
+        self.is_troubled = True
         if self.seconds:
             self._open(now)
+        self._outage.begin(now if began is None else began)
 
     def failed(self) -> None:
         """Note that the server was unavailable in another way, which took no time."""
-        self._begin(time.monotonic())
+        self.is_troubled = True
+        self._outage.begin(time.monotonic())
 
     def answered(self) -> None:
         """Note that the server answered; to be called only while ``is_troubled``."""
         self.is_troubled = False
         self._open_until = 0.0
-        with suppress(IndexError):  # another thread was first
-            since = self._outage.pop()
-            self._outage.clear()
-            seconds = time.monotonic() - since
-            log.warning("%s is back; it was unavailable for %.1f s", self.server, seconds)
-
-    def _begin(self, now: float) -> None:
-        if not self._outage:
-            self._outage.append(now)
-        self.is_troubled = True
+        self._outage.end()
 
     def _open(self, now: float) -> None:
         until = now + self.seconds
@@ -116,10 +149,14 @@ class Breakers:
 
     def __init__(self) -> None:
         self._breakers: dict[tuple[str, float], Breaker] = {}
+        self._outages: dict[str, Outage] = {}
+        #: Told of each outage of a server, once, whichever settings name it.
+        self.listeners: list[OutageListener] = []
 
     def get(self, server: str, seconds: float = SECONDS) -> Breaker:
         """Return the breaker of a server."""
-        return self._breakers.setdefault((server, seconds), Breaker(server, seconds))
+        outage = self._outages.setdefault(server, Outage(server, self.listeners))
+        return self._breakers.setdefault((server, seconds), Breaker(server, seconds, outage))
 
     def all(self) -> list[Breaker]:
         """Return all breakers."""

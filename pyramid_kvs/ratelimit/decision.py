@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple, NoReturn, Protocol
 
+from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 
+from ..events import RateLimitExceeded, current_request, notify
 from . import outage
 from .counting import COUNT, FORCE, MOST, Hit, LimitCheck, LimitResult, Rule
 from .limits import Limit, LimitStatus, most_restrictive
@@ -234,6 +236,9 @@ class RequestLimits:
         """Log a request that a limit in shadow mode would have refused, and change nothing."""
         self._shadows = {limit, *(self._shadows or ())}
         if limit.shadow is not None and result is not None and not result.allowed:
+            registry = limit.store.registry
+            if registry is not None and registry.has_listeners:
+                self._tell(registry, [LimitStatus(limit, result)])
             limit.shadow.warning(
                 "rate limit %s is in shadow mode and would have refused a request: "
                 "%d in %g s by %s",
@@ -271,7 +276,21 @@ class RequestLimits:
     def refuse(self, done: Iterable[Counters], cost: int | None = None) -> NoReturn:
         """Return the units that other stores have already counted, and raise."""
         self._give_back(done, cost)
-        raise RateLimitError([status for status in self.results if not status.allowed])
+        violated = [status for status in self.results if not status.allowed]
+        registry = violated[0].policy.store.registry
+        if registry is not None and registry.has_listeners:
+            self._tell(registry, violated)
+        raise RateLimitError(violated)
+
+    def _tell(self, registry: Registry, violated: Sequence[LimitStatus]) -> None:
+        """Notify the subscribers that a request is over some limits."""
+        request = current_request(registry)
+        if request is not None and request.__dict__.get("ratelimit") is not self:
+            request = None
+        for status in violated:
+            limit, is_shadow = status.policy, status.policy.shadow is not None
+            facts = (limit.name, limit.rule.limit, limit.window, limit.by, status.retry_after)
+            notify(registry, RateLimitExceeded(request, *facts, is_shadow))
 
     def add_headers(self, request: Request, response: Response) -> None:
         """Add the header fields to a response; a response callback."""

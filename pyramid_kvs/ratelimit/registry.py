@@ -93,8 +93,10 @@ class LimitRegistry:
         #: The views that have the option.
         self.views: list[ViewLimits] = []
         self._session = session
-        self.session_store = None if session is None else LimitStore(session.driver)
         self._application = application
+        self.session_store: LimitStore | None = None
+        if session is not None:
+            self.session_store = LimitStore(session.driver, application.registry)
         self._resolve = resolve
         self._stores: dict[str, LimitStore] = {}
         self._limits: dict[str, Limit] = {}
@@ -181,7 +183,7 @@ class LimitRegistry:
         key = repr([options[name] for name in ("kvs", "kvs_kwargs", "key_prefix")])
         if key not in self._stores:
             driver = build_driver(SETTING, {**options, "ttl": None}, self._application, place)
-            self._stores[key] = LimitStore(driver)
+            self._stores[key] = LimitStore(driver, self._application.registry)
         return self._stores[key]
 
     def _default_store(self, options: Options, place: str) -> LimitStore:

@@ -6,6 +6,8 @@ import logging
 import secrets
 from collections.abc import Sequence
 
+from pyramid.registry import Registry
+
 from ..forks import ProcessLock
 from ..kvs import KVS
 from ..kvs.contract import CHECK_KEY, CHECK_TTL
@@ -17,10 +19,14 @@ log = logging.getLogger("pyramid_kvs.ratelimit")
 
 
 class LimitStore:
-    """One driver that limits count on."""
+    """One driver that limits count on.
 
-    def __init__(self, driver: KVS) -> None:
+    :param registry: of the application, for events; ``None`` if there is none.
+    """
+
+    def __init__(self, driver: KVS, registry: Registry | None = None) -> None:
         self.driver = driver
+        self.registry = registry
         self.log = ThrottledLog(log)
         self.refusals = ThrottledLog(log)
         #: Counts a request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`.

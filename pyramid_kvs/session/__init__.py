@@ -12,7 +12,7 @@ from .factory import SessionFactory
 from .session import AuthTokenSession, CookieSession
 from .settings import SETTING
 from .users import UserSession
-from .users.functions import end_session, end_sessions, list_sessions
+from .users.functions import end_session, end_sessions, end_user_sessions, list_sessions
 
 __all__ = [
     "AuthTokenSession",
@@ -21,6 +21,7 @@ __all__ = [
     "UserSession",
     "end_session",
     "end_sessions",
+    "end_user_sessions",
     "includeme",
     "list_sessions",
 ]

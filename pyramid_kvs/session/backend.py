@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pyramid.registry import Registry
 from pyramid.request import Request
 
+from ..events import Event, SessionConflict, SessionEnded, SessionIdRenewed, SessionStarted, notify
 from ..exceptions import KVSError
 from ..kvs import KVS, Stored
 from ..logs import ThrottledLog
@@ -33,6 +37,8 @@ class SessionBackend:
     keys: SessionKeys
     store: SessionStore
     users: Users
+    #: Of the application whose setting describes the sessions.
+    registry: Registry | None = None
     failed_saves: FailedSaves = field(
         default_factory=lambda: FailedSaves(logging.getLogger("pyramid_kvs.session"), "a session")
     )
@@ -76,6 +82,8 @@ class SessionBackend:
         if "_kvs_preloaded" in request.__dict__:
             with suppress(KVSError):  # nobody waits for it, and a later request does it
                 self.load(request)
+                if "_kvs_expired" in request.__dict__:
+                    self.tell_expired(request)
 
     def load(self, request: Request) -> tuple[StoreState, Record]:
         """Return the state and the record of a request's session; the record may be empty.
@@ -88,10 +96,10 @@ class SessionBackend:
         if "_kvs_moved" in attributes:
             candidates = self._followed(request, candidates)
         if len(candidates) == 1:
-            return self._load(candidates[0], preloaded)
+            return self._load(request, candidates[0], preloaded)
         absent = None
         for session_id in candidates:
-            loaded = self._load(session_id, preloaded)
+            loaded = self._load(request, session_id, preloaded)
             if loaded[0].found is not None:
                 return loaded
             if absent is None or loaded[0].away_at is not None:
@@ -131,7 +139,11 @@ class SessionBackend:
         return StoreState.absent(candidates[0] if candidates else None)
 
     def _load(
-        self, session_id: SessionId, preloaded: Preloaded | None, is_again: bool = False
+        self,
+        request: Request,
+        session_id: SessionId,
+        preloaded: Preloaded | None,
+        is_again: bool = False,
     ) -> tuple[StoreState, Record]:
         loaded = self.store.load(session_id, preloaded)
         if loaded is None:
@@ -140,12 +152,13 @@ class SessionBackend:
             return StoreState.away(session_id, loaded.key), {}
         found, record = loaded
         if self.store.is_over(record):
-            self.store.remove(found)
+            if self.store.remove(found):
+                request.__dict__["_kvs_expired"] = True
             return StoreState.absent(self.carrier.adopt(session_id), is_removed=True), {}
         if USER in record:
             if self.users.is_ended(record):
                 if not is_again:  # it may have been spared between its load and this answer
-                    return self._load(session_id, None, is_again=True)
+                    return self._load(request, session_id, None, is_again=True)
                 return StoreState.absent(self.carrier.adopt(session_id)), {}
             if self.users.is_stale(record):
                 found, record = self.users.enter_again(
@@ -153,6 +166,51 @@ class SessionBackend:
                 )
         key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
         return StoreState.loaded(found, key), record
+
+    # -- events ---------------------------------------------------------------------------
+
+    def tell(self, request: Request, event: Callable[..., Event], *facts: object) -> None:
+        """Notify the subscribers of an event of a session, if there are any."""
+        try:
+            registry = request.registry
+        except (AttributeError, ReferenceError):  # no registry, or the request has ended
+            registry = self.registry
+        if registry is not None and registry.has_listeners:
+            notify(registry, event(_alive(request), *facts))
+
+    def tell_expired(self, request: Request) -> None:
+        """Notify the subscribers of a session that was over when :meth:`load` read it.
+
+        They may use the session, which :meth:`load` has to finish first.
+        """
+        del request.__dict__["_kvs_expired"]
+        self.tell(request, SessionEnded, "expired")
+
+    def tell_saved(
+        self,
+        registry: Registry,
+        request: Request,
+        before: StoreState,
+        changes: Changes,
+        written: Written,
+    ) -> None:
+        """Notify the subscribers of what a save did to a session.
+
+        :param before: what the store had, with the key to save under.
+        """
+        request, found = _alive(request), before.found
+        if changes.has_clashed:
+            notify(registry, SessionConflict(request, is_saved=True))
+        if written.data is None:
+            if found is not None:
+                notify(registry, SessionEnded(request, "cleared"))
+        elif found is None:
+            if self.store.has_begun(written):
+                notify(registry, SessionStarted(request))
+        elif found.session_id != before.session_id and _is_first_renewal(request):
+            notify(registry, SessionIdRenewed(request))
+
+    # -- saving ---------------------------------------------------------------------------
 
     def with_key(self, state: StoreState) -> StoreState:
         """Return the state with a key to save under, and with a new id if it has none.
@@ -191,3 +249,25 @@ class SessionBackend:
                 is_private=is_new_id and not self.carrier.client_chooses,
             )
         return self.store.save(save, found)
+
+
+def _alive(request: Request) -> Request | None:
+    """Return the request itself for a weak reference to it; ``None`` if it has ended."""
+    if type(request) not in weakref.ProxyTypes:
+        return request
+    try:
+        return request.add_response_callback.__self__
+    except ReferenceError:
+        return None
+
+
+def _is_first_renewal(request: Request | None) -> bool:
+    """Return whether the id is renewed for the first time in a request.
+
+    Otherwise a subscriber that renews the id again would never come to an end.
+    """
+    if request is None:
+        return True
+    is_first = "_kvs_id_renewed" not in request.__dict__
+    request.__dict__["_kvs_id_renewed"] = True
+    return is_first

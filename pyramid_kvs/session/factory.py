@@ -19,7 +19,7 @@ from .keys import Lookup, SessionKeys
 from .session import AuthTokenSession, CookieSession, Session
 from .settings import OPTIONS, SETTING, refuse_cookie_options
 from .store import SessionStore
-from .users import users_of
+from .users import Users, users_of
 
 
 @implementer(ISessionFactory)
@@ -49,13 +49,20 @@ class SessionFactory:
         self.session_class, carrier = _kind(checked, name)
         self.key_name: str | list[str] = checked["key_name"]
         self.ttl: float | None = checked["ttl"]
-        self.driver = build_driver(name, checked, application or Application())
+        application = application or Application()
+        self.driver = build_driver(name, checked, application)
         check_codec(name, checked["codec"], self.driver.codec)
         warn_of_unsigned_pickle(name, checked)
         keys = SessionKeys(checked["hash_keys"])
         store = SessionStore(self.driver, keys, checked)
         self._backend = SessionBackend(
-            self.key_name, self.driver, carrier, keys, store, users_of(store)
+            self.key_name,
+            self.driver,
+            carrier,
+            keys,
+            store,
+            users_of(store),
+            application.registry,
         )
 
     def __call__(self, request: Request) -> Session:
@@ -70,6 +77,11 @@ class SessionFactory:
         """
         lookups = self.lookups(request)
         return lookups[0].key if lookups else None
+
+    @property
+    def users(self) -> Users:
+        """What is known of the sessions of each user."""
+        return self._backend.users
 
     # -- for the rate limit ---------------------------------------------------------------
 

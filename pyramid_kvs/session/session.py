@@ -16,7 +16,8 @@ from pyramid.request import Request
 from pyramid.response import Response
 from zope.interface import implementer
 
-from ..exceptions import KVSNotSupported
+from .. import events
+from ..exceptions import KVSNotSupported, SessionConflict
 from ..kvs import KVS
 from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
@@ -114,6 +115,8 @@ class Session(SessionMapping):
             if phase is UNTOUCHED:
                 self._begin(*self.backend.load(self._request))
             self._phase = OPEN
+            if phase is UNTOUCHED and "_kvs_expired" in self._request.__dict__:
+                self.backend.tell_expired(self._request)
         return self._data
 
     def _begin(self, state: StoreState, record: Record) -> None:
@@ -151,29 +154,45 @@ class Session(SessionMapping):
 
         :raises KVSUnavailable: the session may still be in the store.
         """
+        if self._remove(may_wait=True):
+            self.backend.tell(self._request, events.SessionEnded, "invalidated")
+
+    def forget(self) -> None:
+        """Go on with an empty session, because this one was ended together with others."""
+        self._remove(may_wait=False)
+
+    def _remove(self, may_wait: bool) -> bool:
+        """Remove the session as :meth:`invalidate` does; return whether the store had it.
+
+        :param may_wait: in an attempt that may be repeated, remove it with the response instead.
+        """
         phase, state, carrier = self._phase, self._state, self.backend.carrier
         if phase is UNTOUCHED:
             state = self.backend.load_to_remove(self._request)
         if phase is UNTOUCHED or phase is SAVED:
             self._save_with_response()
         removed = state.session_id if state.found is None else state.found.session_id
-        self._erase(self.backend.keys_of(removed))
+        keys, erased = self.backend.keys_of(removed), False
+        if keys and may_repeat(self._request) and may_wait:
+            self._erase_later(keys)
+        else:
+            erased = bool(self.backend.store.erase(keys))
         self._begin(state.removed(carrier.adopt(state.session_id)), {})
         self.backend.tell_outer_requests(self._request, state, self._state)
         self._phase = CLOSED if phase is CLOSED else OPEN
+        if phase is UNTOUCHED and "_kvs_expired" in self._request.__dict__:
+            self.backend.tell_expired(self._request)
+        return erased
 
-    def _erase(self, keys: list[str]) -> None:
-        """Remove records immediately, or with the response of an attempt that may be repeated."""
-        if keys and may_repeat(self._request):
-            if not self._keys_to_erase:
-                self._request.add_finished_callback(self._erase_at_end)
-            self._keys_to_erase += tuple(keys)
-        else:
-            self.backend.store.erase(keys)
+    def _erase_later(self, keys: list[str]) -> None:
+        if not self._keys_to_erase:
+            self._request.add_finished_callback(self._erase_at_end)
+        self._keys_to_erase += tuple(keys)
 
     def _erase_now(self) -> None:
         keys, self._keys_to_erase = self._keys_to_erase, ()
-        self.backend.store.erase(list(keys))
+        if self.backend.store.erase(list(keys)):
+            self.backend.tell(self._request, events.SessionEnded, "invalidated")
 
     def _erase_at_end(self, request: Request) -> None:
         """Remove the records although the request has no response, unless it is repeated."""
@@ -221,9 +240,19 @@ class Session(SessionMapping):
             self._drop_without_id()
             return False
         record = self._complete(changes, state.key)
-        written = self.backend.save(state, record, changes)
+        try:
+            written = self.backend.save(state, record, changes)
+        except SessionConflict:
+            self.backend.tell(self._request, events.SessionConflict, False)
+            raise
         self._settle(record, written)
         self.backend.tell_outer_requests(self._request, state, self._state)
+        try:
+            registry = self._request.registry
+        except (AttributeError, ReferenceError):  # no registry, or the request has ended
+            registry = self.backend.registry
+        if written is not None and registry is not None and registry.has_listeners:
+            self.backend.tell_saved(registry, self._request, state, changes, written)
         return written is not None and (not written.is_as_read or state.is_moving)
 
     def _settle(self, record: Record, written: Written | None) -> None:
@@ -279,14 +308,13 @@ class Session(SessionMapping):
         """
         carrier = self.backend.carrier
         if self._phase is OPEN or self._phase is SAVED:
+            self._phase = SAVED  # before subscribers of events can use the session again
             try:
                 self._save()
             except Exception as error:  # noqa: BLE001  # functions of change() raise anything
                 self._phase = CLOSED
                 answer_failed_save(request, response, error, self.backend.failed_saves)
             else:
-                if self._phase is OPEN:
-                    self._phase = SAVED
                 carrier.add_headers(request, response, self._state, self._is_cookie_due)
         for name in carrier.vary:
             add_vary(response.headerlist, name)

@@ -132,10 +132,12 @@ class Recovery:
         connection, connections = self._connection, self._connections
         another = self._replace_if_answered() if connection.was_long_idle else None
         if another is None:
-            if not self._attempt:  # else the server answered during this call
-                connections.breaker.timed_out(connection.taken_at)
-                connections.pool.close()
-            connections.give_up(connection)
+            try:
+                if not self._attempt:  # else the server answered during this call
+                    connections.pool.close()
+                    connections.breaker.timed_out(connection.taken_at)
+            finally:
+                connections.give_up(connection)
             raise as_kvs_error(error, connections.table) from error
         if not self._repeatable:
             connections.pool.give(another)
@@ -177,12 +179,14 @@ class Recovery:
     def _end(self, error: psycopg.Error) -> None:
         """Raise the error of the call, after giving back the connection or closing it."""
         connections, connection = self._connections, self._connection
-        if is_broken(error):
-            connections.breaker.failed()
-        elif connections.breaker.is_troubled:
-            connections.breaker.answered()
-        if connection.is_idle():
-            connections.pool.give(connection)
-        else:
-            connections.give_up(connection)
+        try:
+            if is_broken(error):
+                connections.breaker.failed()
+            elif connections.breaker.is_troubled:
+                connections.breaker.answered()
+        finally:
+            if connection.is_idle():
+                connections.pool.give(connection)
+            else:
+                connections.give_up(connection)
         raise as_kvs_error(error, connections.table) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .changes import Changes, difference
-from .merging import merge
+from .merging import has_clash, merge
 from .operations import Operation, addition
 from .tracker import Tracker
 from .values import PLAIN, REMOVED
@@ -16,5 +16,6 @@ __all__ = [
     "Tracker",
     "addition",
     "difference",
+    "has_clash",
     "merge",
 ]

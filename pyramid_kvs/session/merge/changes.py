@@ -25,6 +25,16 @@ class Changes:
     is_cleared: bool = False
     #: Keys whose values were made by ``change()`` alone, so that it can run again.
     operations: dict[str, list[Operation]] = field(default_factory=dict)
+    #: Whether another request changed one of the same values, and only one change could be kept.
+    has_clashed: bool = False
+    #: The changes from which these were made.
+    origin: Changes | None = None
+
+    def note_clash(self) -> None:
+        """Note that another request changed one of the same values."""
+        self.has_clashed = True
+        if self.origin is not None:
+            self.origin.note_clash()
 
     @property
     def is_metadata(self) -> bool:
@@ -39,7 +49,7 @@ class Changes:
         """
         changes = difference(theirs, merged, dumps)
         changes.unique, changes.is_cleared = self.unique, self.is_cleared
-        changes.operations = self.operations
+        changes.operations, changes.origin = self.operations, self
         changes.values.update((key, merged[key]) for key in self.operations)
         return changes
 

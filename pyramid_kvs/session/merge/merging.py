@@ -20,7 +20,7 @@ def merge(
     """Return a record that has the changes of both requests.
 
     If both requests changed one value, and only one of the changes can be kept, the later save
-    wins, which is that of this request.
+    wins, which is that of this request. The changes then note the clash.
 
     :param base: the record that this request read.
     :param theirs: the record that the store has now. It is decoded for this merge only, because
@@ -36,6 +36,18 @@ def merge(
         else:
             merged[key] = value
     return merged
+
+
+def has_clash(base: Record, changes: Changes, theirs: Record, codec: Codec) -> bool:
+    """Return whether both requests changed a value of the application, and differently."""
+    for key, ours in changes.values.items():
+        if not key.startswith((META, QUEUE)):
+            other = theirs.get(key, REMOVED)
+            if not any(
+                identical(other, value, codec.dumps) for value in (ours, base.get(key, REMOVED))
+            ):
+                return True
+    return False
 
 
 class _Merge:
@@ -71,6 +83,7 @@ class _Merge:
         dumps = self._codec.dumps
 
         def clash() -> None:
+            self._changes.note_clash()
             if self._refuse_conflicts:
                 raise SessionConflict(f"another request changed the session key {key!r} too")
 

@@ -143,7 +143,7 @@ class Moves:
     def _catch_up(self, save: Save, written: Written, record: Record) -> Written:
         """Bring the record at the new key up to date."""
         changes = difference(written.record, record, self._writer.codec.dumps)
-        changes.is_cleared = save.changes.is_cleared
+        changes.is_cleared, changes.origin = save.changes.is_cleared, save.changes
         later = save._replace(base=written.data, record=record, changes=changes)
         if written.data is None:
             return self._write_new(later)[0]
@@ -152,14 +152,15 @@ class Moves:
     def erase(self, keys: Iterable[str]) -> list[str]:
         """Remove what the keys have, and follow markers, so that a session ends wherever it is.
 
-        :returns: the keys that had something.
+        :returns: the keys that had a session, and not only a marker.
         """
         pending, removed, followed = list(keys), [], set[str]()
         for key in pending:
             data = self._driver.raw_delete(key)
             if data is not None:
-                removed.append(key)
-                target = self._writer.target_of(Stored(data))
+                record, target = self._writer.seen(Stored(data))
+                if record:
+                    removed.append(key)
                 if target is not None and target not in followed:
                     followed.add(target)
                     pending.append(target)

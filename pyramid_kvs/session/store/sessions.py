@@ -152,18 +152,25 @@ class SessionStore:
 
     # -- removing -------------------------------------------------------------------------
 
-    def remove(self, found: Found) -> None:
-        """Remove a session, unless another request has saved it since it was found."""
-        self.driver.raw_swap(found.key, found.stored, None, None)
+    def remove(self, found: Found) -> bool:
+        """Remove a session, unless another request has saved it since it was found.
+
+        :returns: whether this call has removed it.
+        """
+        return self.driver.raw_swap(found.key, found.stored, None, None).done
 
     def erase(self, keys: Iterable[str]) -> list[str]:
         """Remove what the keys have; a session that has moved is removed from its new key.
 
-        :returns: the keys that had something.
+        :returns: the keys that had a session.
         """
         return self._moves.erase(keys)
 
     # -- saving ---------------------------------------------------------------------------
+
+    def has_begun(self, written: Written) -> bool:
+        """Return whether a save of a new session has stored the first record of it."""
+        return not self._writer.session_in(written.replaced)
 
     def save(self, save: Save, found: Found | None) -> Written | None:
         """Save a session by compare-and-set, merged with what other requests have saved.

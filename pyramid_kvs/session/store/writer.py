@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ...exceptions import KVSConflict, ValueTooLarge
 from ...kvs import KVS, Stored, Swap, pause
 from ...serializer import Data
-from ..merge import Changes, merge
+from ..merge import Changes, has_clash, merge
 from ..records import (
     CREATED,
     EPOCH,
@@ -79,6 +79,8 @@ class Written(NamedTuple):
     record: Record
     #: Whether the store has what the request has read, because its changes made no difference.
     is_as_read: bool = False
+    #: What the key had before, if another request or an earlier save has stored it.
+    replaced: Stored | None = None
 
 
 class RecordWriter:
@@ -107,7 +109,7 @@ class RecordWriter:
                 return Written(save.key, data, record, is_same(data, save.base))
             swap = self.swap(save.key, save.ttl, stored, data, record)
             if swap.done:
-                return Written(save.key, data, record)
+                return Written(save.key, data, record, False, stored)
             stored = swap.current
             record = self.merged(save, Place(save.key, stored))
             pause(attempt)
@@ -159,6 +161,8 @@ class RecordWriter:
 
     def _combined(self, save: Save, before: Record, theirs: Record) -> Record:
         if self._on_conflict == "overwrite" and not save.changes.is_metadata:
+            if has_clash(before, save.changes, theirs, self.driver.codec):
+                save.changes.note_clash()
             return {**save.record, **{key: theirs[key] for key in (CREATED,) if key in theirs}}
         is_strict = self._on_conflict == "raise"
         return merge(before, save.changes, theirs, self.driver.codec, is_strict)

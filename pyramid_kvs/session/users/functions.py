@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pyramid.interfaces import ISessionFactory
+from pyramid.registry import Registry
 from pyramid.request import Request
 
+from ...events import SessionEnded, current_request, notify
 from ...exceptions import KVSNotSupported
+from ..factory import SessionFactory
 from ..records import Record
 from ..session import Session
 from .base import UserSession, user_digest
@@ -35,7 +39,10 @@ def end_sessions(request: Request, user_id: str | int, except_current: bool = Fa
     ended = users.end_all(user, session.is_stored_as if except_current else _none, surviving)
     session.backend.tell_outer_requests(request)
     if _has(ended or {}, session) or (is_bound and not except_current):
-        session.invalidate()
+        session.forget()
+    registry = getattr(request, "registry", None)
+    if registry is not None and registry.has_listeners:
+        _tell_ended(registry, request, ended)
     return None if ended is None else len(ended)
 
 
@@ -49,8 +56,41 @@ def end_session(request: Request, user_id: str | int, handle: str) -> bool:
     ended = session.backend.users.end(user, handle)
     session.backend.tell_outer_requests(request)
     if _has(ended, session):
-        session.invalidate()
+        session.forget()
+    registry = getattr(request, "registry", None)
+    if registry is not None and registry.has_listeners:
+        _tell_ended(registry, request, ended)
     return bool(ended)
+
+
+def end_user_sessions(registry: Registry, user_id: str | int) -> int | None:
+    """End all sessions that were bound to a user, without a request, for example in a script.
+
+    In a view, use :func:`end_sessions`, which also lets the session of the request end.
+
+    :param registry: of the application, for example ``pyramid.paster.bootstrap(ini)["registry"]``.
+    :returns: how many; ``None`` on memcached, which cannot count them.
+    :raises KVSNotSupported: the application has no sessions of pyramid_kvs.
+    """
+    users, user = _factory(registry).users, user_digest(user_id)
+    ended = users.end_all(user, _none, users.surviving(user))
+    if registry.has_listeners:
+        _tell_ended(registry, current_request(registry), ended)
+    return None if ended is None else len(ended)
+
+
+def list_user_sessions(registry: Registry, user_id: str | int) -> list[UserSession]:
+    """Return the live sessions of a user as :func:`list_sessions` does, without a request."""
+    return _factory(registry).users.all(user_digest(user_id), _none)
+
+
+def _tell_ended(
+    registry: Registry, request: Request | None, ended: dict[str, Record] | None
+) -> None:
+    """Notify the subscribers of each session that was ended, or once if nobody can count them."""
+    counts = [None] if ended is None else [1] * len(ended)
+    for count in counts:
+        notify(registry, SessionEnded(request, "ended", count))
 
 
 def _none(key: str, record: Record) -> bool:
@@ -59,6 +99,16 @@ def _none(key: str, record: Record) -> bool:
 
 def _has(ended: dict[str, Record], session: Session) -> bool:
     return any(session.is_stored_as(key, record) for key, record in ended.items())
+
+
+def _factory(registry: Registry) -> SessionFactory:
+    factory = registry.queryUtility(ISessionFactory)
+    if not isinstance(factory, SessionFactory):
+        raise KVSNotSupported(
+            "the application has no sessions of pyramid_kvs: set kvs.session, or give the "
+            "Configurator a SessionFactory"
+        )
+    return factory
 
 
 def _session(request: Request) -> Session:
