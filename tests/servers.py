@@ -81,7 +81,11 @@ LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0
 SLOTS = 16384
 PROGRAMS = ("redis-server", "memcached", "postgres", "pgbouncer", "perl", "openssl")
-PACKAGES = {"postgres": "postgresql", "initdb": "postgresql"}
+PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "postgres": "postgresql",
+    "initdb": "postgresql",
+}
 #: Other servers that speak redis's protocol, which ``.ci/servers`` installs, and their programs.
 OTHER_SERVERS = Path(__file__).parent.parent / ".venv-servers"
 REDIS_VERSIONS = {

@@ -1,0 +1,1 @@
+"""The demo of pyramid_kvs, which ``docs/demo/run`` starts."""

@@ -1,0 +1,52 @@
+import { ask, byId, inWords, onClick, poll, setBadge, setList, setText } from "./demo.js";
+
+const KINDS = { running: "good", paused: "fair", stopped: "bad" };
+const WORDS = { running: "running", paused: "hanging", stopped: "stopped" };
+const strips = { cache: [], session: [], limit: [] };
+const slowest = [];
+
+function showState({ state, is_server: isServer, keeps_data: keepsData }) {
+  setBadge(byId("state"), WORDS[state], KINDS[state]);
+  byId("memory").hidden = isServer;
+  byId("controls").hidden = !isServer;
+  setText(byId("keeps"), keepsData ? "Its data survive a stop." : "A stop loses its data, so sessions start again.");
+}
+
+// What a visitor gets from each view: a kind for the colour, and words.
+const MEANINGS = {
+  cache: ({ body }) =>
+    body.computed ? ["fair", "not in the store: computed"] : ["good", "found in the store"],
+  session: ({ body, headers, status }) =>
+    status === 503
+      ? ["bad", `503, with Retry-After: ${headers.get("Retry-After")}`]
+      : ["good", `200, visit ${body.visits}`],
+  limit: ({ body, headers }) =>
+    body.counted
+      ? ["good", `passed, ${headers.get("X-RateLimit-Remaining")} left`]
+      : ["fair", "passed, but not counted"],
+};
+
+function show(name, answer) {
+  const [kind, words] = MEANINGS[name](answer);
+  const took = inWords(answer.milliseconds);
+  setText(byId(name), `${words} (${took})`);
+  strips[name].push({ text: "", kind, title: `${words}, ${took}` });
+  strips[name].splice(0, strips[name].length - 40);
+  setList(byId(`${name}-strip`), strips[name]);
+  return answer.milliseconds;
+}
+
+async function probe() {
+  const names = Object.keys(strips);
+  const answers = await Promise.all(names.map((name) => ask(`/outage/${name}`, undefined, { expects503: true })));
+  slowest.push(Math.max(...names.map((name, index) => show(name, answers[index]))));
+  slowest.splice(0, slowest.length - 60);
+  setText(byId("slowest"), inWords(Math.max(...slowest)));
+  showState((await ask("/outage/store")).body);
+}
+
+poll(probe, 1);
+
+for (const action of ["stop", "pause", "start"]) {
+  onClick(action, async () => showState((await ask(`/outage/store/${action}`, {})).body));
+}
