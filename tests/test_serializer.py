@@ -7,6 +7,8 @@ import logging
 import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from pyramid_kvs import serializer as codecs
 from pyramid_kvs.exceptions import CodecError, KVSError
 from pyramid_kvs.kvs import KVS
-from pyramid_kvs.serializer import build, register, serializer
+from pyramid_kvs.serializer import FastJSONCodec, JSONCodec, build, register, serializer
 
 
 class Bomb:
@@ -43,17 +45,20 @@ SCALARS = (
     | st.text(st.characters())  # lone surrogates too
     | st.text().map(Words)
 )
+#: With msgspec, which the tests install, and without it.
+JSON_CODECS = [JSONCodec(), FastJSONCodec()]
+
 KEYS = st.text(st.characters()) | st.integers() | st.booleans() | st.none() | st.floats()
 
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
 def test_json_is_what_json_dumps_writes(value: Any) -> None:
-    data = serializer("json").dumps(value)
-    assert data == json.dumps(value)
+    data = json.dumps(value)
     read = repr(json.loads(data))  # 1 is not True, and NaN is a value
-    assert repr(serializer("json").loads(data)) == read
-    assert repr(serializer("json").loads(data.encode())) == read
-    assert repr(serializer("json").loads(f" {data}\n")) == read
+    for codec in JSON_CODECS:
+        assert codec.dumps(value) == data
+        for stored in (data, data.encode(), f" {data}\n"):
+            assert repr(codec.loads(stored)) == read
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), {"a": (1, [2])}])
@@ -61,9 +66,57 @@ def test_json_writes_what_is_outside_of_the_standard(value: Any) -> None:
     assert serializer("json").dumps(value) == json.dumps(value)
 
 
-@pytest.mark.parametrize("data", ["NaN", '{"a": 1, "a": 2}', "1.0", "-0.0", "1e400", '"\\ud800"'])
-def test_json_reads_what_json_loads_reads(data: str) -> None:
-    assert repr(serializer("json").loads(data)) == repr(json.loads(data))
+#: What parsers read differently.
+ODD = ["NaN", "-Infinity", '{"a": 1, "a": 2}', "1.0", "-0", "-0.0", "1e400", "1e-400", '"\\ud800"']
+ODD += ["1" * 30, "9007199254740993.0", "1e23", "2.2250738585072011e-308", '"\\ud83d\\ude00"']
+ODD += ["[" * 900 + "]" * 900, "[" * 1200 + "]" * 1200, '"\x7f\u2028"']
+
+
+@pytest.mark.parametrize("codec", JSON_CODECS)
+@pytest.mark.parametrize("data", ODD)
+def test_json_reads_what_json_loads_reads(codec: JSONCodec, data: str) -> None:
+    assert same(codec, data)
+    assert same(codec, data.encode())
+
+
+def same(codec: JSONCodec, data: str | bytes) -> bool:
+    """Return whether a codec reads what the standard library reads, or refuses it too."""
+    try:
+        expected = repr(json.loads(data if isinstance(data, str) else data.decode()))
+    except (ValueError, RecursionError):
+        with pytest.raises(CodecError):
+            codec.loads(data)
+        return True
+    return repr(codec.loads(data)) == expected
+
+
+JSON_TEXT = st.text('{}[]",:0123456789.eE+-\\ntrufalsNIiy \t\n\x00é')
+
+
+@given(
+    st.sampled_from([b'{"a": [1, 2.5, null, "\\u00e9"]}', b"-1.5e3", b'"x"']), JSON_TEXT, st.data()
+)
+def test_json_that_was_damaged_is_read_as_json_loads_does(
+    data: bytes, piece: str, draw: st.DataObject
+) -> None:
+    """A parser that is less strict would return a value where the other one refuses."""
+    place = draw.draw(st.integers(0, len(data)))
+    end = draw.draw(st.integers(place, len(data)))
+    damaged = data[:place] + (piece.encode() or draw.draw(st.binary(max_size=3))) + data[end:]
+    for codec in JSON_CODECS:
+        assert same(codec, damaged)
+
+
+def test_json_is_read_without_msgspec() -> None:
+    code = """
+import sys
+sys.modules["msgspec"] = None
+from pyramid_kvs.serializer import FastJSONCodec, serializer
+assert not isinstance(serializer("json"), FastJSONCodec)
+assert serializer("json").loads('[1, NaN]')[0] == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert isinstance(serializer("json"), FastJSONCodec)
 
 
 def nested(depth: int) -> Any:
