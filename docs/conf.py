@@ -36,6 +36,8 @@ html_css_files = ["pictures.css"]
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["kinto"]
 
+# Quotes in tables of settings are copied into JSON.
+smartquotes = False
 nitpicky = True
 # Names from other projects, and names in annotations that no page describes.
 nitpick_ignore_regex = [

@@ -6,6 +6,7 @@ import ast
 import configparser
 import inspect
 import json
+import pkgutil
 import re
 import sys
 import textwrap
@@ -29,6 +30,8 @@ MODULES = [*ROOT.glob("pyramid_kvs/**/*.py"), *ROOT.glob("tests/**/*.py")]
 ONE_COLON = re.compile(r"^[ \t]*\.\.[ \t]+[a-z][\w.-]*:(?!:)(?=\s|$)", re.MULTILINE)
 #: A file or folder of the repository, or of the package, in the text of a page.
 NAMED = re.compile(r"(?:tests|docs|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*(?:/|\.py)")
+#: Described for authors of drivers, who import them from their public places.
+NOT_PUBLIC = {"pyramid_kvs.kvs.hooks.Hooks"}
 WRITTEN_BY_THE_READER = {"app.py"}
 
 
@@ -150,6 +153,20 @@ def tables_of(setting: str) -> Iterator[list[str]]:
     for page in PAGES:
         for found in directive.finditer(page.read_text(encoding="utf-8")):
             yield textwrap.dedent(found[1]).splitlines()
+
+
+def test_names_of_the_reference_exist() -> None:
+    named = re.findall(r":(?:class|func|exc):`(pyramid_kvs[\w.]+)`", text_of("reference"))
+    assert len(named) > 30
+    assert [name for name in named if not callable(pkgutil.resolve_name(name))] == []
+
+
+def test_documented_names_are_in_the_reference() -> None:
+    directive = re.compile(r"^\.\. auto(?:class|function|exception):: ([\w.]+)", re.MULTILINE)
+    documented = {name for page in PAGES for name in directive.findall(page.read_text("utf-8"))}
+    reference = text_of("reference")
+    missing = {name for name in documented - NOT_PUBLIC if f"{name}`" not in reference}
+    assert {name for name in missing if f":: {name}\n" not in reference} == set()
 
 
 @pytest.mark.parametrize("driver", ["redis", "memcache", "memory"])
