@@ -118,3 +118,19 @@ def test_sizes_above_a_limit(
     status, printed = sizes(functions, files, tmp_path)
     assert status == 1
     assert problem in printed
+
+
+# -- links -----------------------------------------------------------------------------------
+
+
+def test_links_that_lead_somewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<a href="b.html#here">b</a> <a href="#top">a</a>')
+    (tmp_path / "b.html").write_text('<p id="here"><a href="https://example.org/#x">x</a>')
+    assert check("links.py", tmp_path) == (0, "0 broken links\n")
+
+
+@pytest.mark.parametrize("link", ["c.html", "b.html#there", "#there", "images/c.svg"])
+def test_links_that_lead_nowhere(link: str, tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(f'<a href="{link}">c</a>')
+    (tmp_path / "b.html").write_text('<p id="here">')
+    assert check("links.py", tmp_path) == (1, f"a.html: {link}\n1 broken links\n")
