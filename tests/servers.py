@@ -607,6 +607,13 @@ class ClusterNode(RedisServer):
         """The name of the node in its cluster."""
         return str(self.command("CLUSTER", "MYID").decode())
 
+    def pipeline(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Run commands in one round trip, and return their replies."""
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(pipeline.execute())
+
     def role(self) -> str:
         """Return ``master``; ``slave`` if it is in step with its primary; else its state."""
         role, *details = self.command("ROLE")
@@ -785,13 +792,17 @@ class RedisCluster:
     def calls(self) -> dict[str, int]:
         """Return how often each command ran on all primaries together; see ``RedisServer.calls``.
 
-        Commands of replicas, and those by which this class looks at the cluster, are left out.
+        Commands of replicas, and ``CLUSTER`` are left out.
         """
         counts = Counter[str]()
         for node in self.primaries():
             counts.update(node.calls())
-        others = ("replconf", "psync", "role", "cluster|slots", "cluster|info", "cluster|myid")
-        return {name: count for name, count in counts.items() if name not in others}
+        others = ("replconf", "psync", "role")
+        return {
+            name: count
+            for name, count in counts.items()
+            if name not in others and not name.startswith("cluster|")
+        }
 
     def reset_calls(self) -> None:
         """Set the counts of ``calls()`` to zero."""
@@ -808,35 +819,54 @@ class RedisCluster:
 
     # moving slots
 
-    def move_slots(self, slots: Iterable[int], target: ClusterNode) -> None:
-        """Move slots with their keys to a primary, one after the other, as ``redis-cli`` does."""
-        for slot in slots:
-            source = self.begin_move(slot, target)
-            self.move_keys(slot, source, target)
-            self.end_move(slot, target)
+    def move_slots(
+        self, slots: Iterable[int], target: ClusterNode, together: int = 64, pause: float = 0
+    ) -> None:
+        """Move slots with their keys to a primary, as ``redis-cli`` does.
 
-    def begin_move(self, slot: int, target: ClusterNode) -> ClusterNode:
-        """Declare that a slot moves, and return the primary that it leaves.
-
-        From now on that primary answers ``ASK`` for keys that it does not have.
+        :param together: how many move at the same time.
+        :param pause: seconds after each group.
         """
-        source = self.primary_of(slot)
-        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.node_id)
-        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
-        return source
+        owners = {slot: self.primary_of(slot) for slot in slots}
+        groups = itertools.groupby(
+            (slot for slot in owners if owners[slot] is not target), owners.__getitem__
+        )
+        for source, group in groups:
+            while some := list(itertools.islice(group, together)):
+                self.begin_move(some, source, target)
+                self.move_keys(some, source, target)
+                self.end_move(some, target)
+                time.sleep(pause)
 
-    def move_keys(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
-        """Move the keys of a slot that moves."""
+    def begin_move(self, slots: list[int], source: ClusterNode, target: ClusterNode) -> None:
+        """Declare that slots move.
+
+        From now on the primary that they leave answers ``ASK`` for keys that it does not have.
+        """
+        names = source.node_id, target.node_id
+        _set_slots(target, slots, "IMPORTING", names[0])
+        _set_slots(source, slots, "MIGRATING", names[1])
+
+    def move_keys(self, slots: list[int], source: ClusterNode, target: ClusterNode) -> None:
+        """Move the keys of slots that move."""
         auth = ("AUTH", self.requirepass) if self.requirepass else ()
         place = (target.host, target.public_port)
-        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            source.command("MIGRATE", *place, "", 0, 5000, *auth, "KEYS", *keys)
+        while True:
+            asked = [("CLUSTER", "GETKEYSINSLOT", slot, 100) for slot in slots]
+            found = [keys for keys in source.pipeline(asked) if keys]
+            if not found:
+                return
+            for keys in found:
+                source.command("MIGRATE", *place, "", 0, 5000, *auth, "KEYS", *keys)
 
-    def end_move(self, slot: int, target: ClusterNode) -> None:
-        """Give a slot to its new primary: from now on the old one answers ``MOVED``."""
-        name = target.node_id
+    def end_move(self, slots: list[int], target: ClusterNode) -> None:
+        """Give slots to their new primary: from now on the old one answers ``MOVED``."""
         for node in (target, *(node for node in self.primaries() if node is not target)):
-            node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+            _set_slots(node, slots, "NODE", target.node_id)
+
+
+def _set_slots(node: ClusterNode, slots: Iterable[int], state: str, name: str) -> None:
+    node.pipeline([("CLUSTER", "SETSLOT", slot, state, name) for slot in slots])
 
 
 def slot_of(key: str | bytes) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import MemcachedServer, PostgresServer, RedisServer
+from tests.servers import MemcachedServer, PostgresServer, RedisCluster, RedisServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,10 @@ def fork_and_use(driver: str, **kwargs: Any) -> None:
 
 def test_redis(redis_server: RedisServer) -> None:
     fork_and_use("redis", host=redis_server.host, port=redis_server.port)
+
+
+def test_redis_cluster(redis_cluster: RedisCluster) -> None:
+    fork_and_use("redis", url=redis_cluster.url)
 
 
 def test_memcached(memcached_server: MemcachedServer) -> None:

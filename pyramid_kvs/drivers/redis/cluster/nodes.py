@@ -49,10 +49,13 @@ class Node(Transport):
         found = self.as_result(reply, _CLUSTER_SLOTS)
         if isinstance(found, KVSError):
             raise found
-        return [self._slot_range(*entry) for entry in found]
+        try:
+            return [self._slot_range(*entry) for entry in found]
+        except (TypeError, ValueError):
+            raise KVSError(f"{self.server}: the reply to CLUSTER SLOTS cannot be read") from None
 
     def _slot_range(self, first: int, last: int, *nodes: list[Any]) -> SlotRange:
-        return SlotRange(first, last, [self._address(*node) for node in nodes])
+        return SlotRange(int(first), int(last), [self._address(*node) for node in nodes])
 
     def _address(self, host: bytes | None, port: int, *_: object) -> Address:
         """Return the address of a node; without a host it is the host of this node."""

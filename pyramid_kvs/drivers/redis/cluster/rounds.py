@@ -118,7 +118,7 @@ class Rounds:
         if node is None:
             return False
         if isinstance(error, MovedError):
-            command.next = self._topology.moved(error, node, self._began)
+            command.next = self._topology.moved(command.slot, error, node, self._began)
         elif isinstance(error, AskError):
             command.next = self._topology.node(error.host or node.address[0], error.port)
             command.asking = True

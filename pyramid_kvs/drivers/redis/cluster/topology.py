@@ -114,12 +114,12 @@ class Topology:
 
     # -- the map --------------------------------------------------------------------------
 
-    def moved(self, error: MovedError, asked: Node, began: float) -> Node:
+    def moved(self, slot: int, error: MovedError, asked: Node, began: float) -> Node:
         """Note that a slot has another primary than the node that was asked; return it."""
         node = self.node(error.host or asked.address[0], error.port)
         self.refresh(began, node)
         # The node that answered last knows best.
-        self.slots[error.slot_id] = node
+        self.slots[slot] = node
         return node
 
     def refresh(self, began: float, first: Node | None = None, always: bool = False) -> None:
