@@ -194,6 +194,8 @@ def _hint(name: str, kwargs: Mapping[str, Any], error: Exception, found: type[KV
     hint = _url_hint(canonical_name(name), str(kwargs.get("url")))
     if hint:
         return hint
+    if "(known: " in str(error):
+        return ""
     known = sorted(found.client_arguments())
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or not known:

@@ -34,7 +34,7 @@ from .columns import (
     seconds,
     stored_key,
 )
-from .options import read_options
+from .options import Options, read_options
 from .scan import ExpiredRows, scan
 from .statements import Param, statements
 from .tables import create_tables
@@ -61,6 +61,10 @@ class PostgresqlKVS(KVS):
     has_clock = True
 
     _client: Client
+
+    @classmethod
+    def client_arguments(cls) -> frozenset[str]:
+        return frozenset(Options._fields)
 
     def _create_client(self, **kwargs: Any) -> Client:
         options = read_options(kwargs)

@@ -52,7 +52,7 @@ from .commands import (
     scan_command,
 )
 from .errors import is_unknown_script
-from .options import NAMES, RETRY_OPTIONS, DriverOptions, Options
+from .options import ACCEPTED, NAMES, RETRY_OPTIONS, DriverOptions, Options
 from .transport import Transport
 from .urls import kind_of
 
@@ -69,7 +69,7 @@ class RedisKVS(RunsScripts):
 
     @classmethod
     def client_arguments(cls) -> frozenset[str]:
-        return named_parameters(redis.Redis) | NAMES
+        return (named_parameters(redis.Redis) & ACCEPTED) | NAMES
 
     @classmethod
     def class_for(cls, kvs_kwargs: Mapping[str, Any]) -> type[KVS]:

@@ -31,6 +31,26 @@ _WITHOUT_EFFECT = {
 _PLACES = ("host", "port", "unix_socket_path")
 _FOR_TCP = ("host", "port", "socket_keepalive", "socket_keepalive_options", "ssl")
 
+#: The options of redis-py that the driver obeys, which are those that the documentation describes.
+#: A newer version of redis-py may have others, whose effect here nobody has tested.
+_OF_REDIS_PY = frozenset(
+    {
+        *("host", "port", "db", "unix_socket_path", "username", "password", "credential_provider"),
+        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
+        *("socket_keepalive_options", "redis_connect_func", "connection_pool", "max_connections"),
+        *("retry", "retry_on_error", "retry_on_timeout", "health_check_interval", "protocol"),
+        *("client_name", "lib_name", "lib_version", "driver_info"),
+        *("encoding", "encoding_errors", "decode_responses", "legacy_responses"),
+        *("ssl", "ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ciphers"),
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_check_hostname", "ssl_min_version"),
+        *("ssl_include_verify_flags", "ssl_exclude_verify_flags", "ssl_validate_ocsp"),
+        *("ssl_validate_ocsp_stapled", "ssl_ocsp_context", "ssl_ocsp_expected_cert"),
+    }
+)
+
+#: All options that ``kvs_kwargs`` may have.
+ACCEPTED = NAMES | _OF_REDIS_PY
+
 
 class DriverOptions(NamedTuple):
     """The options that redis-py does not have."""
@@ -110,6 +130,9 @@ def check_arguments(kwargs: Mapping[str, Any]) -> RedisURL | None:
     for name, why in _WITHOUT_EFFECT.items():
         if name in given or (url is not None and name in url.options):
             raise TypeError(f"{name!r} is not supported: {why}")
+    for name in (*kwargs, *(() if url is None else url.options)):
+        if name not in ACCEPTED and name not in _WITHOUT_EFFECT:  # or it is None or False
+            raise TypeError(f"unexpected keyword argument {name!r}")
     _check_combinations(given, url)
     return url
 
