@@ -22,7 +22,7 @@ FEATURES = {
 }
 
 #: The package of each setting that requests have no attribute for.
-TOOLS = {"kvs.observe": ".observe"}
+TOOLS = {"kvs.health": ".health", "kvs.observe": ".observe"}
 
 __all__ = ["includeme", "subscribe_cache", "subscribe_perlsess", "subscribe_ratelimit"]
 
@@ -40,6 +40,7 @@ def includeme(config: Configurator) -> None:
     ``kvs.ratelimit`` ``request.ratelimit``, and a tween that counts and refuses requests
     ``kvs.perlsess``  ``request.perlsess``
     ``kvs.observe``   spans of OpenTelemetry, metrics for Prometheus
+    ``kvs.health``    a view that says whether the stores can serve
     a setting missing an ``AttributeError`` that names it, where its attribute is used
     ================= =========================================================================
     """

@@ -31,7 +31,7 @@ LAYERS = [
     ["drivers.options"],
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["start", "stores"],
-    ["cache", "observe", "perlsess", "ratelimit", "session"],
+    ["cache", "health", "observe", "perlsess", "ratelimit", "session"],
     [""],
     ["kinto", "scripts", "testing"],
 ]
@@ -197,7 +197,10 @@ LIMITS = {
 @pytest.mark.parametrize(
     ("settings", "unused"),
     [
-        ({}, {"cache", "session", "drivers", "kinto", "observe"} | PERL | STORES | LIMITS),
+        (
+            {},
+            {"cache", "health", "session", "drivers", "kinto", "observe"} | PERL | STORES | LIMITS,
+        ),
         ({"kvs.cache": MEMORY}, {"session", "kinto", "scripts"} | PERL | STORES | LIMITS),
         ({"kvs.session": MEMORY}, {"cache", "kinto"} | PERL | STORES | LIMITS),
         ({"kvs.session": MEMORY, "kvs.ratelimit": {}}, {"cache", "kinto"} | PERL | STORES),
