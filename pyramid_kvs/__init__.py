@@ -41,6 +41,7 @@ def includeme(config: Configurator) -> None:
     ``kvs.perlsess``  ``request.perlsess``
     ``kvs.observe``   spans of OpenTelemetry, metrics for Prometheus
     ``kvs.health``    a view that says whether the stores can serve
+    the debug toolbar a panel with the calls of a request, if ``pyramid_debugtoolbar`` is included
     a setting missing an ``AttributeError`` that names it, where its attribute is used
     ================= =========================================================================
     """
@@ -58,6 +59,7 @@ def includeme(config: Configurator) -> None:
     finish_start(config)
     config.include(".web.failures")
     config.include(".ratelimit.views")
+    config.include(".debugtoolbar")
     present = [setting for setting in packages if is_set(settings, setting)]
     for setting in present:
         config.include(packages[setting])

@@ -32,6 +32,7 @@ LAYERS = [
     ["drivers.memcache", "drivers.memory", "drivers.postgresql", "drivers.redis", "application"],
     ["start", "stores"],
     ["cache", "health", "observe", "perlsess", "ratelimit", "session"],
+    ["debugtoolbar"],
     [""],
     ["kinto", "scripts", "testing"],
 ]
@@ -50,6 +51,7 @@ CLIENT_LIBRARIES = {
     "kinto": "kinto",
     "opentelemetry": "observe",
     "prometheus_client": "observe",
+    "pyramid_debugtoolbar": "debugtoolbar",
 }
 
 KEPT_FROM_1_0 = [

@@ -66,7 +66,7 @@ def key_fingerprints() -> list[str]:
     """
     call = current.get()
     found = call.args[0] if call is not None and call.args else ()
-    keys = [found] if isinstance(found, str) else found
+    keys = found if isinstance(found, list) else [found]
     return [fingerprint(key) for key in keys if isinstance(key, str)]
 
 
