@@ -19,7 +19,7 @@ from pyramid.router import Router
 
 from .application import Application, Store
 from .kvs import KVS
-from .messages import reason
+from .messages import reason, without_credentials
 from .processes import ProcessWatch
 from .web.failures import Policy, answered
 
@@ -101,3 +101,12 @@ def failure_of(driver: KVS) -> str | None:
     except Exception as error:  # noqa: BLE001 (a driver of the application may raise anything)
         return reason(error) or type(error).__name__
     return None
+
+
+def nodes_of(driver: KVS) -> dict[str, str | None]:
+    """Return why each server of a store cannot serve, if its driver tells its servers apart."""
+    try:
+        nodes = driver.check_nodes()
+    except Exception:  # noqa: BLE001 (a driver of the application may raise anything)
+        return {}
+    return {node: failure and without_credentials(failure) for node, failure in nodes.items()}

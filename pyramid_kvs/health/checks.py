@@ -9,8 +9,7 @@ from typing import Any
 
 from ..application import Store
 from ..forks import ProcessLock, renew_in_child
-from ..kvs import KVS
-from ..start import failure_of
+from ..start import failure_of, nodes_of
 
 #: How long a caller waits for the checks, in seconds. The drivers of the library need less.
 LONGEST = 5.0
@@ -86,7 +85,7 @@ class RunningCheck:
     def _run(self) -> None:
         try:
             failure = failure_of(self._store.driver)
-            self._result = self._describe(failure, _nodes(self._store.driver))
+            self._result = self._describe(failure, nodes_of(self._store.driver))
         finally:
             self._end()
             self._is_over.set()
@@ -105,10 +104,3 @@ class RunningCheck:
                 for server, reason in nodes.items()
             ]
         return found
-
-
-def _nodes(driver: KVS) -> Mapping[str, str | None]:
-    try:
-        return driver.check_nodes()
-    except Exception:  # noqa: BLE001 (a driver of the application may raise anything)
-        return {}

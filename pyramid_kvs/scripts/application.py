@@ -34,12 +34,16 @@ class Command(NamedTuple):
 
 
 def add_ini(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every command that starts the application."""
+    """Add the first argument of every command that starts the application."""
     parser.add_argument(
         "ini",
         metavar="INI[#NAME]",
         help="the ini file of the application; NAME selects one of several applications in it",
     )
+
+
+def add_vars(parser: argparse.ArgumentParser) -> None:
+    """Add the last arguments of every command that starts the application."""
     parser.add_argument(
         "vars",
         metavar="KEY=VALUE",
@@ -57,7 +61,7 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
     """
     path = args.ini.partition("#")[0]
     if "://" not in path and not os.path.isfile(path):
-        raise Failed(f"{path}: no such file")
+        raise Failed(f"{path or repr(path)}: no such file")
     try:
         with unchecked():
             started = bootstrap(args.ini, options=_parse_vars(args.vars))
@@ -67,7 +71,7 @@ def application(args: argparse.Namespace) -> Iterator[Registry]:
         raise Failed(f"{path}: {_mistake(error)}") from error
     except UnicodeDecodeError as error:
         raise Failed(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
-    except (LookupError, ImportError, OSError) as error:
+    except (LookupError, AttributeError, ImportError, OSError) as error:
         raise Failed(f"{path}: {type(error).__name__}: {reason(error)}") from error
     with started:
         yield started["registry"]
@@ -98,6 +102,8 @@ def _parse_vars(pairs: Sequence[str]) -> dict[str, str]:
         parsed: dict[str, str] = parse_vars(pairs)
     except ValueError as error:
         raise Failed(f"{error}: expected KEY=VALUE") from error
+    if "" in parsed:
+        raise Failed(f"Variable assignment '={parsed['']}' invalid (no key): expected KEY=VALUE")
     return parsed
 
 

@@ -7,13 +7,14 @@ import argparse
 from ..exceptions import KVSError
 from ..ratelimit import Ratelimit, limiter_of
 from ..ratelimit.listing import Row, clear, rows
-from .application import Command, Failed, add_ini, application, print_line
+from .application import Command, Failed, add_ini, add_vars, application, print_line
 
 TITLES = Row("SCOPE", "NAME", "STRATEGY", "LIMIT", "WINDOW", "BY", "STORE", "NOTES")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ini(parser)
+    add_vars(parser)
     parser.add_argument(
         "--clear",
         metavar="SESSION-OR-ADDRESS",

@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import __version__
 from .application import Command, Failed, print_error
 from .limits import LIMITS
+from .sessions import SESSIONS
 from .stores import MIGRATE, PING, PURGE
 from .thaw import THAW
 
@@ -18,14 +20,20 @@ COMMANDS: dict[str, Command] = {
     "migrate": MIGRATE,
     "ping": PING,
     "purge": PURGE,
+    "sessions": SESSIONS,
     "thaw": THAW,
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports wrong arguments in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pkvs", description="Look after the stores of pyramid_kvs."
-    )
+    parser = Parser(prog="pkvs", description="Look after the stores of pyramid_kvs.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():

@@ -17,8 +17,16 @@ from ..application import Application, Store
 from ..exceptions import KVSError
 from ..kvs import KVS
 from ..messages import reason
-from ..start import failure_of
-from .application import Command, Failed, add_ini, application, print_error, print_line
+from ..start import failure_of, nodes_of
+from .application import (
+    Command,
+    Failed,
+    add_ini,
+    add_vars,
+    application,
+    print_error,
+    print_line,
+)
 
 
 def stores_of(registry: Registry) -> list[Store]:
@@ -51,8 +59,13 @@ def _act_on(store: Store, act: Callable[[KVS], str]) -> int:
 # -- migrate ---------------------------------------------------------------------------------
 
 
-def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ini(parser)
+    add_vars(parser)
+
+
+def add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_arguments(parser)
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )
@@ -89,13 +102,18 @@ def log_printed() -> Iterator[None]:
 
 
 def ping(args: argparse.Namespace) -> int:
-    """Print the driver, server and latency of each store, or why it cannot serve."""
+    """Print the driver, server and latency of each store, or why it cannot serve.
+
+    If a store consists of several servers that its driver tells apart, each has a line below it.
+    """
     status = 0
     with application(args) as registry:
         for store in stores_of(registry):
             failure = failure_of(store.driver)
             found = f"failed: {failure}" if failure else f"{milliseconds(store.driver):.2f} ms  ok"
             print_line(f"{store.place}  {store.driver.kvs}  {store.server}  {found}")
+            for node, problem in nodes_of(store.driver).items():
+                print_line(f"    {node}  {f'failed: {problem}' if problem else 'ok'}")
             status = 1 if failure else status
     return status
 
@@ -124,5 +142,5 @@ def purge(args: argparse.Namespace) -> int:
 
 
 MIGRATE = Command("create the tables that the stores need", add_migrate_arguments, migrate)
-PING = Command("check whether each store can serve, and how fast it answers", add_ini, ping)
-PURGE = Command("remove expired entries from stores that keep them", add_ini, purge)
+PING = Command("check whether each store can serve, and how fast it answers", add_arguments, ping)
+PURGE = Command("remove expired entries from stores that keep them", add_arguments, purge)

@@ -271,13 +271,13 @@ def test_a_driver_may_raise_anything(slow: type[Slow]) -> None:
 
 
 def test_nodes_that_a_driver_tells(slow: type[Slow]) -> None:
-    nodes = {"a:1": None, "b:2": "no answer"}
+    nodes = {"a:1": None, "b:2": "no answer from redis://u:s3cret@b:2"}
     slow.check_nodes = lambda self: nodes  # type: ignore[method-assign]
     app = with_slow(slow, cache={"kvs": "slow"})
     [found] = ask(app, 200)
     assert found["nodes"] == [
         {"server": "a:1", "ok": True, "reason": None},
-        {"server": "b:2", "ok": False, "reason": "no answer"},
+        {"server": "b:2", "ok": False, "reason": "no answer from redis://***@b:2"},
     ]
 
 

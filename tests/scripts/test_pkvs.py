@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -15,7 +16,7 @@ import pytest
 
 from pyramid_kvs.scripts import pkvs
 from pyramid_kvs.stores import server_of
-from tests.servers import PostgresServer, RedisServer, free_port
+from tests.servers import PostgresServer, RedisCluster, RedisServer, free_port
 
 APPLICATION = """
 from pyramid.config import Configurator
@@ -146,6 +147,67 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ping" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "pkvs: the following arguments are required: COMMAND"),
+        (["pong"], 2, "invalid choice: 'pong' (choose from"),
+        (["ping"], 2, "pkvs ping: the following arguments are required: INI[#NAME]"),
+        (["ping", "INI", "--verbose"], 2, "unrecognized arguments: --verbose"),
+        (["ping", ""], 1, "pkvs: '': no such file"),
+        (["ping", "."], 1, "pkvs: .: no such file"),
+        (["ping", "INI#other"], 1, "No section 'other'"),
+        (["ping", "INI", "port"], 1, "'port' invalid (no \"=\"): expected KEY=VALUE"),
+        (["ping", "INI", "=1"], 1, "'=1' invalid (no key): expected KEY=VALUE"),
+        (
+            ["ping", "ftp://host/site.ini"],
+            1,
+            'Could not find a matching loader for the scheme "ftp"',
+        ),
+        (["limits", "INI", "--clear"], 2, "argument --clear: expected one argument"),
+        (["sessions", "INI"], 2, "pkvs sessions: the following arguments are required: USER"),
+        (["thaw"], 2, "pkvs thaw: the following arguments are required: FILE"),
+        (["thaw", "nowhere"], 1, "pkvs: nowhere: No such file or directory"),
+        (["thaw", "INI", "--indent", "two"], 2, "argument --indent: invalid int value: 'two'"),
+        (["thaw", "INI", "--encoding", "utf8x"], 1, "Python has no text codec 'utf8x'"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(
+    arguments: list[str],
+    status: int,
+    message: str,
+    write: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each is reported in one line, without the usage."""
+    path = write(cache={"kvs": "memory"})
+    assert exit_status([word.replace("INI", path) for word in arguments]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("pkvs")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def exit_status(arguments: list[str]) -> Any:
+    """Run the script as the console does."""
+    try:
+        return pkvs.main(arguments)
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize("factory", ["pkvs_nowhere:main", "pkvs_application:nothing", "egg:none"])
+def test_an_application_that_does_not_exist(
+    factory: str, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "use" if factory.startswith("egg:") else "paste.app_factory"
+    path = write(f"[app:main]\n{key} = {factory}\n")
+    assert pkvs.main(["ping", path]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         pkvs.main(["--version"])
@@ -189,6 +251,18 @@ def test_ping_shows_no_credentials_of_a_driver(
 ) -> None:
     assert pkvs.main(["ping", write(cache={"kvs": "broken"})]) == 1
     assert "failed: no reply from redis://***@host" in capsys.readouterr().out
+
+
+def test_ping_has_a_line_for_each_node(
+    write: Write, redis_cluster: RedisCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"kvs": "redis", "kvs_kwargs": {"url": redis_cluster.url}}
+    assert pkvs.main(["ping", write(cache=options)]) == 0
+    first, *nodes = capsys.readouterr().out.splitlines()
+    assert first.endswith(" ms  ok")
+    assert len(nodes) == 3
+    servers = {f"{node.host}:{node.port}" for node in redis_cluster.nodes}
+    assert all(re.fullmatch(r"    (\S+)  ok", line)[1] in servers for line in nodes)  # type: ignore[index]
 
 
 def test_ping_says_that_a_table_is_missing(
