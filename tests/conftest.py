@@ -11,7 +11,14 @@ from typing import TypeVar
 import pytest
 
 from tests import servers
-from tests.servers import MemcachedServer, PostgresServer, RedisCluster, RedisServer, Server
+from tests.servers import (
+    MemcachedServer,
+    PostgresServer,
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+    Server,
+)
 
 # Pyramid imports pkg_resources, which warns with setuptools 80 and 81. Some tests compare what a
 # program prints.
@@ -20,7 +27,7 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated:User
 pytest.register_assert_rewrite("tests.conformance")
 
 LIBRARIES = ("pyramid", "redis", "python-memcached", "psycopg", "kinto")
-S = TypeVar("S", bound=Server | RedisCluster)
+S = TypeVar("S", bound=Server | RedisCluster | RedisSentinel)
 
 
 def pytest_report_header() -> list[str]:
@@ -149,6 +156,12 @@ def own_redis() -> Iterator[Callable[..., RedisServer]]:
 def own_redis_cluster() -> Iterator[Callable[..., RedisCluster]]:
     """Start clusters of redis for this test only."""
     yield from _factory(RedisCluster)
+
+
+@pytest.fixture
+def own_redis_sentinel() -> Iterator[Callable[..., RedisSentinel]]:
+    """Start redis servers with sentinels for this test only."""
+    yield from _factory(RedisSentinel)
 
 
 @pytest.fixture

@@ -33,6 +33,11 @@ they are done. Outside of fixtures, write ``with RedisServer() as server: ...``.
     ``nodes`` are servers as above. ``command("GET", key)`` runs at the primary of the key.
     ``primary_of(key)`` and ``replica_of(key)`` are nodes. ``move_slots(range(100), node)`` moves
     slots, and ``begin_move``, ``move_keys`` and ``end_move`` are its steps.
+``RedisSentinel``
+    A primary, a replica and three sentinels, as the factory ``own_redis_sentinel`` starts them:
+    ``own_redis_sentinel(down_after=1, requirepass="s3cret")``. ``servers`` and ``sentinels`` are
+    servers as above. ``primary()`` returns the one that the sentinels name, ``fail_over()`` has a
+    replica take its place.
 ``MemcachedServer``
     ``talk(b"get a\\r\\n")`` returns the server's reply to raw bytes. ``stats()`` returns its
     counters. With ``unix=True`` it listens on ``socket_path`` only.
@@ -595,11 +600,7 @@ class ClusterNode(RedisServer):
         if self.requirepass:
             words += ["--masterauth", self.requirepass]
         if self.tls:
-            words += ["--tls-port", str(self.public_port), "--tls-cluster", "yes"]
-            words += ["--tls-replication", "yes", "--tls-auth-clients", "no"]
-            words += ["--tls-cert-file", f"{self.tls}/cert.pem"]
-            words += ["--tls-ca-cert-file", f"{self.tls}/cert.pem"]
-            words += ["--tls-key-file", f"{self.tls}/key.pem"]
+            words += ["--tls-cluster", "yes", *_tls_arguments(self.tls, self.public_port)]
         return [*super().arguments(), *words]
 
     @property
@@ -882,6 +883,226 @@ def certificate(folder: Path) -> Path:
     command = [*make, "-nodes", "-days", "2", *files, *names]
     subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+def _tls_arguments(folder: Path, port: int) -> list[str]:
+    """Return what lets a redis-server and its replicas use TLS on another port."""
+    options = {
+        "--tls-port": str(port),
+        "--tls-replication": "yes",
+        "--tls-auth-clients": "no",
+        "--tls-cert-file": f"{folder}/cert.pem",
+        "--tls-ca-cert-file": f"{folder}/cert.pem",
+        "--tls-key-file": f"{folder}/key.pem",
+    }
+    return [word for option in options.items() for word in option]
+
+
+class WatchedRedis(RedisServer):
+    """A redis that is a primary or a replica, as sentinels say. A restart loses its keys."""
+
+    def __init__(self, *extra: str, tls: Path | None = None, **options: str) -> None:
+        """Prepare a server; the other arguments are those of ``RedisServer``.
+
+        :param tls: a folder with ``cert.pem`` and ``key.pem``; everybody then uses TLS.
+        """
+        super().__init__(*extra, **options)
+        self.tls = tls
+        self._choose_port()
+
+    def _choose_port(self) -> None:
+        #: The port that clients, replicas and sentinels use.
+        self.public_port = free_port() if self.tls else self.port
+
+    def _make_way(self) -> None:
+        super()._make_way()
+        if not self._was_ready:
+            self._choose_port()
+
+    def arguments(self) -> list[str]:
+        words = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
+        if self.requirepass:
+            words += ["--masterauth", self.requirepass]
+        if self.tls:
+            words += _tls_arguments(self.tls, self.public_port)
+        return [*super().arguments(), *words]
+
+
+class SentinelProcess(WatchedRedis):
+    """A sentinel. It keeps what it knows in its configuration file, also over a restart."""
+
+    configuration = ""
+
+    def arguments(self) -> list[str]:
+        path = self.directory / "sentinel.conf"
+        if not path.exists():
+            words = [f"bind {self.host}", f"port {self.port}", f"unixsocket {self.socket_path}"]
+            if self.requirepass:
+                words += [f"requirepass {self.requirepass}"]
+                words += [f"sentinel sentinel-pass {self.requirepass}"]
+            if self.tls:
+                tls = iter(_tls_arguments(self.tls, self.public_port))
+                words += [f"{name[2:]} {next(tls)}" for name in tls]
+            path.write_text("\n".join([*words, self.configuration]) + "\n")
+            path.chmod(0o666)
+        return [str(path), "--sentinel"]
+
+
+class RedisSentinel:
+    """A primary with replicas, and sentinels that watch it under the name ``main``."""
+
+    service = "main"
+
+    def __init__(
+        self,
+        *extra: str,
+        version: str = "",
+        replicas: int = 1,
+        sentinels: int = 3,
+        down_after: float = 30,
+        requirepass: str = "",
+        sentinel_password: str = "",
+        tls: Path | None = None,
+    ) -> None:
+        """Prepare the servers; ``extra`` are more arguments of each redis-server.
+
+        :param version: one of ``REDIS_VERSIONS``; empty means the installed redis-server.
+        :param down_after: seconds after which a silent primary counts as lost. A busy machine may
+            be silent for some seconds.
+        """
+        self.down_after = down_after
+        self.scheme = "rediss+sentinel" if tls else "redis+sentinel"
+        self.requirepass = requirepass
+        #: First the one that starts as the primary.
+        self.servers = [
+            WatchedRedis(*extra, version=version, requirepass=requirepass, tls=tls)
+            for _ in range(1 + replicas)
+        ]
+        self.sentinels = [
+            SentinelProcess(version=version, requirepass=sentinel_password, tls=tls)
+            for _ in range(sentinels)
+        ]
+
+    @property
+    def places(self) -> str:
+        """The sentinels' addresses, as a URL has them."""
+        return ",".join(f"{one.host}:{one.public_port}" for one in self.sentinels)
+
+    @property
+    def url(self) -> str:
+        """The service's address for clients."""
+        credentials = f":{self.requirepass}@" if self.requirepass else ""
+        return f"{self.scheme}://{credentials}{self.places}/{self.service}/0"
+
+    # start and stop
+
+    def start(self) -> Self:
+        """Start all, and wait until the sentinels know each other and the replicas."""
+        primary, *replicas = [server.start() for server in self.servers]
+        for replica in replicas:
+            replica.command("REPLICAOF", primary.host, primary.public_port)
+        # A replica gets what was written since its copy after its first message.
+        wait_until(lambda: len(self._in_step(primary)) == len(replicas), "first copies")
+        self.wait_for_copies(primary)
+        watch = f"sentinel monitor {self.service} {primary.host} {primary.public_port}"
+        options = {
+            "down-after-milliseconds": round(self.down_after * 1000),
+            "failover-timeout": 5000,
+            **({"auth-pass": self.requirepass} if self.requirepass else {}),
+        }
+        lines = [f"sentinel {name} {self.service} {value}" for name, value in options.items()]
+        for sentinel in self.sentinels:
+            sentinel.configuration = "\n".join([f"{watch} {len(self.sentinels) // 2 + 1}", *lines])
+            sentinel.start()
+            self._hurry(sentinel)
+        wait_until(self.is_settled, "agreement of the sentinels")
+        return self
+
+    def _hurry(self, sentinel: SentinelProcess) -> None:
+        """Let a sentinel look more often than every ten seconds. 6.2 cannot do this."""
+        with contextlib.suppress(redis.ResponseError):
+            periods = {"INFO": 200, "PUBLISH": 200, "ASK": 200}
+            words = [word for name, value in periods.items() for word in (f"{name}-PERIOD", value)]
+            sentinel.command("SENTINEL", "DEBUG", *words, "ELECTION-TIMEOUT", 1000)
+
+    def is_settled(self) -> bool:
+        """Tell whether all sentinels know each other, the same primary and its replicas."""
+        primary = self.primary()
+        in_step = self._in_step(primary)
+        states = [s.command("SENTINEL MASTER", self.service) for s in self.sentinels]
+        return len(in_step) == len(self.servers) - 1 and all(
+            state["port"] == primary.public_port
+            and state["num-slaves"] == len(in_step)
+            and state["num-other-sentinels"] == len(self.sentinels) - 1
+            and state["flags"] == "master"
+            for state in states
+        )
+
+    def _in_step(self, primary: WatchedRedis) -> list[Any]:
+        """Return the replicas that follow a primary."""
+        info = primary.command("INFO", "replication")
+        found = [value for name, value in info.items() if re.fullmatch(r"slave\d+", name)]
+        return [one for one in found if one["state"] == "online" and one["offset"]]
+
+    def close(self) -> None:
+        """Stop all servers for good and remove their directories."""
+        for server in (*self.sentinels, *self.servers):
+            server.kill()
+            server.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # who is the primary
+
+    def primary(self, sentinel: SentinelProcess | None = None) -> WatchedRedis:
+        """Return the primary as a sentinel, the first one by default, knows it."""
+        asked = sentinel or self.sentinels[0]
+        _, port = asked.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        return next(server for server in self.servers if server.public_port == int(port))
+
+    def replicas(self) -> list[WatchedRedis]:
+        """Return the servers that are not the primary."""
+        primary = self.primary()
+        return [server for server in self.servers if server is not primary]
+
+    def wait_for_copies(self, primary: WatchedRedis | None = None) -> None:
+        """Wait until all replicas have what was written to the primary until now."""
+        primary = primary or self.primary()
+        replicas = [server for server in self.servers if server is not primary]
+        offset = primary.command("INFO", "replication")["master_repl_offset"]
+        for replica in replicas:
+            wait_until(lambda server=replica: self._offset(server) >= offset, "a copy")
+
+    def _offset(self, replica: WatchedRedis) -> int:
+        """Return up to where a replica has what its primary wrote; 0 while it is not connected."""
+        info = replica.command("INFO", "replication")
+        return info["slave_repl_offset"] if info.get("master_link_status") == "up" else 0
+
+    def fail_over(self) -> None:
+        """Let a replica take the primary's place, and wait until all sentinels know it."""
+        before = self.primary()
+        for sentinel in itertools.islice(itertools.cycle(self.sentinels), 9):
+            # A sentinel gives up if it, or the replica, has no time for it.
+            with contextlib.suppress(redis.ResponseError):
+                sentinel.command("SENTINEL", "FAILOVER", self.service)
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: self.primary() is not before, "a failover", 10)
+                break
+        self.wait_for_promotion(before)
+
+    def wait_for_promotion(self, before: WatchedRedis) -> None:
+        """Wait until all living sentinels name another primary than the one before."""
+        for sentinel in self.sentinels:
+            if sentinel.is_running():
+                wait_until(lambda s=sentinel: self.primary(s) is not before, "a promotion")
 
 
 class MemcachedServer(Server):

@@ -51,6 +51,16 @@ class Outage:
             log.warning("%s is back; it was unavailable for %.1f s", self.server, seconds)
             self._tell(seconds)
 
+    def take_over(self, other: Outage) -> bool:
+        """Go on with the outage of another server, if there is one; return whether there is.
+
+        Nobody is told of a second beginning.
+        """
+        since = other._since.pop(None, None)
+        if since is not None:
+            self._since.setdefault(None, since)
+        return since is not None
+
     def _tell(self, seconds: float | None) -> None:
         for listener in self._listeners:
             listener(self.server, seconds)
@@ -137,6 +147,13 @@ class Breaker:
         self.is_troubled = False
         self._open_until = 0.0
         self._outage.end()
+
+    def take_over(self, other: Breaker) -> None:
+        """Go on with the outage of a server whose place this one took, if there is one.
+
+        It ends when this server answers.
+        """
+        self.is_troubled = self._outage.take_over(other._outage) or self.is_troubled
 
     def _open(self, now: float) -> None:
         until = now + self.seconds

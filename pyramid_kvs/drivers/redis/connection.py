@@ -111,10 +111,22 @@ class RedisConnection(Pooled):
 
     def mode(self, deadline: Deadline) -> bytes:
         """Return ``standalone``, ``cluster`` or ``sentinel``."""
+        return self._hello(deadline, b"mode")
+
+    def role(self, deadline: Deadline) -> bytes:
+        """Return ``master`` or ``replica``."""
+        return self._hello(deadline, b"role")
+
+    def _hello(self, deadline: Deadline, name: bytes) -> bytes:
         reply = self.ask_within(deadline, _HELLO)
         if not isinstance(reply, dict):
             reply = dict(zip(reply[::2], reply[1::2], strict=False))
-        return bytes(reply.get(b"mode", b""))
+        return bytes(reply.get(name, b""))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of a connection that is not to a unix socket."""
+        return self._connection.host, self._connection.port
 
     def close(self) -> None:
         self._connection.disconnect()

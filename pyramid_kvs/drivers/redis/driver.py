@@ -53,7 +53,8 @@ from .commands import (
 )
 from .errors import is_unknown_script
 from .options import ACCEPTED, NAMES, RETRY_OPTIONS, DriverOptions, Options
-from .transport import Transport
+from .sentinel import transport_of
+from .transport import Repeatable
 from .urls import kind_of
 
 __all__ = ["RedisKVS", "Script", "pack"]
@@ -95,16 +96,14 @@ class RedisKVS(RunsScripts):
         """Return what sends commands."""
         if kind_of(url) == "cluster":
             raise ValueError("url: a driver for a cluster is a subclass of RedisClusterKVS")
-        if kind_of(url) != "single":
-            raise ValueError("url: RedisKVS is for one server, redis:// or rediss://")
-        return Transport(connections, options)
+        return transport_of(connections, options)
 
     def share_breakers(self, breakers: Breakers) -> None:
         self._transport.share_breakers(breakers)
 
     def places(self) -> frozenset[str]:
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
-        return frozenset({f"{self._transport.server}/{database}"})
+        return frozenset({f"{self._transport.place}/{database}"})
 
     def addresses(self) -> list[str]:
         return [self._transport.breaker.address]
@@ -117,7 +116,7 @@ class RedisKVS(RunsScripts):
         script: Script,
         keys: Sequence[bytes],
         args: PackedArguments,
-        repeatable: bool = False,
+        repeatable: Repeatable = False,
     ) -> Reply:
         try:
             return self._call(keys[0], pack_script(script.by_hash, keys, args), repeatable)
@@ -148,11 +147,11 @@ class RedisKVS(RunsScripts):
         expiry = () if ttl is None else (b"PX", ttl_word(ttl))
         full_key = self._get_key(key)
         packed = pack(b"SET", full_key, encoded(data), b"NX", *expiry)
-        return self._call(full_key, packed) is not None
+        return self._call(full_key, packed, _is_set) is not None
 
     def raw_delete(self, key: str) -> Data | None:
         full_key = self._get_key(key)
-        data: bytes | None = self._call(full_key, pack(b"GETDEL", full_key))
+        data: bytes | None = self._call(full_key, pack(b"GETDEL", full_key), _is_set)
         return data
 
     def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
@@ -227,7 +226,7 @@ class RedisKVS(RunsScripts):
         ]
         if old is not None:
             args.append(encoded(old.data))
-        reply = self.run_script(SWAP, [self._get_key(key)], args)
+        reply = self.run_packed(SWAP, [self._get_key(key)], pack_arguments(args), _is_done)
         if reply == 1:
             return DONE
         return Swap(False, None if reply[0] is None else Stored(reply[0]))
@@ -320,6 +319,16 @@ def without_errors(replies: list[Reply]) -> list[Reply]:
         if isinstance(reply, KVSError):
             raise reply
     return replies
+
+
+def _is_set(reply: Reply) -> bool:
+    """Return whether a command had no effect the first time: it found what it needs."""
+    return reply is not None
+
+
+def _is_done(reply: Reply) -> bool:
+    """Return whether a swap had no effect the first time: the value was still the old one."""
+    return bool(reply == 1)
 
 
 def _seconds(left: int) -> float:

@@ -6,6 +6,8 @@ import re
 
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
     ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
@@ -99,6 +101,16 @@ def is_read_only(error: object) -> bool:
 def is_outage(error: ResponseError) -> bool:
     """Return whether the server cannot serve for now, for other keys too."""
     return is_for_now(error) and not isinstance(error, TryAgainError)
+
+
+def lacks_replicas(error: BaseException) -> bool:
+    """Return whether the server refuses to write, and did not, because it lost its replicas."""
+    return isinstance(error, ResponseError) and _reason(error).startswith("NOREPLICAS")
+
+
+def is_about_password(error: BaseException) -> bool:
+    """Return whether the user or the password is missing or wrong."""
+    return isinstance(error, (AuthenticationError, AuthenticationWrongNumberOfArgsError))
 
 
 def spoils_connection(error: ResponseError) -> bool:

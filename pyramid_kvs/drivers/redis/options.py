@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 import redis
 from redis.retry import Retry
 
+from ...kvs import named_parameters
 from ...kvs.breaker import SECONDS, check_seconds
+from ...messages import unknown_name
 from ..options import PoolOptions, take_pool_options
 from .urls import RedisURL, parse_url
 
 RETRY_OPTIONS = {"retry", "retry_on_error", "retry_on_timeout"}
 
 #: The options of the driver, which redis-py does not have.
-NAMES = frozenset({"url", "breaker", *PoolOptions._fields})
+NAMES = frozenset({"url", "sentinel_kwargs", "breaker", *PoolOptions._fields})
 
 #: Options of redis-py that the driver would not obey, and why not.
 _WITHOUT_EFFECT = {
@@ -28,6 +30,8 @@ _WITHOUT_EFFECT = {
     "maint_notifications_config": "they act on the pool of redis-py, which the driver does not use",
     "oss_cluster_maint_notifications_handler": "the driver does not support a cluster",
 }
+#: What ``sentinel_kwargs`` may contain beside the timeouts and the options of TLS.
+_OF_SENTINELS = ("username", "password", "credential_provider", "client_name")
 _PLACES = ("host", "port", "unix_socket_path")
 _FOR_TCP = ("host", "port", "socket_keepalive", "socket_keepalive_options", "ssl")
 
@@ -134,7 +138,21 @@ def check_arguments(kwargs: Mapping[str, Any]) -> RedisURL | None:
         if name not in ACCEPTED and name not in _WITHOUT_EFFECT:  # or it is None or False
             raise TypeError(f"unexpected keyword argument {name!r}")
     _check_combinations(given, url)
+    if kwargs.get("sentinel_kwargs") is not None:
+        _check_sentinel_kwargs(kwargs["sentinel_kwargs"], url)
     return url
+
+
+def _check_sentinel_kwargs(given: Any, url: RedisURL | None) -> None:
+    if url is None or url.kind != "sentinel":
+        raise TypeError("'sentinel_kwargs' has no effect without a URL with redis+sentinel://")
+    if not isinstance(given, Mapping):
+        raise TypeError('sentinel_kwargs: expected an object such as {"password": "..."}')
+    names = named_parameters(redis.Redis)
+    known = {*_OF_SENTINELS, *(name for name in names if name.startswith(("socket_", "ssl")))}
+    for name in given:
+        if name not in known:
+            raise TypeError(f"sentinel_kwargs: {unknown_name('option', name, sorted(known))}")
 
 
 def _check_combinations(given: Mapping[str, Any], url: RedisURL | None) -> None:

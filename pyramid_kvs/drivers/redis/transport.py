@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import getpid
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn
@@ -38,6 +38,10 @@ ARRIVED = 0.002
 BULK_LIMIT = b"proto-max-bulk-len"
 LEAST_BULK_LIMIT = 2**20
 USUAL_BULK_LIMIT = 2**29
+
+
+#: Whether commands may run twice, or a function that tells it by the reply.
+Repeatable = bool | Callable[[Reply], bool]
 
 
 class Begun(NamedTuple):
@@ -78,6 +82,11 @@ class Transport:
         """The server as messages name it."""
         return self.breaker.server
 
+    @property
+    def place(self) -> str:
+        """The store, which does not change; two settings of the same store have the same one."""
+        return self.server
+
     def share_breakers(self, breakers: Breakers) -> None:
         self.breaker = breakers.get(self.breaker.server, self.breaker.seconds)
 
@@ -85,23 +94,24 @@ class Transport:
         self.pool.close()
 
     def call(
-        self, full_key: bytes, packed: bytes, repeatable: bool = False, count: int = 0
+        self, full_key: bytes, packed: bytes, repeatable: Repeatable = False, count: int = 0
     ) -> Reply:
         """Send packed commands and return the reply; strings are bytes.
 
         :param full_key: a key of the command. It would decide the node of a cluster.
         :param repeatable: they may run twice, so they are sent again if an idle connection was
-            dead.
+            dead. A function tells by the second reply whether they had no effect the first time;
+            if it returns false, the first failure is raised.
         :param count: return a list of as many replies. Refusals are returned as redis-py's errors.
         :raises KVSUnavailable: no reply, or a refusal for now.
         :raises KVSError: another refusal.
         """
-        breaker = self.breaker
+        breaker, spent = self.breaker, 0.0
         if breaker.is_troubled:
-            breaker.admit()
+            spent = self._admit()
         pool, connection = self.pool, None
         try:
-            connection = pool.take()
+            connection = pool.take(spent)
             if NEW < connection.taken_at - connection.used_at < IDLE:
                 reply = connection.ask(packed, count)
             else:
@@ -114,8 +124,16 @@ class Transport:
         if count:
             self._note_refusals(reply)
         elif breaker.is_troubled:
-            breaker.answered()
+            self.breaker.answered()
         return reply
+
+    def _admit(self) -> float:
+        """Let a call pass the circuit breaker; return the seconds that it took.
+
+        :raises KVSUnavailable: the server is left alone.
+        """
+        self.breaker.admit()
+        return 0.0
 
     def call_many(
         self, commands: Sequence[tuple[bytes, bytes]], repeatable: bool = False
@@ -170,7 +188,7 @@ class Transport:
 
     def _take(self, began: float) -> RedisConnection:
         if self.breaker.is_troubled:
-            self.breaker.admit()
+            self._admit()
         if monotonic() - began >= self._options.limit:
             raise not_sent(f"{self.server}: no time was left to ask it")
         connection = self.pool.take(monotonic() - began)
@@ -272,7 +290,7 @@ class Transport:
         error: BaseException,
         connection: RedisConnection | None,
         packed: bytes,
-        repeatable: bool,
+        repeatable: Repeatable,
         count: int,
     ) -> Reply:
         """Return the reply to a call that failed once, if it can be sent again, or raise.
@@ -281,6 +299,19 @@ class Transport:
         """
         if connection is None:
             self._raise(error, packed, may_have_run=False)
+        reply = self._sent_again(error, connection, packed, bool(repeatable), count)
+        if callable(repeatable) and not isinstance(error, ResponseError) and not repeatable(reply):
+            self._raise(error, packed)
+        return reply
+
+    def _sent_again(
+        self,
+        error: BaseException,
+        connection: RedisConnection,
+        packed: bytes,
+        repeatable: bool,
+        count: int,
+    ) -> Reply:
         began = connection.taken_at
         try:
             return self._ask(self._another(connection, error, repeatable), packed, count)

@@ -12,7 +12,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable
-from pyramid_kvs.kvs import Breakers
+from pyramid_kvs.kvs import Breakers, Stored
 from tests.drivers.redis.support import pool_of, unavailable
 from tests.servers import free_port
 
@@ -121,6 +121,32 @@ def test_a_read_only_server_is_asked_twice(fake):
     assert fake.commands.count(b"INCRBY") == 2
     assert fake.connections == before + 1
     assert pool_of(driver).counts().idle == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "replies", "operation"),
+    [
+        (b"SET", (b"+OK\r\n", b"$-1\r\n"), lambda driver: driver.raw_add("key", b"1", None)),
+        (b"GETDEL", (b"$1\r\n1\r\n", b"$-1\r\n"), lambda driver: driver.raw_delete("key")),
+        (
+            b"EVALSHA",
+            (b":1\r\n", b"*1\r\n$1\r\n2\r\n"),
+            lambda driver: driver.raw_swap("key", Stored(b"1"), b"2", None),
+        ),
+    ],
+)
+def test_a_lost_reply(fake, command, replies, operation):
+    """It is sent again. If that works, the first attempt had no effect; else nobody knows."""
+    driver = fake.driver()
+    for reply, is_known in zip(replies, (True, False), strict=True):
+        driver.raw_get("key")
+        answers = iter([None, reply])
+        fake.answers[command] = lambda *_, answers=answers: next(answers)
+        if is_known:
+            assert operation(driver)
+        else:
+            assert "closed" in str(unavailable(lambda: operation(driver))).lower()
+        assert next(answers, "all given") == "all given"
 
 
 def test_refusals_for_good_are_not(fake):

@@ -19,6 +19,7 @@ from ....exceptions import KVSError, KVSUnavailable
 from ....kvs import Breakers
 from ..commands import BATCH, BATCH_BYTES, pack
 from ..connection import Reply
+from ..transport import Repeatable
 from .nodes import Node, Question, ask_together
 from .topology import Topology, slot_of
 
@@ -192,10 +193,11 @@ class Cluster:
     def close(self) -> None:
         self.topology.close()
 
-    def call(self, full_key: bytes, packed: bytes, repeatable: bool = False) -> Reply:
+    def call(self, full_key: bytes, packed: bytes, repeatable: Repeatable = False) -> Reply:
         """Send a command to the primary of its key, and return the reply; strings are bytes.
 
-        :param repeatable: it may run twice, so that it is sent again after a connection was lost.
+        :param repeatable: it may run twice, so that it is sent again after a connection was lost. A
+            function tells it by the second reply of the same node.
         :raises KVSUnavailable: no reply in time, or a refusal for now.
         :raises KVSError: another refusal.
         """
@@ -208,7 +210,7 @@ class Cluster:
             except KVSError as error:
                 failure = error
         command = Command(full_key, packed)
-        rounds = Rounds(self.topology, began, repeatable)
+        rounds = Rounds(self.topology, began, repeatable is True)
         if failure is None:
             rounds.run([command])
         else:
