@@ -7,7 +7,6 @@ import re
 from redis.exceptions import (
     AskError,
     AuthenticationError,
-    AuthenticationWrongNumberOfArgsError,
     ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
@@ -44,7 +43,11 @@ _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainE
 _OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
 _NO_CLUSTER = re.compile(r"cluster support disabled")
 _SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
+_NO_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE)
 _NO_NUMBER = re.compile(r"not an integer or out of range")
+
+#: Where the user and the password of a server are configured.
+CREDENTIALS = "'username' and 'password', or the URL"
 
 #: The modes of servers that the driver does not speak to, and the URL for each.
 _OTHER_MODES = {
@@ -59,12 +62,15 @@ def wrong_mode(mode: bytes, server: str) -> KVSError | None:
     return None if what is None else KVSNotSupported(f"{server} {what}")
 
 
-def as_kvs_error(error: Exception, server: str) -> KVSError:
+def as_kvs_error(error: Exception, server: str, credentials: str = CREDENTIALS) -> KVSError:
     """Return the package's error for redis-py's. Its message says what the server said.
 
     :param server: as messages name it, for example ``redis at 10.0.0.1:6379``.
+    :param credentials: where the user and the password are configured.
     """
     reason = _reason(error)
+    if is_about_password(error):
+        return KVSUnavailable(f"{server}: {reason.rstrip('.')}; check {credentials}")
     if not isinstance(error, ResponseError) or is_for_now(error):
         return KVSUnavailable(f"{server}: {reason}")
     if "unknown command" in reason:
@@ -78,6 +84,11 @@ def as_kvs_error(error: Exception, server: str) -> KVSError:
         return KVSNotSupported(f"{server} is not a node of a cluster; it needs a URL with redis://")
     if _is_of_clusters(error, reason):
         return KVSNotSupported(f"{server} {_OTHER_MODES[b'cluster']}")
+    if _NO_DATABASE.search(reason):
+        return KVSError(
+            f"{server}: {reason}; 'db' or the URL names a database that it does not have, "
+            "by default from 16 on"
+        )
     if _NO_NUMBER.search(reason):
         return KVSError(f"{server}: the count is not an integer, or too large")
     return KVSError(f"{server}: {reason}")
@@ -110,7 +121,7 @@ def lacks_replicas(error: BaseException) -> bool:
 
 def is_about_password(error: BaseException) -> bool:
     """Return whether the user or the password is missing or wrong."""
-    return isinstance(error, (AuthenticationError, AuthenticationWrongNumberOfArgsError))
+    return isinstance(error, AuthenticationError)
 
 
 def spoils_connection(error: ResponseError) -> bool:

@@ -28,7 +28,7 @@ _WITHOUT_EFFECT = {
     "cache_config": "the driver does not use the commands of redis-py, which keep the cache",
     "event_dispatcher": "the driver does not use the pool of redis-py, which sends the events",
     "maint_notifications_config": "they act on the pool of redis-py, which the driver does not use",
-    "oss_cluster_maint_notifications_handler": "the driver does not support a cluster",
+    "oss_cluster_maint_notifications_handler": "the driver asks the nodes of a cluster itself",
 }
 #: What ``sentinel_kwargs`` may contain beside the timeouts and the options of TLS.
 _OF_SENTINELS = ("username", "password", "credential_provider", "client_name")

@@ -235,8 +235,9 @@ class Transport:
         except NoReply:
             self.breaker.timed_out()
             raise
-        except (RedisError, OSError):
-            self.breaker.failed()
+        except (RedisError, OSError) as error:
+            if not isinstance(error, ResponseError) or errors.is_outage(error):
+                self.breaker.failed()
             raise
 
     def _connect(self, deadline: Deadline) -> RedisConnection:

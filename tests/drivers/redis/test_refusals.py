@@ -46,6 +46,27 @@ def test_replica(own_redis):
     assert driver.incr("count") == 2
 
 
+def test_a_database_that_does_not_exist(server):
+    """A mistake in the settings, not an outage."""
+    driver = driver_of(server, db=16)
+    for _ in range(2):
+        with pytest.raises(KVSError, match="'db' or the URL names a database that") as raised:
+            driver.get("key")
+        assert not isinstance(raised.value, KVSUnavailable)
+    assert not driver._transport.breaker.is_troubled
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"password": "wr0ng"}, {"username": "a", "password": "b"}])
+def test_a_password(own_redis, kwargs):
+    """Missing or wrong, it may be on its way: unavailable for now. The reason says where to look."""
+    driver = driver_of(own_redis(requirepass="s3cret"), **kwargs)
+    with pytest.raises(
+        KVSUnavailable, match="check 'username' and 'password', or the URL"
+    ) as raised:
+        driver.check()
+    assert "wr0ng" not in str(raised.value)
+
+
 def test_too_few_replicas(own_redis):
     server = own_redis("--min-replicas-to-write", "1")
     error = unavailable(lambda: driver_of(server).set("key", 1))

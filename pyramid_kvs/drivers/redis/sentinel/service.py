@@ -124,10 +124,9 @@ def _sentinel_error(error: Exception, server: str) -> KVSError:
         return KVSUnavailable(f"{server}: no answer in time")
     if isinstance(error, ResponseError) and "unknown command" in str(error):
         return KVSNotSupported(f"{server}: this is not a sentinel, whose usual port is 26379")
-    raised = errors.as_kvs_error(error, server)
-    if errors.is_about_password(error):
-        return type(raised)(f"{raised}; 'sentinel_kwargs' has the sentinels' user and password")
-    return raised
+    return errors.as_kvs_error(
+        error, server, "'username' and 'password' in 'sentinel_kwargs', which the sentinels need"
+    )
 
 
 class Answer(NamedTuple):
