@@ -58,7 +58,7 @@ def test_a_database_that_does_not_exist(server):
 
 @pytest.mark.parametrize("kwargs", [{}, {"password": "wr0ng"}, {"username": "a", "password": "b"}])
 def test_a_password(own_redis, kwargs):
-    """Missing or wrong, it may be on its way: unavailable for now. The reason says where to look."""
+    """It may be missing for now only. The reason says where to look."""
     driver = driver_of(own_redis(requirepass="s3cret"), **kwargs)
     with pytest.raises(
         KVSUnavailable, match="check 'username' and 'password', or the URL"
