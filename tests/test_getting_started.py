@@ -164,7 +164,7 @@ def test_application_of_the_readme_counts_visits_and_requests(reader: Reader) ->
     reader.start(f"{sys.executable} app.py")
     browser = build_opener(HTTPCookieProcessor())
     for visits in (1, 2, 3):
-        response = browser.open(reader.local("http://localhost:6543/"))
+        response = browser.open(reader.local("http://127.0.0.1:6543/"))
         news = ["Something that takes a while to find out"]
         assert json.load(response) == {"visits": visits, "news": news}
         assert response.headers["X-RateLimit-Limit"] == "15"
