@@ -58,7 +58,7 @@ def serve(name, listening):
     with running(name) as store:
         server = create_server(main(store), sockets=[listening], threads=24)
         if name is None and not store.is_server:
-            print("redis is not installed, so the demo uses memory, which cannot be stopped.")
+            print("redis is not installed, so the demo uses memory.")
         print(store.description)
         print("The demo is on http://{}:{}/. Ctrl-C ends it.".format(*listening.getsockname()))
         sys.stdout.flush()

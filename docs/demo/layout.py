@@ -80,18 +80,18 @@ def beside(page, settings):
     """Return the settings and the code of a page; both are what runs."""
     if not page.CODE:
         return ""
-    shown = "\n".join(f"{name} = {as_ini(settings[name])}" for name in page.SETTINGS)
+    shown = "\n".join(as_ini(name, settings[name]) for name in page.SETTINGS)
     code = "\n\n".join(inspect.getsource(item).rstrip() for item in page.CODE)
     parts = block("Settings", shown) + block("Code", code)
     return f'<aside aria-label="Settings and code">{parts}</aside>'
 
 
-def as_ini(value):
-    """Return an object as an ini file has it, with a line for each key."""
-    if not isinstance(value, dict):
-        return json.dumps(value)
+def as_ini(name, value):
+    """Return a setting as an ini file has it, with a line for each key."""
+    if not value:
+        return f"# No limits for all views. Each route has its own.\n{name} = []"
     lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value[key])}" for key in value)
-    return f"{{\n{lines}}}"
+    return f"{name} = {{\n{lines}}}"
 
 
 def block(title, text):

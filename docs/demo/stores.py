@@ -34,7 +34,10 @@ class Memory:
     is_server = False
     keeps_data = False
     state = "running"
-    description = "The data are in the memory of the demo itself."
+    description = (
+        "The data are in the memory of the demo itself, which cannot be stopped. To see an outage, "
+        "install redis and start docs/demo/run redis."
+    )
 
     @property
     def settings(self):

@@ -158,7 +158,7 @@ def test_a_refused_visitor_finds_the_way_back(browser: Browser) -> None:
         assert browser.title == page.TITLE
     browser.open("/limits/page")
     if browser.title == "Too many requests":
-        browser.wait_for("wait", "The page can be opened again.")
+        browser.wait_for("seconds", "Now")
         browser.click("again")
     browser.wait(lambda: browser.title == "A limited page", "the page after the wait")
 

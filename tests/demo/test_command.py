@@ -155,7 +155,8 @@ def test_without_redis_the_demo_uses_memory(
     monkeypatch.setenv("PATH", str(tmp_path))
     started = demo().wait()
     lines = started.text.splitlines()
-    assert lines[0].startswith("redis is not installed, so the demo uses memory")
+    assert lines[0] == "redis is not installed, so the demo uses memory."
+    assert "docs/demo/run redis" in lines[1]
     assert children(started.process.pid) == []
 
 

@@ -208,7 +208,7 @@ def test_refused_visitor_sees_a_page_with_a_way_back(visitor: Visitor) -> None:
     seconds = refused.headers["Retry-After"]
     assert 1 <= int(seconds) <= 20
     assert refused.html.select_one("#seconds")["data-seconds"] == seconds
-    assert f"Please wait {seconds} seconds." in refused.text
+    assert f'{seconds}</span></p>\n  <p id="wait" role="status">seconds to wait' in refused.text
     back = refused.html.select_one("#back")["href"]
     assert visitor.page(back).html.h1.string == "Limits"
     for page in PAGES:

@@ -59,7 +59,7 @@ def slow_down(error, request):
     request.response.status_int = error.status_int
     return {
         "title": "Too many requests",
-        "lead": f"Please wait {error.retry_after} seconds.",
+        "lead": "You have opened this page too often.",
         "seconds": error.retry_after,
         "path": request.path,
     }
