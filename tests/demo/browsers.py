@@ -36,7 +36,7 @@ class Browser:
         return str(self.find(element_id).text)
 
     def number(self, element_id: str) -> float:
-        """Return the number that a text begins with."""
+        """Return the number at the start of an element."""
         return float(self.text(element_id).split()[0])
 
     @property
@@ -57,7 +57,7 @@ class Browser:
         return wait.until(lambda driver: condition(), what)
 
     def wait_for(self, element_id: str, text: str) -> None:
-        """Wait until an element has this text in it."""
+        """Wait until this text is in an element."""
         try:
             self.wait(lambda: text in self.text(element_id), f"{text!r} in #{element_id}")
         except Exception as error:
