@@ -8,7 +8,9 @@ import sys
 
 import pyramid_kvs
 
-OPTIONAL = {"kinto", "psycopg", "pytest"}
+OPTIONAL = {
+    *("kinto", "opentelemetry", "prometheus_client", "psycopg", "pyramid_debugtoolbar", "pytest"),
+}
 
 
 def main() -> str | int:

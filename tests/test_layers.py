@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -133,6 +134,14 @@ def python(program: str, *arguments: str) -> str:
 
 def test_the_layers_have_every_module_and_no_other() -> None:
     assert {part_of(module) for module in modules()} - {"drivers"} == HEIGHTS.keys()
+
+
+def test_the_page_about_development_describes_every_part() -> None:
+    page = (ROOT / "docs/development.rst").read_text(encoding="utf-8")
+    table = page.partition("\nStructure of the package\n")[2].partition("\nWhere to find")[0]
+    described = {name.removesuffix(".py").rstrip("/") for name in re.findall("``([^`]+)``", table)}
+    parts = {part.partition(".")[0] or "__init__" for part in HEIGHTS}
+    assert parts - described == set()
 
 
 def test_imports_go_downwards() -> None:
