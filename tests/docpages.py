@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +59,25 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         yield command, output
+
+
+def run_examples(folder: Path) -> Iterator[str]:
+    """Import each Python example as a separate module; yield those that fail, with the error.
+
+    What an example defines is not called. ``visit.py`` is a program with arguments, which
+    ``test_getting_started.py`` runs.
+    """
+    sys.path.insert(0, str(folder))
+    found = [block for page in sorted(PAGES) for block in blocks(page)]
+    for number, block in enumerate(found):
+        if block.language == "python" and block.caption != "visit.py":
+            (folder / f"example_{number}.py").write_text(f"import pytest\n{block.text}", "utf-8")
+            try:
+                importlib.import_module(f"example_{number}")
+            except Exception as error:
+                yield f"{block.place}: {type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    failed = list(run_examples(Path(sys.argv[1])))
+    sys.exit("\n".join(failed) or 0)
