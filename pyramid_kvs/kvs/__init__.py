@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..serializer import Data
-from .breaker import Breaker, Breakers
+from .breaker import Breaker, Breakers, told_later
 from .contract import KVS, driver_class
 from .hooks import named_parameters
 from .names import (
@@ -71,5 +71,6 @@ __all__ = [
     "pack_words",
     "pause",
     "register",
+    "told_later",
     "ttl_word",
 ]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeAlias
 
 from ..exceptions import not_sent
@@ -21,6 +23,25 @@ SECONDS = 1.0
 #: Called with a server and ``None`` when it becomes unavailable, and with the seconds of the outage
 #: when it is back. It raises no error.
 OutageListener: TypeAlias = "Callable[[str, float | None], None]"
+
+#: What this thread has to tell when :func:`told_later` ends; ``None`` outside of it.
+_untold: ContextVar[list[Callable[[], None]] | None] = ContextVar("untold", default=None)
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Tell listeners of outages after the block, which holds a lock that their calls may need."""
+    if _untold.get() is not None:
+        yield
+        return
+    untold: list[Callable[[], None]] = []
+    token = _untold.set(untold)
+    try:
+        yield
+    finally:
+        _untold.reset(token)
+        for tell in untold:
+            tell()
 
 
 class Outage:
@@ -62,6 +83,10 @@ class Outage:
         return since is not None
 
     def _tell(self, seconds: float | None) -> None:
+        untold = _untold.get()
+        if untold is not None:
+            untold.append(lambda: self._tell(seconds))
+            return
         for listener in self._listeners:
             listener(self.server, seconds)
 

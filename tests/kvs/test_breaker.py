@@ -10,7 +10,7 @@ import pytest
 
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.kvs import breaker as module
-from pyramid_kvs.kvs.breaker import Breaker, Breakers, check_seconds
+from pyramid_kvs.kvs.breaker import Breaker, Breakers, check_seconds, told_later
 from tests.clock import Clock
 
 
@@ -125,3 +125,36 @@ def test_what_is_not_a_number_of_seconds_is_refused(value: object) -> None:
 
 def test_a_number_of_seconds_is_accepted() -> None:
     assert [check_seconds(value) for value in (0, 0.5, 30)] == [0, 0.5, 30]
+
+
+def test_listeners_are_told_once_by_all_breakers_of_a_server(clock: Clock) -> None:
+    breakers, told = Breakers(), []
+    breakers.listeners.append(lambda *event: told.append(event))
+    first, second = breakers.get("redis at a:1"), breakers.get("redis at a:1", 5)
+    other = breakers.get("redis at b:1")
+    first.timed_out()
+    second.failed()
+    other.failed()
+    clock.now += 2
+    second.answered()
+    first.answered()
+    assert told == [("redis at a:1", None), ("redis at b:1", None), ("redis at a:1", 2)]
+
+
+def test_listeners_are_told_after_a_block_that_holds_a_lock() -> None:
+    breakers, lock = Breakers(), threading.Lock()
+    told: list[bool] = []
+    breakers.listeners.append(lambda *event: told.append(lock.locked()))
+
+    @told_later()
+    def fail() -> None:
+        with lock, told_later():
+            breakers.get("redis at a:1").failed()
+            assert told == []
+            raise KVSUnavailable("redis at a:1 does not answer")
+
+    with pytest.raises(KVSUnavailable):
+        fail()
+    assert told == [False]
+    breakers.get("redis at a:1").answered()
+    assert told == [False, False]

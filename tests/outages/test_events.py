@@ -15,7 +15,7 @@ from pyramid_kvs.events import StoreBack, StoreUnavailable
 from pyramid_kvs.exceptions import KVSUnavailable
 from tests.outages.apps import build
 from tests.outages.stores import SLACK, Store, at_once, until
-from tests.servers import RedisServer
+from tests.servers import RedisCluster, RedisSentinel, RedisServer, free_port
 
 CLASSES = [StoreUnavailable, StoreBack]
 FAULTS = ["hung", "dead"]
@@ -164,6 +164,36 @@ def test_a_subscriber_may_use_the_store(fault: str, frail: Store) -> None:
     assert found == ["unavailable", None]
     assert site.seen() == [StoreUnavailable, StoreBack]
     assert site.app.get("/").text == "0 1 2"
+
+
+def cluster_with_a_dead_seed(request: pytest.FixtureRequest) -> str:
+    cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+    return cluster.url.replace("://", f"://127.0.0.1:{free_port()},")
+
+
+def service_with_a_dead_sentinel(request: pytest.FixtureRequest) -> str:
+    service: RedisSentinel = request.getfixturevalue("own_redis_sentinel")()
+    return service.url.replace("://", f"://127.0.0.1:{free_port()},")
+
+
+@pytest.mark.parametrize("url_of", [cluster_with_a_dead_seed, service_with_a_dead_sentinel])
+def test_a_subscriber_may_use_a_store_that_looks_for_its_servers(
+    url_of: Callable[[pytest.FixtureRequest], str], request: pytest.FixtureRequest
+) -> None:
+    """It is told when the lock of those who ask for the servers is free."""
+    config: list[Configurator] = []
+    found: list[Any] = []
+
+    def use(event: StoreUnavailable) -> None:
+        cache = config[0].registry["pyramid_kvs"].features["kvs.cache"]
+        found.append(cache.client.get("key", "nothing"))
+
+    def add(made: Configurator) -> None:
+        config.append(made)
+        made.add_subscriber(use, StoreUnavailable)
+
+    build(add, cache={"kvs": "redis", "kvs_kwargs": {"url": url_of(request)}})
+    assert found == ["nothing"]
 
 
 @pytest.mark.parametrize(("fault", "error"), [("hung", SystemExit), ("dead", ValueError)])

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import MovedError
 
 from ....exceptions import KVSError, KVSUnavailable, not_sent
-from ....kvs import Breakers
+from ....kvs import Breakers, told_later
 from ..client import Connections
 from ..options import Options
 from .nodes import Address, Node, SlotRange
@@ -122,6 +122,7 @@ class Topology:
         self.slots[slot] = node
         return node
 
+    @told_later()
     def refresh(self, began: float, first: Node | None = None, always: bool = False) -> None:
         """Ask for the map, unless it was asked for a moment ago. Without an answer it stays.
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoReply
 
 from ....exceptions import KVSError, KVSNotSupported, KVSUnavailable
-from ....kvs import Breaker, Breakers
+from ....kvs import Breaker, Breakers, told_later
 from ....messages import unknown_name
 from ...pooled import LONG_IDLE
 from .. import errors
@@ -165,6 +165,7 @@ class Service:
             for sentinel in self._sentinels:
                 sentinel.close()
 
+    @told_later()
     def primary(self, since: float, avoid: Collection[Address], deadline: Deadline) -> Address:
         """Return the address of the primary as a sentinel knows it.
 
