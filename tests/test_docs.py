@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
 
 from pyramid_kvs.kvs import driver_class
 
@@ -163,6 +164,24 @@ def test_ini_example_starts_an_application(block: Block) -> None:
         settings.setdefault("kvs.session", '{"kvs": "memory"}')
     settings.setdefault("pyramid.includes", "pyramid_kvs")
     Configurator(settings=settings).commit()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kvs.session": {"kvs": "memory", "ttl": "300"}},
+        {"kvs.cache": {"kvs": "reddis"}},
+        {"kvs.cache": "{'kvs': 'redis'}"},
+        {"kvs.sesion": {"kvs": "memory"}},
+    ],
+    ids=str,
+)
+def test_messages_on_the_page_of_settings_are_real(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Configurator(settings={"pyramid.includes": "pyramid_kvs", **settings}).commit()
+    message = str(raised.value).rpartition("ConfigurationError'>: ")[2].splitlines()[0]
+    # Other tests of this process may have loaded the driver for tests.
+    assert message.replace("mock, ", "") in text_of("settings")
 
 
 @pytest.mark.parametrize("setting", setting_keys.MODULES)
