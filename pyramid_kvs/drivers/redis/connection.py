@@ -185,7 +185,11 @@ class DirectConnection(RedisConnection):
             raise _as_redis_error(error) from None
 
     def receive(self, deadline: Deadline, count: int) -> list[Reply]:
-        return [self._rest(deadline) for _ in range(count)]
+        gets, nothing, replies = self._gets, self._nothing, []
+        for _ in range(count):
+            reply = gets(False)
+            replies.append(self._rest(deadline) if reply is nothing else reply)
+        return replies
 
     def _rest(self, deadline: Deadline) -> Reply:
         """Return the next reply, of which a part may have come."""

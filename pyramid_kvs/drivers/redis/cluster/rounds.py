@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from binascii import crc_hqx
 from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 
@@ -21,7 +22,7 @@ from ..commands import BATCH, BATCH_BYTES, pack
 from ..connection import Reply
 from ..transport import Repeatable
 from .nodes import Node, Question, ask_together
-from .topology import Topology, slot_of
+from .topology import SLOTS, Topology, slot_of
 
 _ASKING = pack(b"ASKING")
 
@@ -37,30 +38,26 @@ LONGEST = 5.0
 class Command:
     """A command and what became of it."""
 
-    __slots__ = ("asking", "is_lost", "next", "node", "packed", "reply", "slot")
+    #: The node that was asked last.
+    node: Node | None = None
+    #: The node to ask next. ``None`` means the primary of the slot.
+    next: Node | None = None
+    #: Whether the next node has to be told that it may answer before it has the whole slot.
+    asking = False
+    #: Whether a node was lost that had the slot.
+    is_lost = False
+    #: A reply, redis-py's error of a refusal, or a ``KVSError`` if the node is not available.
+    reply: Reply = None
 
     def __init__(self, full_key: bytes, packed: bytes) -> None:
         self.packed = packed
         self.slot = slot_of(full_key)
-        #: The node that was asked last.
-        self.node: Node | None = None
-        #: The node to ask next. ``None`` means the primary of the slot.
-        self.next: Node | None = None
-        #: Whether the next node has to be told that it may answer before it has the whole slot.
-        self.asking = False
-        #: Whether a node was lost that had the slot.
-        self.is_lost = False
-        #: A reply, redis-py's error of a refusal, or a ``KVSError`` if the node is not available.
-        self.reply: Reply = None
 
     def result(self) -> Reply:
         """Return the reply, or the ``KVSError`` of the command."""
-        if self.node is None:
+        if self.node is None or not isinstance(self.reply, Exception):
             return self.reply
         return self.node.as_result(self.reply, self.packed)
-
-    def words(self) -> bytes:
-        return _ASKING + self.packed if self.asking else self.packed
 
 
 class Rounds:
@@ -86,9 +83,11 @@ class Rounds:
 
     def _exchange(self, commands: list[Command]) -> None:
         groups: dict[Node, list[Command]] = {}
+        slots = self._topology.slots
         for command in commands:
-            node = self._find_node(command)
+            node = command.next or slots[command.slot] or self._find_node(command)
             if node is not None:
+                command.node = node
                 groups.setdefault(node, []).append(command)
         questions = [_question(node, group) for node, group in groups.items()]
         answers = ask_together(questions, self._began, self._repeatable)
@@ -96,17 +95,18 @@ class Rounds:
             _take_replies(group, answer)
 
     def _find_node(self, command: Command) -> Node | None:
-        """Return the node to ask, which the command notes, or else the error."""
+        """Return the primary of a slot that the map does not have, or note why there is none."""
         try:
-            command.node = command.next or self._topology.home(command.slot, self._began)
+            return self._topology.home(command.slot, self._began)
         except KVSError as error:
             command.node, command.reply = None, error
-        return command.node
+            return None
 
     def unfinished(self, commands: Iterable[Command]) -> list[Command]:
         """Return the commands to send again, when it is time to do so."""
         self._is_to_wait = False
-        again = [command for command in commands if self._is_to_repeat(command)]
+        failed = [command for command in commands if isinstance(command.reply, Exception)]
+        again = [command for command in failed if self._is_to_repeat(command)]
         if again and not self._wait():
             for command in again:
                 _give_up(command)
@@ -154,8 +154,12 @@ class Rounds:
 
 
 def _question(node: Node, group: list[Command]) -> Question:
-    replies = len(group) + sum(command.asking for command in group)
-    return Question(node, b"".join([command.words() for command in group]), replies)
+    words = [command.packed for command in group if not command.asking]
+    number = len(group)
+    if len(words) < number:  # a slot is moving
+        words = [_ASKING + item.packed if item.asking else item.packed for item in group]
+        number += sum(command.asking for command in group)
+    return Question(node, b"".join(words), number)
 
 
 def _take_replies(group: list[Command], answer: list[Reply] | KVSError) -> None:
@@ -202,7 +206,9 @@ class Cluster:
         :raises KVSError: another refusal.
         """
         began = monotonic()
-        node = self.topology.slots[slot_of(full_key)]
+        # As slot_of, without the call.
+        slot = crc_hqx(full_key, 0) % SLOTS if b"{" not in full_key else slot_of(full_key)
+        node = self.topology.slots[slot]
         failure = None
         if node is not None:
             try:
