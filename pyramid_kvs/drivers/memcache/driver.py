@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-from ...exceptions import KVSNotSupported
+from ...exceptions import KVSError, KVSNotSupported
 from ...kvs import DONE, Data, Stored, Swap, SwapRequest
 from . import items
 from .claims import Claims
 from .items import MAGIC, check_stored
 from .protocol import Connection, Reply
+from .server import Server
 from .servers import BATCH_DATA
 
 __all__ = ["MemcacheKVS"]
@@ -49,10 +50,27 @@ class MemcacheKVS(Claims):
         missing = set(self._servers)
         while missing:
             for key in super()._check_keys():
-                server = self._servers.home(self._full_key(key))
+                server = self._home(key)
                 if server in missing:
                     missing.discard(server)
                     yield key
+
+    def check_nodes(self) -> dict[str, str | None]:
+        if len(list(self._servers)) == 1:
+            return {}
+        return {self._home(key).address: self._reason(key) for key in self._check_keys()}
+
+    def _home(self, key: str) -> Server:
+        return self._servers.home(self._full_key(key))
+
+    def _reason(self, key: str) -> str | None:
+        """Return why the server of a key cannot serve, even if another one has its keys."""
+        try:
+            self._home(key).call(Connection.ask, b"mn\r\n", True, 0)
+            self._check_key(key)
+        except KVSError as error:
+            return str(error)
+        return None
 
     # -- one key --------------------------------------------------------------------------
 

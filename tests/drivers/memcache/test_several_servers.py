@@ -56,6 +56,22 @@ def test_a_dead_server_takes_only_its_own_keys(three: list[MemcachedServer]) -> 
     assert all(kvs.get(key) is None for key in lost)
 
 
+@pytest.mark.parametrize("rehash", [False, True])
+def test_check_nodes(three: list[MemcachedServer], rehash: bool) -> None:
+    """Each server is named, also if others have the keys of the dead one."""
+    kvs = KVS("memcache", {"servers": [server.url for server in three], "rehash": rehash})
+    assert kvs.check_nodes() == {server.url: None for server in three}
+    three[1].kill()
+    for _ in range(2):
+        found = kvs.check_nodes()
+        assert found.pop(three[1].url)
+        assert found == {three[0].url: None, three[2].url: None}
+
+
+def test_check_nodes_of_one_server(memcached_server: MemcachedServer) -> None:
+    assert connect(memcached_server).check_nodes() == {}
+
+
 @pytest.mark.parametrize("fail", [MemcachedServer.kill, MemcachedServer.pause])
 def test_rehash_moves_the_keys(three: list[MemcachedServer], fail: Any) -> None:
     kvs = connect(*three, rehash=True, dead_retry=60, socket_timeout=0.3)

@@ -15,7 +15,8 @@ from pyramid_kvs.kvs import KVS
 from pyramid_kvs.session import end_sessions, list_sessions
 from tests.conformance import SharedConformance
 from tests.docpages import ROOT, blocks
-from tests.servers import RedisServer
+from tests.drivers.redis.support import works
+from tests.servers import RedisServer, slot_of
 
 NAME = "myapp"
 PASSWORD = "CHANGE-ME"
@@ -102,6 +103,28 @@ def use_everything(request: Request) -> dict[str, Any]:
     end_sessions(request, "ann", except_current=True)
     request.ratelimit.charge(1)
     return {"keys": len(names), "sessions": found, "served": cache.client.ping()}
+
+
+def test_a_cluster_needs_the_words_of_the_page(own_redis_cluster: Any) -> None:
+    """The slot of a key is being moved, so that ``ASKING`` is needed too."""
+    cluster = own_redis_cluster(replicas=0)
+    (block,) = [
+        b for b in blocks(ROOT / "docs" / "security.rst") if b.caption == "users.acl of a node"
+    ]
+    for node in cluster.nodes:
+        set_user(node, *rule(), *block.text.split())
+    kvs_kwargs = {"url": cluster.url, "username": NAME, "password": PASSWORD}
+    driver = KVS("redis", kvs_kwargs, "cache::")
+    assert works(driver)
+    assert driver.raw_claim("{key", 1, 9).owner
+    driver.set("key", 1)
+    slot, source = slot_of("cache::key"), cluster.primary_of("cache::key")
+    target = next(node for node in cluster.primaries() if node is not source)
+    cluster.begin_move([slot], source, target)
+    cluster.move_keys([slot], source, target)
+    assert driver.get("key") == 1
+    assert driver.ping()
+    assert [denied(node) for node in cluster.nodes] == [set()] * 3
 
 
 @pytest.mark.parametrize("hash_keys", [False, "accept", "migrate", True])

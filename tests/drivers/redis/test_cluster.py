@@ -131,6 +131,11 @@ def test_several_scripts_at_once(driver, redis_cluster):
         assert replies == [5 * number] * (len(KEYS) - 1)
 
 
+def test_keys_of_a_script_in_different_slots(driver):
+    with pytest.raises(KVSNotSupported, match="not in the same slot"):
+        driver.run_script(Script("return 1"), [b"a", b"b"], [])
+
+
 def test_hash_tags(driver, redis_cluster):
     driver.set_many({f"{{user}}{key}": key for key in KEYS})
     assert len(driver.get_many([f"{{user}}{key}" for key in KEYS])) == len(KEYS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ....exceptions import KVSError
+from redis.exceptions import ClusterCrossSlotError
+
+from ....exceptions import KVSError, KVSNotSupported
 from ..client import Connections
 from ..commands import pack
 from ..connection import RedisConnection, Reply
@@ -60,6 +62,11 @@ class Node(Transport):
     def _address(self, host: bytes | None, port: int, *_: object) -> Address:
         """Return the address of a node; without a host it is the host of this node."""
         return (self.address[0] if host in (None, b"", b"?") else host.decode(), int(port))
+
+    def _kvs_error(self, error: Exception, packed: bytes) -> KVSError:
+        if isinstance(error, ClusterCrossSlotError):
+            return KVSNotSupported(f"{self.server}: the keys of a script are not in the same slot")
+        return super()._kvs_error(error, packed)
 
     def _connect(self, deadline: Deadline) -> RedisConnection:
         return self._connect_without_asking(deadline)

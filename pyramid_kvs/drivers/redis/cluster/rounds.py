@@ -7,6 +7,7 @@ from binascii import crc_hqx
 from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -22,7 +23,7 @@ from ..commands import BATCH, BATCH_BYTES, pack
 from ..connection import Reply
 from ..transport import Repeatable
 from .nodes import Node, Question, ask_together
-from .topology import SLOTS, Topology, slot_of
+from .topology import Topology, slot_of
 
 _ASKING = pack(b"ASKING")
 
