@@ -13,7 +13,7 @@ from pyramid_kvs.kvs import KVS, Operation
 from pyramid_kvs.kvs.stored import SwapRequest
 from tests.kvs.old_drivers import ClientOnly, DictClient, WithHooks, WithoutClient
 from tests.observe.apps import Options, Told, configured, driver_of, observed_cache
-from tests.servers import RedisServer
+from tests.servers import RedisCluster, RedisServer
 
 Figures = dict[str, Any]
 
@@ -304,6 +304,18 @@ def test_an_operation_on_several_servers_has_a_round_trip_to_each(own_memcached:
     (operation,) = told
     assert operation.round_trips == 2
     assert operation.server == ",".join(urls)
+
+
+def test_an_operation_on_a_cluster_has_a_round_trip_to_each_node(
+    redis_cluster: RedisCluster,
+) -> None:
+    told = Told()
+    cache = observed_cache(told, {"kvs": "redis", "kvs_kwargs": {"url": redis_cluster.url}})
+    cache.get_many([str(number) for number in range(50)])
+    cache.get("1")
+    cache.get_many([str(number) for number in range(50)])
+    assert [operation.round_trips for operation in told] == [3, 1, 3]
+    assert told[0].server == ",".join(f"127.0.0.1:{node.port}" for node in redis_cluster.nodes)
 
 
 def test_an_operation_without_an_answer_has_its_keys_and_no_round_trip(

@@ -197,6 +197,13 @@ def test_keys_and_flush_of_all_nodes(driver, redis_cluster):
     assert redis_cluster.command("GET", "other") == b"1"
 
 
+def test_what_observers_see(driver, redis_cluster):
+    driver.get_many(KEYS)
+    pools = driver.connection_pools()
+    assert sum(pool.counts().idle for pool in pools) >= 3
+    assert driver.addresses() == [f"127.0.0.1:{node.port}" for node in redis_cluster.nodes]
+
+
 def test_places_of_two_settings(redis_cluster):
     one = KVS("redis", {"url": redis_cluster.url})
     other = KVS("redis", {"url": f"redis+cluster://127.0.0.1:{redis_cluster.nodes[2].port}"})

@@ -46,6 +46,12 @@ class RedisClusterKVS(RedisKVS):
     def places(self) -> frozenset[str]:
         return frozenset(f"redis at {place_of(*seed)}/0" for seed in self._seeds)
 
+    def addresses(self) -> list[str]:
+        return [place_of(*seed) for seed in self._seeds]
+
+    def connection_pools(self) -> list[Any]:
+        return [node.pool for node in self._topology.nodes()]
+
     # -- several keys -----------------------------------------------------------------------
 
     def raw_get_many(self, keys: list[str]) -> dict[str, Data]:

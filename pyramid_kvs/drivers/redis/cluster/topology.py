@@ -67,11 +67,11 @@ class Topology:
 
     def share_breakers(self, breakers: Breakers) -> None:
         self._breakers = breakers
-        for node in list(self._nodes.values()):
+        for node in self.nodes():
             node.share_breakers(breakers)
 
     def close(self) -> None:
-        for node in list(self._nodes.values()):
+        for node in self.nodes():
             node.close()
 
     # -- nodes ----------------------------------------------------------------------------
@@ -85,6 +85,10 @@ class Topology:
         node = Node(self._connections.at(host, port), self._options, address)
         node.share_breakers(self._breakers)
         return self._nodes.setdefault(address, node)
+
+    def nodes(self) -> list[Node]:
+        """Return all nodes that are known."""
+        return list(self._nodes.values())
 
     def primaries(self) -> list[Node]:
         """Return the nodes that have slots, as far as the map is known."""
@@ -163,7 +167,7 @@ class Topology:
 
     def _candidates(self, first: Node | None) -> list[Node]:
         """Return the nodes to ask; those that did not answer a moment ago come last."""
-        others = [*self.primaries(), *list(self._nodes.values())]
+        others = [*self.primaries(), *self.nodes()]
         seeds = [self.node(*address) for address in self._seeds]
         known = dict.fromkeys([*([] if first is None else [first]), *others, *seeds])
         return sorted(known, key=lambda node: (node.breaker.is_open, node.breaker.is_troubled))
