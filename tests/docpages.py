@@ -71,9 +71,10 @@ def run_examples(folder: Path) -> Iterator[str]:
     found = [block for page in sorted(PAGES) for block in blocks(page)]
     for number, block in enumerate(found):
         if block.language == "python" and block.caption != "visit.py":
-            (folder / f"example_{number}.py").write_text(f"import pytest\n{block.text}", "utf-8")
+            name = block.caption.removesuffix(".py") or f"example_{number}"
+            (folder / f"{name}.py").write_text(f"import pytest\n{block.text}", "utf-8")
             try:
-                importlib.import_module(f"example_{number}")
+                importlib.import_module(name)
             except Exception as error:
                 yield f"{block.place}: {type(error).__name__}: {error}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import inspect
 import json
 import pkgutil
 import re
@@ -15,11 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
-
-from pyramid_kvs.kvs import driver_class
 
 from .docpages import PAGES, ROOT, Block, blocks
 
@@ -220,16 +216,6 @@ def is_in_reference(name: str) -> bool:
     module = name.rpartition(".")[0]
     texts = (f"`{name}`", f":: {name}\n", f"``{module}``")
     return any(text in text_of("reference") for text in texts)
-
-
-@pytest.mark.parametrize("driver", ["redis", "memcache", "memory"])
-def test_every_argument_of_a_driver_is_on_its_page(driver: str) -> None:
-    page = text_of("drivers" if driver == "memory" else driver)
-    arguments = driver_class(driver).client_arguments()
-    if driver == "redis":  # the page groups those of redis-py, whose versions differ
-        arguments -= set(inspect.signature(redis.Redis).parameters)
-    assert arguments
-    assert [name for name in arguments if f"``{name}``" not in page] == []
 
 
 def text_of(page: str) -> str:

@@ -25,3 +25,14 @@ def test_the_examples_of_the_page_about_tests_run(bare_python: Path, tmp_path: P
     tests = suite.count("def test_")
     assert tests >= 11
     assert found.outcomes["passed"] > tests + 150  # those of DriverConformance too
+
+
+def test_the_driver_on_the_page_about_drivers_passes_its_test(
+    bare_python: Path, tmp_path: Path
+) -> None:
+    files = {block.caption: block.text for block in blocks(ROOT / "docs/drivers.rst")}
+    (tmp_path / "sqlite_driver.py").write_text(files["sqlite_driver.py"], encoding="utf-8")
+    found = run(bare_python, tmp_path, "-n", "2", sqlite_driver=files["test_sqlite_driver.py"])
+    assert found.status == 0, found.output
+    assert found.outcomes["passed"] > 150
+    assert "skipped" not in found.outcomes
