@@ -31,6 +31,14 @@ class PackedArguments(NamedTuple):
     data: bytes
 
 
+class ScriptCall(NamedTuple):
+    """A script, and the full keys and arguments to run it with."""
+
+    script: Script
+    keys: Sequence[bytes]
+    args: PackedArguments
+
+
 class RunsScripts(KVS):
     """A driver whose store runs Lua scripts, each in one atomic step and one round trip."""
 
@@ -46,6 +54,32 @@ class RunsScripts(KVS):
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Any:
         """Run a script whose arguments are packed; see :meth:`run_script`."""
         raise KVSNotSupported(f"the {self.kvs} driver does not define run_packed")
+
+
+class RunsScriptsBySlot(RunsScripts):
+    """A driver whose store is a cluster: a script only reaches the keys of one slot.
+
+    The first key of a script decides which node runs it.
+    """
+
+    def companion(self, home: str, key: str) -> str:
+        """Return a key that is in the slot of another key, its home.
+
+        :param key: the key as it would be on a single server. No other home has it.
+        :returns: a string that equals ``key``, for this driver only.
+        """
+        raise KVSNotSupported(f"the {self.kvs} driver does not define companion")
+
+    def slot_of(self, key: str) -> int:
+        """Return the slot of a key."""
+        raise KVSNotSupported(f"the {self.kvs} driver does not define slot_of")
+
+    def run_many(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts, all at the same time.
+
+        :returns: the reply to each call, or the :class:`~pyramid_kvs.exceptions.KVSError` of it.
+        """
+        raise KVSNotSupported(f"the {self.kvs} driver does not define run_many")
 
 
 def pack_arguments(args: Sequence[bytes]) -> PackedArguments:

@@ -12,7 +12,7 @@ from pyramid.response import Response
 
 from ..events import RateLimitExceeded, current_request, notify
 from . import outage
-from .counting import COUNT, FORCE, MOST, Hit, LimitCheck, LimitResult, Rule
+from .counting import FORCE, MOST, Hit, LimitCheck, LimitResult, Rule, returning
 from .limits import Limit, LimitStatus, most_restrictive
 from .response import RateLimitError, add_headers
 from .store import LimitStore
@@ -67,7 +67,7 @@ class Counters(NamedTuple):
         """
         self.store.offenders.forget()
         pairs = zip(self.limits, self.checks, strict=True)
-        rules = [_returning(check.rule, cost, age_ms, left.get(limit)) for limit, check in pairs]
+        rules = [returning(check.rule, cost, age_ms, left.get(limit)) for limit, check in pairs]
         return self._count(rules)
 
     def _count(self, rules: Sequence[Rule]) -> Hit | None:
@@ -86,15 +86,6 @@ def _costing(rule: Rule, cost: int | None, mode: str | None) -> Rule:
     return rule._replace(
         cost=rule.cost if cost is None else cost, mode=rule.mode if mode is None else mode
     )
-
-
-def _returning(rule: Rule, cost: int | None, age_ms: int, left: int | None) -> Rule:
-    units = min(MOST, rule.cost if cost is None else cost)
-    if rule.strategy == "gcra" and left is not None and units > 0:
-        # The units that were in the bucket when these had been counted drain first.
-        drained = age_ms * rule.limit // rule.window_ms
-        units = max(0, min(units, rule.burst - left - drained))
-    return rule._replace(cost=-units, mode=COUNT, age_ms=age_ms)
 
 
 class Awaited(Protocol):

@@ -101,11 +101,27 @@ class Limit:
             known, unknown = self.identify(request, session_key)
         except Exception as error:  # noqa: BLE001 (raised again, unless in shadow mode)
             known = unknown = self._without_identity(request, error)
-        return LimitCheck(
-            self.rule,
-            None if known is None else known + self.suffix,
-            None if unknown is None else unknown + self.suffix,
-        )
+            session_key = None
+        if self.store.companion is None:
+            return LimitCheck(
+                self.rule,
+                None if known is None else known + self.suffix,
+                None if unknown is None else unknown + self.suffix,
+            )
+        key = self.key(known, session_key if self.by == "session" else None)
+        return LimitCheck(self.rule, key, key if unknown == known else self.key(unknown))
+
+    def key(self, identity: str | None, home: str | None = None) -> str | None:
+        """Return the key of a counter.
+
+        :param identity: whose counter it is; ``None`` means nobody.
+        :param home: on a cluster, the key whose slot has the counter: that of the session, if it
+            is the session's counter.
+        """
+        if identity is None:
+            return None
+        key, companion = identity + self.suffix, self.store.companion
+        return key if companion is None else companion(home or identity, key)
 
     def _without_identity(self, request: Request, error: Exception) -> str | None:
         """Return who is counted if the application fails to tell."""

@@ -57,23 +57,26 @@ def clear(limiter: Ratelimit, who: str) -> int:
     """
     removed = 0
     for limit in limiter.registry.limits:
-        for identity in sorted(_identities(limiter, limit, who)):
-            removed += limit.store.driver.raw_delete(identity + limit.suffix) is not None
+        driver = limit.store.driver
+        for identity, home in sorted(_identities(limiter, limit, who).items()):
+            key = limit.key(identity, home)
+            removed += key is not None and driver.raw_delete(key) is not None
     return removed
 
 
-def _identities(limiter: Ratelimit, limit: Limit, who: str) -> set[str]:
-    found = set() if parse_address(who) is None else {address_of(who)}
+def _identities(limiter: Ratelimit, limit: Limit, who: str) -> dict[str, str]:
+    """Return the identities that somebody may have, and the key that is the home of each."""
+    found = [] if parse_address(who) is None else [address_of(who)]
     if who == "none":
-        found.add(UNKNOWN_ADDRESS)
-    if limit.by == "session":
-        session = limiter.session
-        found |= {plain(key) for key in (() if session is None else session.keys_of(who))}
-    elif limit.by == "user":
-        found.add(plain(f"@user::{who}"))
+        found.append(UNKNOWN_ADDRESS)
+    if limit.by == "user":
+        found.append(plain(f"@user::{who}"))
     elif limit.by.startswith("header:"):
         name = limit.by.removeprefix("header:").lower()
-        found.add(plain(f"@header::{name}::{who}"))
-    elif limit.by != "address":
-        found.add(plain(f"@by::{who}"))
-    return found
+        found.append(plain(f"@header::{name}::{who}"))
+    elif limit.by not in ("address", "session"):
+        found.append(plain(f"@by::{who}"))
+    homes = {identity: identity for identity in found}
+    if limit.by == "session" and limiter.session is not None:
+        homes.update((plain(key), key) for key in limiter.session.keys_of(who))
+    return homes

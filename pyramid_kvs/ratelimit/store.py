@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyramid.registry import Registry
 
 from ..forks import ProcessLock
-from ..kvs import KVS
+from ..kvs import KVS, RunsScriptsBySlot
 from ..kvs.contract import CHECK_KEY, CHECK_TTL
 from ..logs import ThrottledLog
 from .counting import Hit, LimitCheck, RequestCounter, Rule, request_counter
@@ -31,6 +31,10 @@ class LimitStore:
         self.refusals = ThrottledLog(log)
         #: Counts a request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`.
         self.count = request_counter(driver)
+        #: Returns the key of a counter in the slot of another key; ``None`` on a single server.
+        self.companion: Callable[[str, str], str] | None = None
+        if isinstance(driver, RunsScriptsBySlot):
+            self.companion = driver.companion
         #: Remembers nothing for a store in this process, which is as fast.
         self.offenders = Offenders(clients=CLIENTS if driver.is_shared else 0)
         self._count_here: RequestCounter | None = None

@@ -11,8 +11,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from pyramid_kvs.ratelimit import limiter_of
-from pyramid_kvs.ratelimit.counting import MOST, Rule
-from pyramid_kvs.ratelimit.decision import _returning
+from pyramid_kvs.ratelimit.counting import MOST, Rule, returning
 from tests.ratelimit.stores import STRATEGY_NAMES, Settings, charging_app, make_app, statuses
 
 
@@ -86,7 +85,7 @@ def test_units_that_have_drained_are_not_returned(
 ) -> None:
     """Otherwise they would be taken from requests that came later."""
     rule = Rule("gcra", 100, 1000, 100)
-    assert _returning(rule, units, age_ms, left) == rule._replace(cost=-returned, age_ms=age_ms)
+    assert returning(rule, units, age_ms, left) == rule._replace(cost=-returned, age_ms=age_ms)
 
 
 def test_a_limit_in_shadow_mode_gets_no_units_back_that_it_has_not_counted() -> None:

@@ -3,6 +3,7 @@
 ``strategies.py`` has the three strategies as pure functions, and ``swaps.py`` runs them on any
 store by compare-and-set. The ``.lua`` files have the same strategies for stores that run scripts,
 and ``scripts.py`` calls them. A change of a strategy is a change of both; a test compares the two.
+``slots.py`` runs a script for each slot of a cluster.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import functools
 from collections.abc import Sequence
 from typing import Protocol
 
-from ...kvs import KVS, RunsScripts
+from ...kvs import KVS, RunsScripts, RunsScriptsBySlot
 from . import scripts
-from .rules import COUNT, FORCE, LOOK, MOST, Hit, LimitCheck, LimitResult, Rule
+from .rules import COUNT, FORCE, LOOK, MOST, Hit, LimitCheck, LimitResult, Rule, returning
+from .slots import SlotCounter
 from .strategies import STRATEGIES, count
 from .swaps import SwapCounter
 
@@ -30,6 +32,7 @@ __all__ = [
     "Rule",
     "count",
     "request_counter",
+    "returning",
 ]
 
 
@@ -54,6 +57,8 @@ class RequestCounter(Protocol):
 
 def request_counter(driver: KVS) -> RequestCounter:
     """Return the counter for a driver's store, which uses scripts if the driver can run them."""
+    if isinstance(driver, RunsScriptsBySlot):
+        return SlotCounter(driver)
     if isinstance(driver, RunsScripts):
         return functools.partial(scripts.hit, driver)
     return SwapCounter(driver)

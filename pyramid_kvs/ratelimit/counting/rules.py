@@ -32,6 +32,23 @@ class Rule(NamedTuple):
     age_ms: int = 0
 
 
+def returning(rule: Rule, cost: int | None, age_ms: int, left: int | None) -> Rule:
+    """Return the rule that returns units, as far as they still count.
+
+    :param cost: how many; ``None`` means those of the rule.
+    :param age_ms: how long ago they were counted.
+    :param left: how many units remained when they had been counted.
+    """
+    units = min(MOST, rule.cost if cost is None else cost)
+    if rule.strategy == "gcra" and left is not None and units > 0:
+        # The units that were in the bucket when these had been counted drain first. A full bucket
+        # with a large burst does not tell how many they were.
+        level = rule.burst - left if left < rule.limit else units
+        drained = age_ms * rule.limit // rule.window_ms
+        units = max(0, min(units, level - drained))
+    return rule._replace(cost=-units, mode=COUNT, age_ms=age_ms)
+
+
 class LimitCheck(NamedTuple):
     """One limit for one request, and the keys of the counter if its session is known or not.
 

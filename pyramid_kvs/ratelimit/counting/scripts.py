@@ -15,8 +15,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
-from ...kvs import PackedArguments, RunsScripts, Script, Stored, pack_arguments, ttl_word
+from ...kvs import (
+    PackedArguments,
+    RunsScripts,
+    Script,
+    ScriptCall,
+    Stored,
+    pack_arguments,
+    ttl_word,
+)
 from .rules import COUNT, Hit, LimitCheck, LimitResult, Rule
 
 #: How many values the reply of several.lua has for each check.
@@ -73,15 +82,44 @@ def _is_simple(rule: Rule) -> bool:
 def _hit_several(
     driver: RunsScripts, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
 ) -> Hit:
+    return hit_in(driver.run_packed(*_several(driver, checks, session_key, renew)), checks)
+
+
+def script_call(
+    driver: RunsScripts,
+    checks: Sequence[LimitCheck],
+    session_key: str | None = None,
+    renew: float | None = None,
+) -> ScriptCall:
+    """Return the call that counts one request; see :func:`hit_in` for its reply.
+
+    No other keys are sent than those of the checks and of the session, and no key of a check is
+    ``None`` but the one for an unknown session.
+    """
+    rule, key, unknown_key = checks[0] if len(checks) == 1 else (None, None, None)
+    has_session = session_key is not None
+    if rule is None or not _is_simple(rule) or (has_session and unknown_key is not None):
+        return _several(driver, checks, session_key, renew)
+    keys = [driver._get_key(found) for found in (session_key, key) if found is not None]
+    return ScriptCall(_ONE[rule.strategy], keys, _arguments_of_one(rule, has_session, renew))
+
+
+def hit_in(reply: Sequence[Any], checks: Sequence[LimitCheck]) -> Hit:
+    """Return the outcome that the reply of a script tells."""
+    starts = range(1, len(reply), _RESULTS)
+    results = [_result(*reply[start : start + _RESULTS]) for start in starts]
+    return Hit.of(checks, results, None if reply[0] is None else Stored(reply[0]))
+
+
+def _several(
+    driver: RunsScripts, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
+) -> ScriptCall:
     keys, places = _keys(driver, checks, session_key)
     rules = tuple([check.rule for check in checks])
     # The age of returned units is different each time.
     pack = _arguments.__wrapped__ if any(rule.age_ms for rule in rules) else _arguments
     args = pack(rules, tuple(places), session_key is not None, renew)
-    reply = driver.run_packed(_SEVERAL, keys, args)
-    starts = range(1, len(reply), _RESULTS)
-    results = [_result(*reply[start : start + _RESULTS]) for start in starts]
-    return Hit.of(checks, results, None if reply[0] is None else Stored(reply[0]))
+    return ScriptCall(_SEVERAL, keys, args)
 
 
 @functools.lru_cache(maxsize=1024)
