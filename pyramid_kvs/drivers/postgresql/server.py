@@ -50,7 +50,7 @@ class Server:
     """
 
     def __init__(self, url: str, options: Mapping[str, str], connect_timeout: float) -> None:
-        self._params = parse(url)
+        self._params = _writable(parse(url))
         self._connect_timeout = _connect_timeout(self._params, connect_timeout)
         self._options = " ".join(f"-c {name}={value}" for name, value in options.items())
         self._takes_options = bool(options)
@@ -165,6 +165,18 @@ def parse(url: str) -> Params:
     if "@" in params.get("host", "") or not all(PORT.fullmatch(port) for port in ports):
         raise ValueError(UNREADABLE)
     return params
+
+
+def _writable(params: Params) -> Params:
+    """Return parameters that choose a server that can be written to, if there are several hosts.
+
+    libpq would take the first host that accepts connections, even a standby.
+    """
+    given = {"target_session_attrs", "service"} & params.keys()
+    if given or {"PGTARGETSESSIONATTRS", "PGSERVICE"} & os.environ.keys():
+        return params
+    has_several = len(list(_each_host(params))) > 1
+    return {**params, "target_session_attrs": "read-write"} if has_several else params
 
 
 def _connect_timeout(params: Params, default: float) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pyramid_kvs.exceptions import KVSUnavailable
 from tests.drivers.postgresql.helpers import Make, backends, run_at_once
 from tests.servers import PostgresServer, need, wait_until
 
@@ -34,13 +35,46 @@ def pair(
         standby.close()
 
 
+def url_of(*servers: PostgresServer, attributes: str = "") -> str:
+    """Return a URL with several hosts."""
+    hosts = ",".join(f"{server.host}:{server.port}" for server in servers)
+    query = f"?target_session_attrs={attributes}" if attributes else ""
+    return f"postgresql://postgres@{hosts}/{servers[0].dbname}{query}"
+
+
+def test_the_primary_is_found_at_any_place_of_the_url(
+    pair: tuple[PostgresServer, PostgresServer], make: Make
+) -> None:
+    primary, standby = pair
+    for attributes in ("", "read-write", "primary"):
+        for hosts in ((primary, standby), (standby, primary)):
+            driver = make(primary, url=url_of(*hosts, attributes=attributes))
+            driver.set("key", attributes)
+            driver.check()
+            assert not backends(standby)
+            driver.close()
+
+
+def test_a_url_that_names_the_standby_only_reads(
+    pair: tuple[PostgresServer, PostgresServer], make: Make
+) -> None:
+    """prefer-standby is obeyed. All features write, so that a check says what is wrong."""
+    primary, standby = pair
+    make(primary).set("key", "replicated")
+    wait_until(lambda: make(standby).get("key") == "replicated", "the replication", 10)
+    for attributes in ("prefer-standby", "standby", "read-only"):
+        driver = make(primary, url=url_of(primary, standby, attributes=attributes))
+        assert driver.get("key") == "replicated"
+        assert len(backends(standby)) >= 1
+        with pytest.raises(KVSUnavailable, match="it is read-only, as a standby is"):
+            driver.check()
+        driver.close()
+
+
 def test_a_failover(pair: tuple[PostgresServer, PostgresServer], make: Make) -> None:
     """The former primary goes on as a read-only server, and nobody asks it any more."""
     primary, standby = pair
-    url = (
-        f"postgresql://postgres@{primary.host}:{primary.port},{standby.host}:{standby.port}"
-        f"/{primary.dbname}?target_session_attrs=read-write"
-    )
+    url = url_of(primary, standby)
     driver = make(primary, url=url, pool_size=3)
     run_at_once(driver, primary, 3)
     driver.set("key", "before")
@@ -61,10 +95,7 @@ def test_a_failover(pair: tuple[PostgresServer, PostgresServer], make: Make) -> 
 def test_a_crash_of_the_primary(pair: tuple[PostgresServer, PostgresServer], make: Make) -> None:
     """Calls that may run twice succeed once the standby is promoted."""
     primary, standby = pair
-    url = (
-        f"postgresql://postgres@{primary.host}:{primary.port},{standby.host}:{standby.port}"
-        f"/{primary.dbname}?target_session_attrs=read-write"
-    )
+    url = url_of(primary, standby)
     driver = make(primary, url=url)
     driver.set("key", "before")
     wait_until(lambda: make(standby).get("key") == "before", "the replication", 10)

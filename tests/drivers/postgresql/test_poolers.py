@@ -89,6 +89,17 @@ def test_pgbouncer_in_transaction_mode(
         assert "prepared statements" not in caplog.text
 
 
+def test_two_poolers(store: PostgresqlKVS, make: Make, postgres_server: PostgresServer) -> None:
+    """The first host that can be written to is asked through a pooler, too."""
+    with PgBouncer(postgres_server, size=3) as one, PgBouncer(postgres_server, size=3) as two:
+        hosts = f"{one.host}:{one.port},{two.host}:{two.port}"
+        driver = make(postgres_server, url=f"postgresql://postgres@{hosts}/kvs")
+        driver.set("key", 1)
+        one.kill()
+        driver.close()
+        assert driver.get("key") == 1
+
+
 @pytest.mark.parametrize("prepare", ["auto", True])
 def test_statements_that_the_server_lost_are_prepared_again(
     prepare: Any, store: PostgresqlKVS, make: Make, postgres_server: PostgresServer

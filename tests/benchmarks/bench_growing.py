@@ -1,0 +1,146 @@
+"""The processor time of redis for each request: ``python -m tests.benchmarks.bench_growing``.
+
+It measures a single server and a cluster of three primaries with a replica each. The processor time
+of a server is the same on a busy machine, other than the number of requests that it can answer. It
+includes what the kernel does for it. ``docs/growing.rst`` computes the size of a cluster from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pyramid.config import Configurator
+
+from pyramid_kvs.kvs import KVS
+from tests.benchmarks.bench_session import SMALL, change, environ, read
+from tests.servers import RedisCluster, RedisServer
+
+SESSIONS = 1000
+THREADS = 8
+LIMIT = {"limit": 10**9, "window": 3600}
+LIMITS = {
+    "no limit": None,
+    "one limit": [LIMIT],
+    "a limit by address too": [LIMIT, {**LIMIT, "by": "address"}],
+}
+
+
+class Case(NamedTuple):
+    """Requests of one kind, and what they ask of the store."""
+
+    name: str
+    limits: list[dict[str, Any]] | None
+    path: str
+
+
+CASES = [
+    Case(f"{verb} the session, {name}", limits, f"/{verb.split()[0]}")
+    for verb in ("read", "change")
+    for name, limits in LIMITS.items()
+]
+
+
+class Used(NamedTuple):
+    """Microseconds of each request: of all primaries, of all replicas, and of the application."""
+
+    primaries: float
+    replicas: float
+    application: float
+
+
+def session_ids() -> list[str]:
+    return [f"{number:040x}" for number in range(SESSIONS)]
+
+
+def fill(url: str) -> None:
+    driver = KVS("redis", {"url": url}, key_prefix="session::")
+    record = json.dumps({**SMALL, "__kvs_created": time.time()})
+    driver.raw_set_many(dict.fromkeys(session_ids(), record), 3600)
+    driver.close()
+
+
+def application(url: str, case: Case) -> Any:
+    store = {"kvs": "redis", "kvs_kwargs": {"url": url}, "ttl": 3600}
+    config = Configurator(settings={"kvs.session": store, "kvs.ratelimit": case.limits or []})
+    config.include("pyramid_kvs")
+    for name, view in (("read", read), ("change", change)):
+        config.add_route(name, f"/{name}")
+        config.add_view(view, route_name=name)
+    return config.make_wsgi_app()
+
+
+def send(app: Any, path: str, ids: Sequence[str]) -> None:
+    """Send a request for each session, in several threads: connections are busy at once."""
+
+    def send_some(part: Sequence[str]) -> None:
+        for number, session_id in enumerate(part):
+            found = environ(path)
+            found["HTTP_COOKIE"] = f"session_id={session_id}"
+            found["REMOTE_ADDR"] = f"192.0.2.{number % 250}"
+            statuses: list[str] = []
+            b"".join(app(found, lambda status, *_, statuses=statuses: statuses.append(status)))
+            assert statuses == ["200 OK"], statuses
+
+    threads = [threading.Thread(target=send_some, args=(ids[n::THREADS],)) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def cpu(servers: Sequence[RedisServer]) -> float:
+    """Return the seconds that the processes of the servers have used."""
+    total = 0.0
+    for server in servers:
+        found = server.command("INFO", "cpu")
+        total += found["used_cpu_user"] + found["used_cpu_sys"]
+    return total
+
+
+def measure(
+    app: Any, path: str, primaries: Sequence[RedisServer], replicas: Sequence[RedisServer]
+) -> Used:
+    """Send the requests of a round."""
+    before = cpu(primaries), cpu(replicas), time.process_time()
+    send(app, path, session_ids())
+    after = cpu(primaries), cpu(replicas), time.process_time()
+    return Used(*[(now - then) / SESSIONS * 1e6 for then, now in zip(before, after, strict=True)])
+
+
+def rows(
+    url: str, primaries: Sequence[RedisServer], replicas: Sequence[RedisServer], rounds: int
+) -> Iterator[tuple[Case, Used]]:
+    fill(url)
+    for case in CASES:
+        app = application(url, case)
+        measure(app, case.path, primaries, replicas)
+        found = [measure(app, case.path, primaries, replicas) for _ in range(rounds)]
+        yield case, Used(*map(statistics.median, zip(*found, strict=True)))
+
+
+def show(title: str, found: Iterator[tuple[Case, Used]]) -> None:
+    print(f"{title:<45} {'primaries':>9} {'replicas':>9} {'application':>12}   µs of a request")
+    for case, used in found:
+        print(f"{case.name:<45} " + " ".join(f"{part:>9.1f}" for part in used), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    with RedisServer() as server:
+        show("a single server", rows(server.url, [server], [], rounds))
+    with RedisCluster() as cluster:
+        primaries = cluster.primaries()
+        replicas = [node for node in cluster.nodes if node not in primaries]
+        show("a cluster", rows(cluster.url, primaries, replicas, rounds))
+
+
+if __name__ == "__main__":
+    main()
