@@ -5,30 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.cache.apps import Options
-from tests.servers import MemcachedServer, PostgresServer, RedisServer
+from tests.stores import SHARED_STORES, STORES, settings_of
 
 
-@pytest.fixture(params=["memory", "redis", "memcache", "postgresql"])
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Options:
     """The settings of each store in turn, on a real server."""
-    return options_of(request.param, request)
+    return settings_of(request.param, request)
 
 
-@pytest.fixture(params=["redis", "memcache", "postgresql"])
+@pytest.fixture(params=SHARED_STORES)
 def shared(request: pytest.FixtureRequest) -> Options:
     """The settings of each store that processes share."""
-    return options_of(request.param, request)
-
-
-def options_of(kvs: str, request: pytest.FixtureRequest) -> Options:
-    if kvs == "redis":
-        redis: RedisServer = request.getfixturevalue("redis_server")
-        return {"kvs": "redis", "kvs_kwargs": {"host": redis.host, "port": redis.port}}
-    if kvs == "memcache":
-        memcached: MemcachedServer = request.getfixturevalue("memcached_server")
-        servers = [f"{memcached.host}:{memcached.port}"]
-        return {"kvs": "memcache", "kvs_kwargs": {"servers": servers}}
-    if kvs == "postgresql":
-        postgres: PostgresServer = request.getfixturevalue("postgres_server")
-        return {"kvs": "postgresql", "kvs_kwargs": {"url": postgres.url}}
-    return {"kvs": "memory"}
+    return settings_of(request.param, request)

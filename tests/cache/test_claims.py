@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cache.conftest import options_of
 from tests.cache.fleet import shared_cache
+from tests.stores import settings_of
 
 
 @pytest.mark.parametrize(("kvs", "hook"), [("postgresql", "raw_add"), ("memcache", "_add_claim")])
@@ -16,7 +16,7 @@ def test_a_value_stored_just_before_the_claim_is_found(
     kvs: str, hook: str, ttl: float | None, request: pytest.FixtureRequest
 ) -> None:
     """The caller with the claim may store and release after another one has looked."""
-    driver = shared_cache(options_of(kvs, request)).client
+    driver = shared_cache(settings_of(kvs, request)).client
     if ttl:
         driver.set("key", "old", ttl)
     original = getattr(driver, hook)

@@ -13,6 +13,7 @@ from pyramid_kvs.drivers.memcache import claims
 from pyramid_kvs.kvs import hooks
 from tests.cache.apps import Options
 from tests.cache.fleet import CONTEXT, PATIENCE, CountingProxy, Fleet, port_of, shared_cache
+from tests.stores import SINGLE_SERVERS
 
 #: Round trips for an expired value: one for each caller, and two more of the one that computes.
 TRIPS = {"redis": 34, "memcache": 34, "postgresql": 68}
@@ -60,6 +61,7 @@ def test_a_value_that_does_not_decode_is_computed_once(shared: Options, left: fl
     assert fleet.calls == 1
 
 
+@pytest.mark.parametrize("shared", SINGLE_SERVERS, indirect=True)
 def test_after_the_ttl_one_computes_and_nobody_waits(
     shared: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.kvs import KVS
 from tests.cache.apps import Options, cache_of, run
 from tests.cache.fleet import CountingProxy, port_of, shared_cache
+from tests.stores import SINGLE_SERVERS
 
 
 def with_old_value(store: Options, left: float = 60) -> ApplicationCache:
@@ -161,6 +162,7 @@ def test_a_delete_during_a_computation_does_not_stop_it(store: Options) -> None:
     assert cache["key"] == "new"
 
 
+@pytest.mark.parametrize("shared", SINGLE_SERVERS, indirect=True)
 @pytest.mark.parametrize("stale", [0, 30])
 def test_a_hit_takes_one_round_trip(shared: Options, stale: int) -> None:
     with CountingProxy(port_of(shared)) as proxy:

@@ -15,29 +15,23 @@ from webtest import TestApp
 from pyramid_kvs.kvs import KVS
 from pyramid_kvs.ratelimit.counting import STRATEGIES
 from pyramid_kvs.testing import MockCache
+from tests.stores import SHARED_STORES, STORES, settings_of
+
+__all__ = ["SHARED_STORES", "STORES"]
 
 Settings = dict[str, Any]
 
-STORES = ["memory", "redis", "memcache", "postgresql"]
-SHARED_STORES = STORES[1:]
 STRATEGY_NAMES = list(STRATEGIES)
 
 
 def store_settings(name: str, request: pytest.FixtureRequest) -> Settings:
     """Return ``kvs`` and ``kvs_kwargs`` of a store whose server is running and empty."""
-    if name == "redis":
-        url = request.getfixturevalue("redis_server").url
-        return {"kvs": "redis", "kvs_kwargs": {"url": url}}
-    if name == "memcache":
-        server = request.getfixturevalue("memcached_server")
-        return {"kvs": "memcache", "kvs_kwargs": {"servers": [server.url]}}
+    settings = settings_of(name, request)
     if name == "postgresql":
-        found = {"url": request.getfixturevalue("postgres_server").url}
-        driver = KVS("postgresql", found)
+        driver = KVS(**settings)
         driver.initialize_schema()
         driver.close()
-        return {"kvs": "postgresql", "kvs_kwargs": found}
-    return {"kvs": "memory", "kvs_kwargs": {}}
+    return settings
 
 
 @pytest.fixture

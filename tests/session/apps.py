@@ -17,7 +17,6 @@ from pyramid_kvs.kvs import KVS
 from pyramid_kvs.session import SessionFactory, end_session, end_sessions, list_sessions
 
 COOKIE = "session_id"
-STORES = ["memory", "redis", "memcache", "postgresql"]
 _counter = itertools.count()
 
 

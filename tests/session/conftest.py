@@ -1,10 +1,11 @@
-"""The four stores, all of them real."""
+"""The stores, all of them real."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.session.apps import STORES, Store, memory_options
+from tests.session.apps import Store, memory_options
+from tests.stores import STORES, settings_of
 
 
 @pytest.fixture(params=STORES)
@@ -24,10 +25,5 @@ def redis(request: pytest.FixtureRequest) -> Store:
 
 
 def make_store(name: str, request: pytest.FixtureRequest) -> Store:
-    if name == "memory":
-        return Store(name, memory_options())
-    fixture = {"redis": "redis", "memcache": "memcached", "postgresql": "postgres"}[name]
-    server = request.getfixturevalue(f"{fixture}_server")
-    if name == "memcache":
-        return Store(name, {"servers": [server.url]})
-    return Store(name, {"url": server.url})
+    settings = settings_of(name, request)
+    return Store(settings["kvs"], settings["kvs_kwargs"])

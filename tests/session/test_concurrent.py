@@ -17,7 +17,8 @@ import pytest
 from pyramid_kvs.exceptions import SessionConflict
 from pyramid_kvs.kvs import Swap
 from pyramid_kvs.session import SessionFactory
-from tests.session.apps import STORES, Store, Visit, cookie_of, new_session
+from tests.session.apps import Store, Visit, cookie_of, new_session
+from tests.stores import SHARED_STORES
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Threads or processes, and the requests of each of them.
@@ -711,7 +712,7 @@ def work(options: dict[str, Any], session_id: str, barrier: Any, worker: int) ->
     visit_often(SessionFactory(options), session_id, barrier, worker, REQUESTS)
 
 
-@pytest.mark.parametrize("store", [name for name in STORES if name != "memory"], indirect=True)
+@pytest.mark.parametrize("store", SHARED_STORES, indirect=True)
 def test_processes_lose_nothing(store: Store) -> None:
     """Processes do not share the driver ``memory``, for which the test with threads is enough."""
     session_id = shared_session(store.factory())

@@ -26,7 +26,6 @@ from pyramid_kvs.session.users.shards import SHARDS
 from tests.servers import RedisServer
 from tests.session.apps import (
     COOKIE,
-    STORES,
     Store,
     Visit,
     cookie_of,
@@ -38,12 +37,13 @@ from tests.session.apps import (
     send,
 )
 from tests.session.conftest import make_store
+from tests.stores import STORES, without
 
 #: The beginning of the keys of the index, or the key of the epoch, of the user "u".
 LIST_OF_U = "__kvs_user::" + hashlib.sha256(b"u").hexdigest()
 
 
-@pytest.fixture(params=[name for name in STORES if name != "memcache"])
+@pytest.fixture(params=without(STORES, "memcache"))
 def lister(request: pytest.FixtureRequest) -> Store:
     """Each store that can list a user's sessions."""
     return make_store(request.param, request)
