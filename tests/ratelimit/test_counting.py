@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyramid_kvs.kvs import KVS
+from pyramid_kvs.kvs import KVS, RunsScriptsBySlot
 from pyramid_kvs.ratelimit.counting import (
     COUNT,
     FORCE,
@@ -29,13 +29,19 @@ def driver(store: Settings) -> Iterator[KVS]:
     driver.close()
 
 
+def of_session(driver: KVS, key: str) -> str:
+    """Return the key of a counter of the session at the key ``session``."""
+    return driver.companion("session", key) if isinstance(driver, RunsScriptsBySlot) else key
+
+
 def allowed(hit: Hit) -> list[bool | None]:
     return [result and result.allowed for result in hit.results]
 
 
 def test_the_session_decides_which_counter_counts(driver: KVS) -> None:
-    check = LimitCheck(Rule("fixed-window", 5, 60_000, 5), "by session", "by address")
-    only_known = LimitCheck(Rule("fixed-window", 5, 60_000, 5), "known only", None)
+    rule = Rule("fixed-window", 5, 60_000, 5)
+    check = LimitCheck(rule, of_session(driver, "by session"), "by address")
+    only_known = LimitCheck(rule, of_session(driver, "known only"), None)
     count = request_counter(driver)
     unknown = count([check, only_known], "session", 60)
     driver.raw_set("session", "{}", 60)
@@ -51,7 +57,8 @@ def test_the_session_decides_which_counter_counts(driver: KVS) -> None:
 def test_the_session_decides_which_counter_a_single_limit_counts(
     driver: KVS, strategy: str
 ) -> None:
-    check = LimitCheck(Rule(strategy, 2, 60_000, 2), "by session", "by address")
+    key = of_session(driver, "by session")
+    check = LimitCheck(Rule(strategy, 2, 60_000, 2), key, "by address")
     count = request_counter(driver)
     unknown = [count([check], "session", 60) for _ in range(3)]
     assert [allowed(hit) for hit in unknown] == [[True], [True], [False]]
