@@ -1,28 +1,31 @@
 """The processor time of redis for each request: ``python -m tests.benchmarks.bench_growing``.
 
-It measures a single server and a cluster of three primaries with a replica each. The processor time
-of a server is the same on a busy machine, other than the number of requests that it can answer. It
-includes what the kernel does for it. ``docs/growing.rst`` computes the size of a cluster from it.
+It measures a single server, a server with a replica, and a cluster of three primaries with a
+replica each. The processor time of a server includes what the kernel does for it. What an idle
+server uses is subtracted. The figures are those of the best round, because a busy machine makes the
+processor slower, too.
+``docs/growing.rst`` computes the size of a cluster from them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pyramid.config import Configurator
 
 from pyramid_kvs.kvs import KVS
 from tests.benchmarks.bench_session import SMALL, change, environ, read
-from tests.servers import RedisCluster, RedisServer
+from tests.servers import RedisCluster, RedisServer, wait_until
 
 SESSIONS = 1000
 THREADS = 8
+#: How long to measure idle servers, in seconds.
+IDLE = 0.3
 LIMIT = {"limit": 10**9, "window": 3600}
 LIMITS = {
     "no limit": None,
@@ -106,11 +109,36 @@ def cpu(servers: Sequence[RedisServer]) -> float:
 def measure(
     app: Any, path: str, primaries: Sequence[RedisServer], replicas: Sequence[RedisServer]
 ) -> Used:
-    """Send the requests of a round."""
-    before = cpu(primaries), cpu(replicas), time.process_time()
-    send(app, path, session_ids())
-    after = cpu(primaries), cpu(replicas), time.process_time()
-    return Used(*[(now - then) / SESSIONS * 1e6 for then, now in zip(before, after, strict=True)])
+    """Send the requests of a round, and then wait for as long."""
+    with_requests = used_during(lambda: send(app, path, session_ids()), primaries, replicas)
+    idle = used_during(lambda: time.sleep(IDLE), primaries, replicas)
+    share = with_requests.seconds / idle.seconds
+    return Used(
+        with_requests.primaries - idle.primaries * share,
+        with_requests.replicas - idle.replicas * share,
+        with_requests.application,
+    )
+
+
+class Spent(NamedTuple):
+    """Microseconds of each request, and the seconds that all took."""
+
+    primaries: float
+    replicas: float
+    application: float
+    seconds: float
+
+
+def used_during(
+    work: Callable[[], object], primaries: Sequence[RedisServer], replicas: Sequence[RedisServer]
+) -> Spent:
+    def now() -> tuple[float, ...]:
+        return cpu(primaries), cpu(replicas), time.process_time(), time.monotonic()
+
+    before = now()
+    work()
+    *used, seconds = [late - early for early, late in zip(before, now(), strict=True)]
+    return Spent(*[one / SESSIONS * 1e6 for one in used], seconds)
 
 
 def rows(
@@ -121,7 +149,7 @@ def rows(
         app = application(url, case)
         measure(app, case.path, primaries, replicas)
         found = [measure(app, case.path, primaries, replicas) for _ in range(rounds)]
-        yield case, Used(*map(statistics.median, zip(*found, strict=True)))
+        yield case, Used(*map(min, zip(*found, strict=True)))
 
 
 def show(title: str, found: Iterator[tuple[Case, Used]]) -> None:
@@ -136,6 +164,10 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with RedisServer() as server:
         show("a single server", rows(server.url, [server], [], rounds))
+    with RedisServer() as server, RedisServer() as replica:
+        replica.command("REPLICAOF", server.host, server.port)
+        wait_until(lambda: replica.command("ROLE")[3] == b"connected", "replication")
+        show("with a replica", rows(server.url, [server], [replica], rounds))
     with RedisCluster() as cluster:
         primaries = cluster.primaries()
         replicas = [node for node in cluster.nodes if node not in primaries]

@@ -285,12 +285,16 @@ class RedisKVS(RunsScripts):
 
     def get_keys(self, pattern: str = "*") -> list[str]:
         """Return the keys that match, by SCAN; keys that are not UTF-8 are left out."""
-        start, matches = len(self.key_prefix), key_pattern(pattern).fullmatch
+        matches = key_pattern(pattern).fullmatch
         found: dict[str, None] = {}
         for full_keys in self._scan(self.key_prefix, pattern):
-            keys = (_text(full_key[start:]) for full_key in full_keys)
+            keys = map(self._key_in, full_keys)
             found.update((key, None) for key in keys if key is not None and matches(key))
         return list(found)
+
+    def _key_in(self, full_key: bytes) -> str | None:
+        """Return a key without the prefix, or ``None`` if it is not UTF-8."""
+        return _text(full_key[len(self.key_prefix) :])
 
     def flush(self) -> None:
         for full_keys in self._scan(self.key_prefix, "*"):

@@ -25,15 +25,19 @@ __all__ = ["CompanionKey", "companion", "companion_in", "key_slot", "same_slot"]
 
 
 class CompanionKey(str):
-    """A key without the prefix, as on a single server, that knows its full key on a cluster."""
+    """A key without the prefix, as on a single server, that knows its full key on a cluster.
 
-    __slots__ = ("full_key",)
+    For drivers with another prefix it is a string like any other.
+    """
+
+    __slots__ = ("full_key", "prefix")
+    prefix: bytes
     full_key: bytes
 
     @classmethod
-    def of(cls, key: str, full_key: bytes) -> CompanionKey:
+    def of(cls, prefix: bytes, key: str, full_key: bytes) -> CompanionKey:
         made = cls(key)
-        made.full_key = full_key
+        made.prefix, made.full_key = prefix, full_key
         return made
 
 
@@ -60,7 +64,7 @@ def companion(prefix: bytes, home: str, key: str) -> CompanionKey:
         full_key = b"{%b}%b" % (full_home, encode_key(key[len(home) :]))
     else:
         full_key = b"{%b}%b%b" % (_number(full_home), prefix, encode_key(key))
-    return CompanionKey.of(key, full_key)
+    return CompanionKey.of(prefix, key, full_key)
 
 
 def companion_in(prefix: bytes, full_key: bytes) -> bytes | None:

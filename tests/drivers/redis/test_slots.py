@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from pyramid_kvs.drivers.redis.slots import companion, companion_in, same_slot
-from pyramid_kvs.kvs import encode_key
-from tests.servers import RedisServer
+from pyramid_kvs.kvs import KVS, Script, encode_key
+from tests.servers import RedisCluster, RedisServer
 
 #: Keys with many braces, and bytes that are not UTF-8.
 PIECES = [b"{", b"}", b"{}", b"a", b"session::", b"7", b"\xff", b"\xc3", "é".encode(), b"\n", b" "]
@@ -85,3 +86,61 @@ def test_a_node_has_the_same_slots(node: RedisServer) -> None:
         assert node.command("CLUSTER", "KEYSLOT", b"{%b}x" % same_slot(full_key)) == slot
         counter = companion(full_key, "", SUFFIX).full_key
         assert node.command("CLUSTER", "KEYSLOT", counter) == slot
+
+
+# -- the driver --------------------------------------------------------------------------------
+
+
+def driver_of(cluster: RedisCluster, prefix: str | bytes) -> Any:
+    return KVS("redis", {"url": cluster.url}, key_prefix=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["cache::", "", "s{", "{s}", "s}", b"\xff"])
+@pytest.mark.parametrize("key", ["abc", "", "user:{42}:x", "{", "}{", "{}a"])
+def test_keys_with_braces_can_be_claimed(
+    redis_cluster: RedisCluster, prefix: str | bytes, key: str
+) -> None:
+    driver = driver_of(redis_cluster, prefix)
+    for stale in (0.0, 60.0):
+        driver.raw_delete(key)
+        claim = driver.raw_claim(key, stale, 30)
+        assert claim.owner is not None
+        assert driver.raw_claim(key, stale, 30).owner is None
+        driver.raw_set_claimed(key, "new", 300, claim.owner)
+        assert driver.raw_claim(key, stale, 30).data == b"new"
+        assert driver.raw_claim(key, stale, 30).is_fresh
+    claim = driver.raw_claim(key, 600, 30)
+    driver.raw_release(key, claim.owner, pause=60)
+    assert driver.raw_claim(key, 600, 30).owner is None
+    if prefix != b"\xff":
+        driver.raw_end_pause(key)
+        assert driver.raw_claim(key, 600, 30).owner is not None
+    driver.flush()
+    assert redis_cluster.everywhere("DBSIZE") == [0, 0, 0]
+
+
+def test_companions_are_listed_read_and_removed(redis_cluster: RedisCluster) -> None:
+    driver, other = driver_of(redis_cluster, "s::"), driver_of(redis_cluster, "other::")
+    keys = {home: driver.companion(home, home + SUFFIX) for home in ("abc", "a{b}", "é", "")}
+    for home, key in keys.items():
+        driver.set(home, "home")
+        driver.set(key, home)
+        other.set(key, "not mine")
+    listed = driver.get_keys("*" + SUFFIX)
+    assert sorted(listed) == sorted(keys.values())
+    assert {driver.get(key) for key in listed} == set(keys)
+    assert driver.get_many(listed) == {key: home for home, key in keys.items()}
+    assert sorted(driver.get_keys("a*")) == sorted(["abc", "a{b}", keys["abc"], keys["a{b}"]])
+    assert driver.get_keys("abc?") == []
+    driver.flush()
+    assert driver.get_keys() == []
+    assert len(other.get_keys()) == 4
+
+
+def test_a_script_reaches_a_companion(redis_cluster: RedisCluster) -> None:
+    driver = driver_of(redis_cluster, "s::")
+    script = Script("return redis.call('INCR', KEYS[1]) + redis.call('INCR', KEYS[2])")
+    for home in ("abc", "a{b}", "{}", "é}"):
+        key = driver.companion(home, "sha256:1234" + SUFFIX)
+        assert driver.slot_of(key) == driver.slot_of(home)
+        assert driver.run_script(script, [driver._get_key(home), driver._get_key(key)], []) == 2

@@ -5,11 +5,20 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from ....exceptions import KVSError
-from ....kvs import CLAIM_KEY, Claim, Data, PackedArguments, Script, encode_key
+from ....kvs import (
+    CLAIM_KEY,
+    Claim,
+    Data,
+    RunsScriptsBySlot,
+    ScriptCall,
+    decode_key,
+    encode_key,
+)
 from ....kvs.contract import CHECK_KEY
 from ..client import Connections
 from ..commands import GET, by_source, pack, pack_script
@@ -17,7 +26,7 @@ from ..connection import Reply
 from ..driver import RedisKVS, without_errors
 from ..errors import is_unknown_script
 from ..options import Options
-from ..slots import CompanionKey, companion
+from ..slots import CompanionKey, companion, companion_in
 from ..urls import kind_of, parse_url, place_of
 from .nodes import Node
 from .rounds import Cluster
@@ -28,7 +37,7 @@ from .topology import Topology, slot_of
 TRIES = 100
 
 
-class RedisClusterKVS(RedisKVS):
+class RedisClusterKVS(RedisKVS, RunsScriptsBySlot):
     """Keys in a Redis Cluster; ``kvs_kwargs`` are those of ``redis.Redis``, and ``url``."""
 
     _transport: Cluster
@@ -64,13 +73,7 @@ class RedisClusterKVS(RedisKVS):
         commands = [(full_key, pack(b"UNLINK", full_key)) for full_key in full_keys]
         without_errors(self._call_many(commands, True))
 
-    def run_many(
-        self, calls: Sequence[tuple[Script, Sequence[bytes], PackedArguments]]
-    ) -> list[Reply]:
-        """Run scripts, all at the same time; the first key of each decides which node runs it.
-
-        :returns: the reply to each call, or its ``KVSError``.
-        """
+    def run_many(self, calls: Sequence[ScriptCall]) -> list[Reply]:
         commands = [
             (keys[0], pack_script(script.by_hash, keys, args)) for script, keys, args in calls
         ]
@@ -86,8 +89,14 @@ class RedisClusterKVS(RedisKVS):
 
     # -- keys in the same slot --------------------------------------------------------------
 
+    def companion(self, home: str, key: str) -> str:
+        return companion(self.key_prefix, home, key)
+
+    def slot_of(self, key: str) -> int:
+        return slot_of(self._get_key(key))
+
     def _get_key(self, key: str) -> bytes:
-        if type(key) is CompanionKey:
+        if type(key) is CompanionKey and key.prefix == self.key_prefix:
             return key.full_key
         return self.key_prefix + encode_key(key)
 
@@ -108,12 +117,30 @@ class RedisClusterKVS(RedisKVS):
 
     def _has_braces(self, key: str) -> bool:
         """Return whether a claim that ends with the key in braces would be in another slot."""
-        return "{" in key or "}" in key or b"{" in self.key_prefix or b"}" in self.key_prefix
+        prefix = self.key_prefix
+        if "{" in key or "}" in key or b"{" in prefix or b"}" in prefix:
+            return True
+        return not key and not prefix  # the cluster ignores braces with nothing in between
 
     # -- the store --------------------------------------------------------------------------
 
     def _scan(self, prefix: bytes, pattern: str) -> Iterator[list[bytes]]:
-        return scan(self._topology, self._match(prefix, pattern))
+        for full_keys in scan(self._topology, self._match(prefix, pattern)):
+            yield [full_key for full_key in full_keys if _is_own(prefix, full_key)]
+
+    def _match(self, prefix: bytes, pattern: str) -> bytes:
+        if not prefix:
+            return super()._match(prefix, pattern)
+        # A companion has the prefix inside of it, and a brace at any place of the key.
+        return b"*" + super()._match(prefix, "*")
+
+    def _key_in(self, full_key: bytes) -> str | None:
+        found = companion_in(self.key_prefix, full_key)
+        if found is None:
+            return super()._key_in(full_key)
+        with suppress(UnicodeDecodeError):
+            return CompanionKey.of(self.key_prefix, decode_key(found), full_key)
+        return None
 
     def _check_keys(self) -> list[str]:
         return list(self._keys_of_nodes().values())
@@ -147,6 +174,11 @@ class RedisClusterKVS(RedisKVS):
             if len(keys) == number:
                 break
         return keys
+
+
+def _is_own(prefix: bytes, full_key: bytes) -> bool:
+    """Return whether a full key has a prefix, or is a companion of such a key."""
+    return full_key.startswith(prefix) or companion_in(prefix, full_key) is not None
 
 
 def _is_unknown(reply: Reply) -> bool:
