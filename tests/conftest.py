@@ -69,6 +69,15 @@ def redis_session() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(
+    scope="session", params=["", *servers.REDIS_VERSIONS], ids=lambda name: name or "installed"
+)
+def redis_version(request: pytest.FixtureRequest) -> str:
+    """Each version of redis, for ``RedisServer(version=...)``."""
+    version: str = request.param
+    return version
+
+
 @pytest.fixture(scope="session", params=list(servers.REDIS_VERSIONS))
 def other_redis_session(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """The run's servers of other versions, one after the other, never emptied."""
@@ -88,6 +97,13 @@ def valkey_cluster_session() -> Iterator[RedisCluster]:
     """The run's cluster of Valkey, never emptied."""
     with RedisCluster(version="valkey-9.1") as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_sentinel_session() -> Iterator[RedisSentinel]:
+    """The run's Valkey servers with sentinels, never emptied."""
+    with RedisSentinel(version="valkey-9.1") as group:
+        yield group
 
 
 @pytest.fixture(scope="session")

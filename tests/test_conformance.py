@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance import Conformance, SharedConformance
-from tests.servers import MemcachedServer, RedisCluster, RedisServer
+from tests.servers import MemcachedServer, RedisCluster, RedisSentinel, RedisServer
 
 
 class TestMemory(Conformance):
@@ -23,11 +23,21 @@ class TestRedis(SharedConformance):
 
 
 class TestOtherVersionsOfRedis(SharedConformance):
-    """redis 6.2, the oldest that is supported, redis 8.2 and Valkey."""
+    """redis 6.2, the oldest that is supported, redis 8.2 and Valkey, each by its URL."""
 
     @pytest.fixture
     def store(self, other_redis_server: RedisServer) -> tuple[str, dict[str, Any]]:
-        return "redis", {"host": other_redis_server.host, "port": other_redis_server.port}
+        name = "valkey" if other_redis_server.version.startswith("valkey") else "redis"
+        return name, {"url": other_redis_server.url.replace("redis", name)}
+
+
+class TestSentinel(SharedConformance):
+    """The primary that three sentinels of Valkey watch."""
+
+    @pytest.fixture
+    def store(self, valkey_sentinel_session: RedisSentinel) -> tuple[str, dict[str, Any]]:
+        valkey_sentinel_session.primary().clear()
+        return "valkey", {"url": valkey_sentinel_session.url.replace("redis", "valkey")}
 
 
 class TestRedisCluster(SharedConformance):

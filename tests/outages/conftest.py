@@ -8,7 +8,7 @@ import pytest
 
 from tests.outages.proxies import Proxy
 from tests.outages.stores import KINDS, Store
-from tests.servers import REDIS_VERSIONS, PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 
 @pytest.fixture(scope="session", params=list(KINDS))
@@ -36,13 +36,6 @@ def proxy(frail: Store) -> Iterator[Proxy]:
     """A proxy in front of each store."""
     with Proxy(frail.server.port) as proxy:
         yield proxy
-
-
-@pytest.fixture(scope="session", params=["", *REDIS_VERSIONS], ids=lambda name: name or "installed")
-def redis_version(request: pytest.FixtureRequest) -> str:
-    """Each version of redis, for ``RedisServer(version=...)``."""
-    version: str = request.param
-    return version
 
 
 @pytest.fixture

@@ -111,8 +111,8 @@ def works(driver: KVS) -> bool:
 class SentinelServer(RedisServer):
     """A sentinel that watches one server. It keeps its state in its configuration file."""
 
-    def __init__(self, watched: RedisServer) -> None:
-        super().__init__()
+    def __init__(self, watched: RedisServer, version: str = "") -> None:
+        super().__init__(version=version)
         self.watched = watched
 
     def arguments(self) -> list[str]:

@@ -35,8 +35,8 @@ def test_check_tells_the_mode(own_redis):
 
 
 @pytest.mark.parametrize("db", [0, 1])
-def test_sentinel(own_redis, db):
-    with SentinelServer(own_redis()) as sentinel:
+def test_sentinel(own_redis, redis_version, db):
+    with SentinelServer(own_redis(), redis_version) as sentinel:
         driver = driver_of(sentinel, db=db)
         with pytest.raises(KVSNotSupported, match=r"redis\+sentinel://"):
             driver.get("key")

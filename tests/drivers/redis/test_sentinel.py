@@ -201,6 +201,19 @@ def test_a_server_that_is_not_a_sentinel(group: RedisSentinel) -> None:
         driver.get("key")
 
 
+def test_words_of_each_version(
+    own_redis_sentinel: Callable[..., RedisSentinel], redis_version: str
+) -> None:
+    group = own_redis_sentinel(version=redis_version, sentinels=1)
+    test_all_operations(group)
+    test_an_unknown_service(group)
+    test_a_server_that_is_not_a_sentinel(group)
+    with SentinelServer(group.replicas()[0], redis_version) as stale:
+        driver = KVS("redis", {"url": url_of(f"{stale.host}:{stale.port}")})
+        with pytest.raises(KVSUnavailable, match="is a replica"):
+            driver.get("key")
+
+
 def test_settings_with_the_same_service_are_one_place(group: RedisSentinel) -> None:
     first, second, third = places_of(group)
     one, other = (
@@ -215,8 +228,9 @@ def test_settings_with_the_same_service_are_one_place(group: RedisSentinel) -> N
 # -- users, passwords, TLS --------------------------------------------------------------------
 
 
-def test_passwords(own_redis_sentinel: Callable[..., RedisSentinel]) -> None:
-    group = own_redis_sentinel(requirepass="s3cret", sentinel_password="watch3r")
+def test_passwords(own_redis_sentinel: Callable[..., RedisSentinel], redis_version: str) -> None:
+    passwords = {"requirepass": "s3cret", "sentinel_password": "watch3r"}
+    group = own_redis_sentinel(version=redis_version, **passwords)
     driver = driver_of(group, sentinel_kwargs={"password": "watch3r"})
     driver.set("key", 1)
     group.fail_over()

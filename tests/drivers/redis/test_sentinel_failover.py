@@ -184,9 +184,9 @@ def test_a_primary_that_hangs(own_redis_sentinel: Group, caplog: pytest.LogCaptu
     assert driver.incr("count") == 1
 
 
-def test_a_demoted_primary(own_redis_sentinel: Group) -> None:
+def test_a_demoted_primary(own_redis_sentinel: Group, redis_version: str) -> None:
     """Its connections work, and it refuses what would write. That is sent to the new one."""
-    group = own_redis_sentinel()
+    group = own_redis_sentinel(version=redis_version)
     driver = driver_of(group)
     assert driver.incr("count") == 1
     before = group.primary()

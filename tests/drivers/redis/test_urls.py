@@ -31,11 +31,13 @@ def test_one_server(prefix: str, tls: bool) -> None:
 
 @pytest.mark.parametrize(("prefix", "tls"), PREFIXES)
 def test_a_cluster(prefix: str, tls: bool) -> None:
-    found = parse_url(f"{prefix}+cluster://:s%2C@h1:1,[::1]:2,h3,[fe80::1%25eth0]?protocol=3")
+    found = parse_url(
+        f"{prefix}+cluster://:s%2C@h1:1,[::1]:2,h3,[fe80::1%25eth0]?health_check_interval=3"
+    )
     assert found.kind == "cluster"
     assert found.hosts == [("h1", 1), ("::1", 2), ("h3", 6379), ("fe80::1%eth0", 6379)]
     assert (found.service, found.db, found.tls) == ("", None, tls)
-    assert found.options == {"password": "s,", "protocol": 3}
+    assert found.options == {"password": "s,", "health_check_interval": 3}
 
 
 @pytest.mark.parametrize(("prefix", "tls"), PREFIXES)
