@@ -43,9 +43,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments of a command; the values for its ini file may follow an option."""
+    parser = build_parser()
+    args, others = parser.parse_known_args(argv)
+    if others:
+        if "vars" not in args or any(word.startswith("-") for word in others):
+            parser.exit(2, f"{parser.prog}: unrecognized arguments: {' '.join(others)}\n")
+        args.vars += others
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -136,6 +136,8 @@ def test_section_and_variables(write: Write, capsys: pytest.CaptureFixture[str])
     path = write(template)
     assert pkvs.main(["ping", f"{path}#other", "store=own"]) == 0
     assert "kvs.cache  own" in capsys.readouterr().out
+    assert pkvs.main(["migrate", f"{path}#other", "--dry-run", "store=own"]) == 0
+    assert "kvs.cache (own)" in capsys.readouterr().out
     assert pkvs.main(["ping", f"{path}#other", "store"]) == 1
     assert "expected KEY=VALUE" in capsys.readouterr().err
 
@@ -166,6 +168,8 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["limits", "INI", "--clear"], 2, "argument --clear: expected one argument"),
         (["sessions", "INI"], 2, "pkvs sessions: the following arguments are required: USER"),
+        (["sessions", "INI", "ann", "--end", "port"], 1, "'port' invalid (no \"=\")"),
+        (["thaw", "INI", "port=1"], 2, "unrecognized arguments: port=1"),
         (["thaw"], 2, "pkvs thaw: the following arguments are required: FILE"),
         (["thaw", "nowhere"], 1, "pkvs: nowhere: No such file or directory"),
         (["thaw", "INI", "--indent", "two"], 2, "argument --indent: invalid int value: 'two'"),
