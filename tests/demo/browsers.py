@@ -21,6 +21,13 @@ class Browser:
         self.driver = driver
         self.address = address
 
+    def cleared(self) -> Browser:
+        """Leave the page, and forget all cookies and errors."""
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.errors()
+        return self
+
     def open(self, path: str) -> None:
         self.driver.get(self.address + path)
 

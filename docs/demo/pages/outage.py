@@ -6,7 +6,7 @@ from pyramid.view import view_config
 
 PATH = "/outage"
 TITLE = "Outage"
-LEAD = "Stop the store, or let it hang, and see what visitors get. It comes back by itself."
+LEAD = "Stop the store, or let it hang, and see what visitors get until it is back."
 
 
 def includeme(config):

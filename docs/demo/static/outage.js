@@ -12,25 +12,26 @@ function showState({ state, is_server: isServer, keeps_data: keepsData }) {
   setText(byId("keeps"), keepsData ? "Its data survive a stop." : "A stop loses its data, so sessions start again.");
 }
 
-// What a visitor gets from each view: a kind for the colour, and words.
+// What a visitor gets from each view: a kind for the colour, words, and what differs each time.
 const MEANINGS = {
   cache: ({ body }) =>
     body.computed ? ["fair", "not in the store: computed"] : ["good", "found in the store"],
   session: ({ body, headers, status }) =>
     status === 503
       ? ["bad", `503, with Retry-After: ${headers.get("Retry-After")}`]
-      : ["good", `200, visit ${body.visits}`],
+      : ["good", "200", `visit ${body.visits}`],
   limit: ({ body, headers }) =>
     body.counted
-      ? ["good", `passed, ${headers.get("X-RateLimit-Remaining")} left`]
+      ? ["good", "passed", `${headers.get("X-RateLimit-Remaining")} left`]
       : ["fair", "passed, but not counted"],
 };
 
 function show(name, answer) {
-  const [kind, words] = MEANINGS[name](answer);
-  const took = inWords(answer.milliseconds);
-  setText(byId(name), `${words} (${took})`);
-  strips[name].push({ text: "", kind, title: `${words}, ${took}` });
+  const [kind, words, ...details] = MEANINGS[name](answer);
+  const detail = [...details, inWords(answer.milliseconds)].join(", ");
+  setText(byId(name), words);
+  setText(byId(`${name}-detail`), detail);
+  strips[name].push({ text: "", kind, title: `${words}, ${detail}` });
   strips[name].splice(0, strips[name].length - 40);
   setList(byId(`${name}-strip`), strips[name]);
   return answer.milliseconds;
