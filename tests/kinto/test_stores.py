@@ -21,7 +21,14 @@ from pyramid.config import Configurator
 from pyramid_kvs.exceptions import KVSUnavailable, ValueTooLarge
 from tests.children import FORKS, is_true_in_child
 from tests.kinto.stores import BackendError, Store, kintos_memcached, load
-from tests.servers import MemcachedServer, PostgresServer, RedisServer, free_port, need
+from tests.servers import (
+    MemcachedServer,
+    PostgresServer,
+    RedisCluster,
+    RedisServer,
+    free_port,
+    need,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -37,6 +44,17 @@ def test_redis_holds_prefix_key_and_json(redis_server: RedisServer) -> None:
     redis_server.command("PSETEX", "stack1_old", 60_000, '{"\\u00E9":[1,2.5,null]}')
     assert cache.get("old") == {"é": [1, 2.5, None]}
     assert cache.ttl("old") > 0
+
+
+def test_redis_cluster(redis_cluster: RedisCluster) -> None:
+    cache = load("redis", cache_url=redis_cluster.url, cache_prefix="stack1_")
+    for number in range(20):
+        cache.set(f"key{number}", number, 60)
+    assert redis_cluster.calls()["set"] == 20
+    assert [cache.get(f"key{number}") for number in range(20)] == list(range(20))
+    assert cache.delete("key1") == 1
+    cache.flush()
+    assert redis_cluster.everywhere("DBSIZE") == [0, 0, 0]
 
 
 def test_redis_user_and_percent_encoded_password(own_redis: Callable[..., RedisServer]) -> None:

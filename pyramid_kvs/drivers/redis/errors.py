@@ -110,8 +110,11 @@ def is_read_only(error: object) -> bool:
 
 
 def is_outage(error: ResponseError) -> bool:
-    """Return whether the server cannot serve for now, for other keys too."""
-    return is_for_now(error) and not isinstance(error, TryAgainError)
+    """Return whether the server cannot serve for now.
+
+    While a cluster changes, calls wait, and tell only at their end that it takes too long.
+    """
+    return is_for_now(error) and not isinstance(error, (TryAgainError, ClusterDownError))
 
 
 def lacks_replicas(error: BaseException) -> bool:

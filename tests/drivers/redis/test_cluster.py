@@ -218,6 +218,27 @@ def test_a_server_that_is_not_in_a_cluster(redis_server: RedisServer):
     assert driver.ping() is False
 
 
+@pytest.mark.parametrize("options", [{"protocol": 3}, {"socket_read_size": 100}])
+def test_connections_of_other_kinds(redis_cluster, options):
+    driver = KVS("redis", {"url": redis_cluster.url, **options})
+    assert works(driver)
+    slot, source = slot_of("key"), redis_cluster.primary_of("key")
+    target = next(node for node in redis_cluster.primaries() if node is not source)
+    driver.set("key", "x" * 1000)
+    redis_cluster.begin_move([slot], source, target)
+    redis_cluster.move_keys([slot], source, target)
+    assert driver.get_many(["key", "none"]) == {"key": "x" * 1000}
+    redis_cluster.end_move([slot], target)
+    assert driver.get("key") == "x" * 1000
+    with pytest.raises(KVSError):
+        driver.run_script(Script("return redis.call('LPUSH', KEYS[1], 1)"), [b"key"], [])
+
+
+def test_timeouts_that_never_end(redis_cluster):
+    options = {"socket_timeout": None, "socket_connect_timeout": None}
+    assert works(KVS("redis", {"url": redis_cluster.url, **options}))
+
+
 def test_database(redis_cluster):
     with pytest.raises(ValueError, match="database 0"):
         KVS("redis", {"url": redis_cluster.url + "/1"})

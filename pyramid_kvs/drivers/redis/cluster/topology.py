@@ -20,6 +20,7 @@ from ....exceptions import KVSError, KVSUnavailable, not_sent
 from ....kvs import Breakers, told_later
 from ..client import Connections
 from ..options import Options
+from ..urls import place_of
 from .nodes import Address, Node, SlotRange
 
 #: Seconds in which a process asks for the map once.
@@ -109,7 +110,7 @@ class Topology:
 
     def _unknown(self) -> KVSError:
         if self._failure is None:
-            places = ", ".join(f"{host}:{port}" for host, port in self._seeds)
+            places = ", ".join(place_of(*seed) for seed in self._seeds)
             return not_sent(f"redis cluster at {places}: no node has the slot of the key")
         error = copy.copy(self._failure)
         if isinstance(error, KVSUnavailable):
