@@ -96,6 +96,8 @@ class RedisClusterKVS(RedisKVS, RunsScriptsBySlot):
         return slot_of(self._get_key(key))
 
     def _get_key(self, key: str) -> bytes:
+        if type(key) is str:  # without a call of encode_key
+            return self.key_prefix + key.encode("utf-8", "surrogatepass")
         if type(key) is CompanionKey and key.prefix == self.key_prefix:
             return key.full_key
         return self.key_prefix + encode_key(key)

@@ -132,7 +132,8 @@ class Topology:
         """Ask for the map, unless it was asked for a moment ago. Without an answer it stays.
 
         :param first: the node to ask first.
-        :param always: ask even if it was asked for a moment ago.
+        :param always: ask even if it was asked for a moment ago, but not if another caller began to
+            ask after this one.
         """
         lock = self._locks.setdefault(getpid(), threading.Lock())
         now = monotonic()
@@ -140,7 +141,7 @@ class Topology:
         if left <= 0 or not lock.acquire(timeout=min(left, TIMEOUT_MAX)):
             return
         try:
-            if always or now - self._asked_at > INTERVAL:
+            if now - self._asked_at > (0 if always else INTERVAL):
                 self._asked_at = monotonic()
                 self._ask(began, first)
         finally:
