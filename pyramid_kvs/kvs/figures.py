@@ -19,7 +19,7 @@ class Call:
     """
 
     __slots__ = (
-        *("args", "bytes_received", "bytes_sent", "driver", "hits", "is_in_hook", "keys", "misses"),
+        *("args", "bytes_received", "bytes_sent", "driver", "hits", "is_in_hook", "misses"),
         "round_trips",
     )
 
@@ -28,7 +28,7 @@ class Call:
         self.driver = driver
         self.args = args
         self.is_in_hook = is_in_hook
-        self.keys = self.hits = self.misses = self.bytes_sent = self.bytes_received = 0
+        self.hits = self.misses = self.bytes_sent = self.bytes_received = 0
         self.round_trips = 0
 
 
@@ -46,8 +46,8 @@ def note_round_trip() -> None:
 class Kind(NamedTuple):
     """How a method of the contract is observed."""
 
-    #: Returns from the arguments how many keys the operation is about.
-    keys: Callable[[Args], int]
+    #: How many keys the operation is about, or what returns this from the arguments and the result.
+    keys: int | Callable[[Args, Any], int]
     #: Adds what a hook did to the figures of the operation; ``None`` for a method that runs hooks.
     note: Callable[[Call, Args, Any], None] | None = None
     #: Returns the arguments to call the method with.
@@ -82,19 +82,11 @@ def _with_change_outside(args: Args) -> Args:
 # -- figures ---------------------------------------------------------------------------------
 
 
-def _one(args: Args) -> int:
-    return 1
-
-
-def _none(args: Args) -> int:
-    return 0
-
-
-def _many(args: Args) -> int:
+def _many(args: Args, result: Any) -> int:
     return len(args[0])
 
 
-def _one_and_others(args: Args) -> int:
+def _one_and_others(args: Args, result: Any) -> int:
     return (args[0] is not None) + len(args[2])
 
 
@@ -116,7 +108,11 @@ def _found(call: Call, data: Data | None) -> None:
 
 
 def _got(call: Call, args: Args, data: Data | None) -> None:
-    _found(call, None if len(args) > 1 and data is args[1] else data)
+    if data is None or (len(args) > 1 and data is args[1]):
+        call.misses += 1
+    else:
+        call.hits += 1
+        call.bytes_received += len(data) if type(data) is bytes else _size(data)
 
 
 def _got_many(call: Call, args: Args, found: Mapping[str, Data]) -> None:
@@ -148,7 +144,8 @@ def _claimed(call: Call, args: Args, claim: Claim) -> None:
 
 
 def _sent(call: Call, args: Args, result: Any) -> None:
-    call.bytes_sent += _size(args[1])
+    data = args[1]
+    call.bytes_sent += len(data) if type(data) is bytes else _size(data)
 
 
 def _sent_many(call: Call, args: Args, result: Any) -> None:
@@ -177,8 +174,9 @@ def _ran(call: Call, args: Args, reply: Any) -> None:
     call.bytes_received += sum(len(value) for value in values if isinstance(value, bytes))
 
 
-def _listed_keys(call: Call, args: Args, keys: list[str]) -> None:
-    call.keys = len(keys)
+def _ran_many(call: Call, args: Args, replies: list[Any]) -> None:
+    for reply in replies:
+        _ran(call, args, reply)
 
 
 def _nothing(call: Call, args: Args, result: Any) -> None:
@@ -187,28 +185,29 @@ def _nothing(call: Call, args: Args, result: Any) -> None:
 
 #: The methods of the contract that are observed.
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("get", "set", "add", "delete", "incr", "decr"), Kind(_one)),
-    **dict.fromkeys(("ttl_of", "expire"), Kind(_one)),
-    "update": Kind(_one, prepare=_with_change_outside),
+    **dict.fromkeys(("get", "set", "add", "delete", "incr", "decr"), Kind(1)),
+    **dict.fromkeys(("ttl_of", "expire"), Kind(1)),
+    "update": Kind(1, prepare=_with_change_outside),
     **dict.fromkeys(("get_many", "set_many", "delete_many"), Kind(_many, prepare=_listed)),
-    **dict.fromkeys(("flush", "ping", "check", "initialize_schema"), Kind(_none)),
-    "get_keys": Kind(_none, _listed_keys),
-    "raw_get": Kind(_one, _got),
-    "raw_get_with_ttl": Kind(_one, _got_with_ttl),
+    **dict.fromkeys(("flush", "ping", "check", "check_nodes", "initialize_schema"), Kind(0)),
+    "get_keys": Kind(lambda args, result: len(result), _nothing),
+    "raw_get": Kind(1, _got),
+    "raw_get_with_ttl": Kind(1, _got_with_ttl),
     "raw_get_many": Kind(_many, _got_many),
-    "raw_load": Kind(_one, _loaded),
+    "raw_load": Kind(1, _loaded),
     "raw_load_many": Kind(_many, _loaded_many),
     "raw_load_with": Kind(_one_and_others, _loaded_with),
     "raw_load_timed": Kind(_one_and_others, _loaded_with),
-    "raw_claim": Kind(_one, _claimed),
-    **dict.fromkeys(("raw_set", "raw_add", "raw_set_claimed"), Kind(_one, _sent)),
+    "raw_claim": Kind(1, _claimed),
+    **dict.fromkeys(("raw_set", "raw_add", "raw_set_claimed"), Kind(1, _sent)),
     "raw_set_many": Kind(_many, _sent_many),
-    "raw_swap": Kind(_one, _swapped),
+    "raw_swap": Kind(1, _swapped),
     "raw_swap_many": Kind(_many, _swapped_many),
-    "raw_delete": Kind(_one, _removed),
+    "raw_delete": Kind(1, _removed),
     "raw_delete_many": Kind(_many, _nothing),
-    **dict.fromkeys(("raw_incr", "raw_ttl", "raw_expire"), Kind(_one, _nothing)),
-    **dict.fromkeys(("raw_release", "raw_end_pause"), Kind(_one, _nothing)),
+    **dict.fromkeys(("raw_incr", "raw_ttl", "raw_expire"), Kind(1, _nothing)),
+    **dict.fromkeys(("raw_release", "raw_end_pause"), Kind(1, _nothing)),
     "raw_ttl_many": Kind(_many, _nothing),
-    **dict.fromkeys(("run_script", "run_packed"), Kind(lambda args: len(args[1]), _ran)),
+    "run_many": Kind(lambda args, result: sum(len(call.keys) for call in args[0]), _ran_many),
+    **dict.fromkeys(("run_script", "run_packed"), Kind(lambda args, result: len(args[1]), _ran)),
 }

@@ -14,7 +14,6 @@ import itertools
 import logging
 import types
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -77,21 +76,15 @@ class Observer:
     """
 
     def __init__(self, setting: str, driver: str, server: str, listeners: list[Listener]) -> None:
-        self._names = (setting, driver, server)
-        self._listeners = listeners
+        self.setting = setting
+        self.driver = driver
+        self.server = server
+        self.listeners = listeners
         self._log = ThrottledLog(log)
 
-    def tell(self, call: Call, operation: str, seconds: float, error: str | None) -> None:
-        setting, driver, server = self._names
-        values = (operation, setting, driver, server, call.keys, call.hits, call.bytes_sent)
-        more = (call.bytes_received, seconds, error, call.round_trips, call.misses)
-        told = tuple.__new__(Operation, values + more)  # faster than Operation(...)
-        for listener in self._listeners:
-            try:
-                listener(told)
-            except Exception as raised:  # noqa: BLE001, PERF203 (it must not break the operation)
-                name = getattr(listener, "__qualname__", type(listener).__qualname__)
-                self._log.error("the listener %s raised %s", name, type(raised).__name__)
+    def log_failure(self, listener: Listener, error: Exception) -> None:
+        name = getattr(listener, "__qualname__", type(listener).__qualname__)
+        self._log.error("the listener %s raised %s", name, type(error).__name__)
 
 
 class Observed:
@@ -129,73 +122,106 @@ class Method:
 
     def __init__(self, name: str, kind: Kind, run: Callable[..., Any]) -> None:
         self._operation = "run_script" if name == "run_packed" else name.removeprefix("raw_")
-        self._keys, self._note, self._prepare = kind
-        self._run = run
+        self._kind = kind
+        self._run = _as_list(run) if name == "get_keys" else run
         self._parameters = _parameters(run)
 
     def observed(self) -> Callable[..., Any]:
         """Return the method to call instead: it is an operation, or belongs to one."""
-        run, is_hook = self._run, self._note is not None
+        run, prepare, is_hook = self._run, self._kind.prepare, self._kind.note is not None
+        add, end = self._adding(), self._ending()
 
         @functools.wraps(run)
         def observed(driver: Any, *args: Any, **kwargs: Any) -> Any:
             outer = current.get()
-            if outer is None or outer.driver is not driver:
-                return self._time(outer, driver, args, kwargs)
-            if is_hook and not outer.is_in_hook:
-                return self._add(outer, driver, args, kwargs)
-            return run(driver, *args, **kwargs)
+            if outer is not None and outer.driver is driver:
+                if is_hook and not outer.is_in_hook:
+                    return add(outer, driver, args, kwargs)
+                return run(driver, *args, **kwargs)
+            if kwargs:
+                args = _positional(self._parameters, args, kwargs)
+            if prepare is not None:
+                args = prepare(args)
+            call = Call(driver, args, is_hook)
+            began = perf_counter()
+            try:
+                current.set(call)
+                result = run(driver, *args, **kwargs)
+            except BaseException as error:
+                end(call, outer, perf_counter() - began, type(error).__name__, None)
+                raise
+            end(call, outer, perf_counter() - began, None, result)
+            return result
 
         return observed
 
-    def _time(self, outer: Call | None, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        """Run an operation, and tell the listeners.
+    def _ending(self) -> Callable[[Call, Call | None, float, str | None, Any], None]:
+        """Return the function that ends an operation and tells the listeners about it.
 
-        :param outer: the operation of another driver that this one runs in.
+        It gets the operation, the one of another driver that it ran in, its time, and what it
+        raised or returned.
         """
-        if kwargs:
-            args = _positional(self._parameters, args, kwargs)
-        if self._prepare is not None:
-            args = self._prepare(args)
-        call = Call(driver, args, self._note is not None)
-        began = perf_counter()
-        try:
-            current.set(call)
-            result = self._run(driver, *args, **kwargs)
-            if type(result) is types.GeneratorType:
-                result = [*result]
-        except BaseException as error:
-            self._end(call, outer, perf_counter() - began, type(error).__name__)
-            raise
-        self._end(call, outer, perf_counter() - began, None, result)
-        return result
+        operation, (keys, note, _) = self._operation, self._kind
+        new, fixed = tuple.__new__, keys if isinstance(keys, int) else None  # faster than calls
 
-    def _end(
-        self, call: Call, outer: Call | None, took: float, error: str | None, result: Any = None
-    ) -> None:
-        try:
+        def end(
+            call: Call, outer: Call | None, took: float, error: str | None, result: Any
+        ) -> None:
+            observer: Observer = call.driver._observer
+            count = fixed
             try:
-                call.keys = self._keys(call.args)
-                if error is None and self._note is not None:
-                    self._note(call, call.args, result)
+                try:
+                    if count is None:
+                        count = keys(call.args, result)  # type: ignore[operator]
+                    if error is None and note is not None:
+                        note(call, call.args, result)
+                except Exception:  # noqa: BLE001, S110 (what the contract does not know)
+                    pass
+                told = new(Operation, (
+                    operation, observer.setting, observer.driver, observer.server, count or 0,
+                    call.hits, call.bytes_sent, call.bytes_received, took, error,
+                    call.round_trips, call.misses,
+                ))  # fmt: skip
+                for listener in observer.listeners:
+                    try:
+                        listener(told)
+                    except Exception as raised:  # noqa: BLE001, PERF203 (the operation is done)
+                        observer.log_failure(listener, raised)
+            finally:
+                call.driver = None  # a greenlet that a listener started has the same context
+                current.set(outer)
+
+        return end
+
+    def _adding(self) -> Callable[[Call, Any, Args, dict[str, Any]], Any]:
+        """Return the function that runs a hook of an operation, and adds to its figures."""
+        run, parameters, note = self._run, self._parameters, self._kind.note
+
+        def add(call: Call, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+            call.is_in_hook = True
+            try:
+                result = run(driver, *args, **kwargs)
+            finally:
+                call.is_in_hook = False
+            try:
+                given = _positional(parameters, args, dict(kwargs)) if kwargs else args
+                note(call, given, result)  # type: ignore[misc]
             except Exception:  # noqa: BLE001, S110 (what the contract does not know)
                 pass
-            call.driver._observer.tell(call, self._operation, took, error)
-        finally:
-            call.driver = None  # a greenlet that a listener started has the same context
-            current.set(outer)
+            return result
 
-    def _add(self, call: Call, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        """Run a hook of an operation, and add what it did to the figures."""
-        call.is_in_hook = True
-        try:
-            result = self._run(driver, *args, **kwargs)
-        finally:
-            call.is_in_hook = False
-        with suppress(Exception):  # arguments or a result that the contract does not know
-            given = _positional(self._parameters, args, dict(kwargs)) if kwargs else args
-            self._note(call, given, result)  # type: ignore[misc]
-        return result
+        return add
+
+
+def _as_list(get_keys: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method with a list as its result, if it is a generator: it is an operation too."""
+
+    @functools.wraps(get_keys)
+    def listed(driver: Any, *args: Any, **kwargs: Any) -> Any:
+        keys = get_keys(driver, *args, **kwargs)
+        return [*keys] if type(keys) is types.GeneratorType else keys
+
+    return listed
 
 
 def _parameters(method: Callable[..., Any]) -> list[str]:

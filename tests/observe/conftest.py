@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.cache.apps import Options
-from tests.cache.conftest import options_of
+from tests.stores import STORES, settings_of
 
 
-@pytest.fixture(params=["memory", "redis", "memcache", "postgresql"])
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Options:
     """The settings of each store in turn, on a real server."""
-    return options_of(request.param, request)
+    return settings_of(request.param, request)

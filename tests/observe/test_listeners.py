@@ -57,7 +57,7 @@ def test_without_a_listener_driver_and_pools_keep_their_classes(store: Options) 
     """A listener of another application in the process changes nothing."""
     observed_cache(Told(), store)
     driver = driver_of(configured({"kvs.cache": store}))
-    assert type(driver) is load(store["kvs"])
+    assert type(driver) is load(store["kvs"]).class_for(store["kvs_kwargs"])
     assert {type(pool) for pool in driver.connection_pools()} <= {Pool}
 
 
@@ -211,7 +211,7 @@ def test_what_a_listener_does_with_the_store_is_not_told() -> None:
         found.get("b")
 
     found = observed_cache(told, {"kvs": "memory"})
-    found.client._observer._listeners.append(reads)  # type: ignore[attr-defined]
+    found.client._observer.listeners.append(reads)  # type: ignore[attr-defined]
     found.get("a")
     assert len(told) == 1
 
@@ -221,7 +221,7 @@ def test_what_a_listener_started_is_told_after_the_operation() -> None:
     told = Told()
     contexts: list[contextvars.Context] = []
     found = cache(configured(MEMORY, lambda told: contexts.append(contextvars.copy_context())))
-    found.client._observer._listeners.append(told)  # type: ignore[attr-defined]
+    found.client._observer.listeners.append(told)  # type: ignore[attr-defined]
     found.get("a")
     contexts[-1].run(found.get, "b")
     assert len(told) == 2
@@ -282,10 +282,10 @@ def test_an_exception_of_a_signal_handler_leaves_no_operation_behind() -> None:
     def interrupt(operation: Operation) -> None:
         raise KeyboardInterrupt
 
-    found.client._observer._listeners.append(interrupt)  # type: ignore[attr-defined]
+    found.client._observer.listeners.append(interrupt)  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         found.get("a")
-    found.client._observer._listeners.remove(interrupt)  # type: ignore[attr-defined]
+    found.client._observer.listeners.remove(interrupt)  # type: ignore[attr-defined]
     found.get("a")
     assert len(told) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.kvs import KVS, Operation
+from pyramid_kvs.kvs.figures import KINDS
+from pyramid_kvs.kvs.script import RunsScriptsBySlot
 from pyramid_kvs.kvs.stored import SwapRequest
 from tests.kvs.old_drivers import ClientOnly, DictClient, WithHooks, WithoutClient
 from tests.observe.apps import Options, Told, configured, driver_of, observed_cache
@@ -118,6 +121,23 @@ def test_names_are_those_of_the_setting_the_driver_and_the_server(
     assert in_memory[1:4] == ("kvs.session", "memory", "")
     assert in_redis.seconds > 0
     assert (in_redis.error, in_memory.error) == ("KVSUnavailable", None)
+
+
+#: What asks no server, or only when the driver is made or closed.
+ASKS_NOTHING = {
+    *("add_check", "addresses", "class_for", "client_arguments", "close", "companion"),
+    *("connection_pools", "decode", "encode", "places", "share_breakers", "slot_of"),
+}
+
+
+def test_every_method_of_the_contract_is_observed() -> None:
+    methods = {
+        name
+        for name, found in inspect.getmembers(RunsScriptsBySlot, callable)
+        if not name.startswith("_")
+    }
+    assert methods - KINDS.keys() == ASKS_NOTHING
+    assert KINDS.keys() <= methods
 
 
 # -- drivers of others -----------------------------------------------------------------------
