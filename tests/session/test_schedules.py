@@ -25,6 +25,7 @@ from pyramid_kvs.session.users import UserEpochs, user_digest
 from tests.session.apps import Visit, cookie_of
 from tests.session.conftest import make_store
 from tests.session.schedules import Switch, every_order
+from tests.stores import CLUSTERS
 
 HEADER = "X-T"
 OLD, NEW = "1" * 40, "2" * 40
@@ -433,10 +434,20 @@ def test_pairs_with_epochs(step: str, is_header: bool, monkeypatch: pytest.Monke
 SELECTED = ["change", "invalidate_after_reading", "renew"]
 
 
-@pytest.mark.parametrize("kvs", ["redis", "memcache"])
+@pytest.mark.parametrize("name", ["redis", "memcache"])
 @pytest.mark.parametrize("step", ["false", "migrate"])
-def test_selected_pairs_on_servers(step: str, kvs: str, request: pytest.FixtureRequest) -> None:
-    store = make_store(kvs, request)
-    world = World(step, False, kvs, store.options["kvs_kwargs"])
+def test_selected_pairs_on_servers(step: str, name: str, request: pytest.FixtureRequest) -> None:
+    run_selected(name, step, request)
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_selected_pairs_on_a_cluster(name: str, request: pytest.FixtureRequest) -> None:
+    """The id and its hash are in different slots, and mostly on different nodes."""
+    run_selected(name, "migrate", request)
+
+
+def run_selected(name: str, step: str, request: pytest.FixtureRequest) -> None:
+    store = make_store(name, request)
+    world = World(step, False, store.kvs, store.options["kvs_kwargs"])
     count = run_all(world, pairs(step, SELECTED))
-    print(f"\n{kvs}, {step}: {count} schedules")
+    print(f"\n{name}, {step}: {count} schedules")

@@ -119,7 +119,12 @@ class _Count:
         if parts:
             first = list(parts[0].values())
             calls.insert(0, script_call(self._driver, first, session_key, renew))
-        return self._driver.run_many(calls) if calls else []
+        if len(calls) != 1:
+            return self._driver.run_many(calls) if calls else []
+        try:
+            return [self._driver.run_packed(*calls[0])]
+        except KVSError as error:
+            return [error]
 
     def _note(self, part: Part, hit: Hit) -> None:
         self._session = self._session or hit.session
