@@ -35,4 +35,4 @@ def test_the_driver_on_the_page_about_drivers_passes_its_test(
     found = run(bare_python, tmp_path, "-n", "2", sqlite_driver=files["test_sqlite_driver.py"])
     assert found.status == 0, found.output
     assert found.outcomes["passed"] > 150
-    assert "skipped" not in found.outcomes
+    assert found.outcomes["skipped"] == 2  # SQLite does not tell the time

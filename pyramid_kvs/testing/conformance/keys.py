@@ -72,6 +72,7 @@ class Keys(Base):
             pytest.skip("a driver for one process may have its own store (shared = False)")
         new().set("key", 1)
         assert new().get("key") == 1
+        assert new().places() == new().places()
 
     def test_prefixes_separate_drivers(self, new: Make) -> None:
         one, other = new(prefix="one::"), new(prefix="other::")

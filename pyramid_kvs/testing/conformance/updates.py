@@ -169,6 +169,27 @@ class Updates(Base):
         assert list(others) == ["a"]
         assert kvs.get("missing") is None
 
+    def test_load_timed_tells_the_time_too(self, kvs: KVS) -> None:
+        if not kvs.has_clock:
+            pytest.skip("the driver does not tell the time (has_clock = False)")
+        kvs.set_many({"key": 1, "a": 2}, 10)
+        loaded, others, first_ms = kvs.raw_load_timed("key", None, ["a", "missing"])
+        assert loaded is not None
+        assert kvs.decode(loaded.data) == 1
+        assert {key: kvs.decode(stored.data) for key, stored in others.items()} == {"a": 2}
+        nothing, others, second_ms = kvs.raw_load_timed(None, None, ["a"])
+        assert nothing is None
+        assert list(others) == ["a"]
+        assert 0 <= second_ms - first_ms < 60_000
+
+    def test_load_timed_renews(self, kvs: KVS) -> None:
+        if not kvs.has_clock:
+            pytest.skip("the driver does not tell the time (has_clock = False)")
+        kvs.set_many({"key": 1, "a": 2}, 10)
+        kvs.raw_load_timed("key", 100, ["a"])
+        assert kvs.ttl_of("key") > 90
+        assert kvs.ttl_of("a") <= 10
+
     def test_load_with_no_other_keys(self, kvs: KVS) -> None:
         kvs.set("key", 1, 10)
         loaded, others = kvs.raw_load_with("key", 100, [])

@@ -114,6 +114,7 @@ class Values(Base):
     def test_ping(self, kvs: KVS) -> None:
         kvs.check()
         assert kvs.ping() is True
+        assert set(kvs.check_nodes().values()) <= {None}
 
     def test_schema_is_idempotent(self, kvs: KVS) -> None:
         kvs.set("key", 1)
