@@ -38,6 +38,7 @@ def settings(store):
             "id_pattern": "[0-9a-f]{32}",
             "writable": True,
         },
+        "kvs.health": {"path": "/health"},
     }
 
 

@@ -242,6 +242,7 @@ def test_outage_and_return(browser: Browser, demo: Demo, action: str, word: str)
     browser.wait_for("session", "503, with Retry-After: ")
     browser.wait_for("cache", "not in the store: computed")
     browser.wait_for("limit", "passed, but not counted")
+    browser.wait_for("health", "503")
     strip = "#session-strip .bad"
     browser.wait(lambda: browser.driver.find_elements("css selector", strip), "a bad request")
     browser.open("/session")
@@ -254,3 +255,4 @@ def test_outage_and_return(browser: Browser, demo: Demo, action: str, word: str)
     assert visits
     assert int(visits[1]) > 1  # the session has survived
     browser.wait_for("limit-detail", " left, ")
+    browser.wait_for("health-detail", " stores checked, ")

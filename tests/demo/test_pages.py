@@ -299,6 +299,8 @@ def test_outage(visitor: Visitor, store: Any, action: str) -> None:
     assert visitor.app.get("/outage/session", status=503).headers["Retry-After"]
     assert visitor.get("/outage/cache") == {"computed": True}
     assert visitor.get("/outage/limit") == {"counted": False}
+    stores = visitor.get("/health", status=503)["stores"]
+    assert {one["ok"] for one in stores} == {False}
     for page in PAGES:
         visitor.page(page.PATH)
 
@@ -309,3 +311,5 @@ def test_outage(visitor: Visitor, store: Any, action: str) -> None:
     visits = visitor.get("/outage/session")["visits"]
     assert visits > 2 or (action == "stop" and not store.keeps_data)
     wait_until(lambda: visitor.get("/outage/limit")["counted"], "the limit")
+    stores = visitor.get("/health")["stores"]
+    assert {one["setting"] for one in stores} == {"kvs.cache", "kvs.session", "kvs.perlsess"}

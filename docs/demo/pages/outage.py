@@ -1,4 +1,4 @@
-"""An outage: the buttons stop, pause and start the store while three features are in use."""
+"""An outage: the buttons stop, pause and start the store while features are in use."""
 
 import time
 
@@ -62,5 +62,5 @@ def change(request):
     return state(request)
 
 
-SETTINGS = ["kvs.cache", "kvs.session", "kvs.ratelimit"]
+SETTINGS = ["kvs.cache", "kvs.session", "kvs.ratelimit", "kvs.health"]
 CODE = [use_cache, use_session, be_limited]

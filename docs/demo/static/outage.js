@@ -2,7 +2,13 @@ import { ask, byId, inWords, onClick, poll, setBadge, setList, setText } from ".
 
 const KINDS = { running: "good", paused: "fair", stopped: "bad" };
 const WORDS = { running: "running", paused: "hanging", stopped: "stopped" };
-const strips = { cache: [], session: [], limit: [] };
+const PATHS = {
+  cache: "/outage/cache",
+  session: "/outage/session",
+  limit: "/outage/limit",
+  health: "/health",
+};
+const strips = { cache: [], session: [], limit: [], health: [] };
 const slowest = [];
 
 function showState({ state, is_server: isServer, keeps_data: keepsData }) {
@@ -24,6 +30,10 @@ const MEANINGS = {
     body.counted
       ? ["good", "passed", `${headers.get("X-RateLimit-Remaining")} left`]
       : ["fair", "passed, but not counted"],
+  health: ({ body, status }) =>
+    status === 503
+      ? ["bad", "503: do not send visitors here"]
+      : ["good", "200", `${body.stores.length} stores checked`],
 };
 
 function show(name, answer) {
@@ -38,8 +48,8 @@ function show(name, answer) {
 }
 
 async function probe() {
-  const names = Object.keys(strips);
-  const answers = await Promise.all(names.map((name) => ask(`/outage/${name}`, undefined, { expects503: true })));
+  const names = Object.keys(PATHS);
+  const answers = await Promise.all(names.map((name) => ask(PATHS[name], undefined, { expects503: true })));
   slowest.push(Math.max(...names.map((name, index) => show(name, answers[index]))));
   slowest.splice(0, slowest.length - 60);
   setText(byId("slowest"), inWords(Math.max(...slowest)));
