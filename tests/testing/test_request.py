@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyramid import testing
 from pyramid.config import Configurator
+from pyramid.request import apply_request_extensions
 from pyramid.response import Response
 from pyramid.testing import DummySession
 
+import pyramid_kvs
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.ratelimit import RateLimitError
 from pyramid_kvs.testing import DummyRequest, MockCache, MockStore, empty_store
@@ -171,3 +174,24 @@ def test_the_arguments_are_those_of_pyramid(store: MockStore) -> None:
     assert request.matchdict == {"id": "7"}
     assert isinstance(request, testing.DummyRequest)
     assert MockCache.cached_data == {}
+
+
+def test_the_functions_for_events_work_on_it(store: MockStore) -> None:
+    set_up(cache=MOCK, session=MOCK, ratelimit={"limit": 2, "window": 60})
+    request = DummyRequest()
+    apply_request_extensions(request)
+    event = SimpleNamespace(request=request)
+    pyramid_kvs.subscribe_cache(event)
+    pyramid_kvs.subscribe_ratelimit(event)
+    assert request.cache is DummyRequest().cache
+    assert request.ratelimit.remaining == 1
+
+
+def test_a_configurator_without_autocommit_is_used_while_it_is_current() -> None:
+    config = Configurator(settings={"kvs.cache": {"kvs": "memory"}})
+    config.include("pyramid_kvs")
+    config.commit()
+    with config:
+        request = DummyRequest()
+        request.cache["key"] = 1
+        assert DummyRequest().cache["key"] == 1
