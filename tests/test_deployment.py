@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import re
 import shlex
 import shutil
@@ -83,6 +85,7 @@ class Deployed:
                 env={"PYTHONPATH": f"{self.folder}:{ROOT}", "PATH": "/usr/bin:/bin"},
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         wait_until(self.is_ready, line)
 
@@ -91,9 +94,14 @@ class Deployed:
             return client.connect_ex((LOOPBACK, self.port)) == 0
 
     def stop(self) -> None:
+        """End the server. uWSGI can miss a SIGTERM while it starts its workers."""
         if self.process:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def by_http(self) -> dict[str, str]:
         """Ask as nginx does with ``proxy_pass``; return what the application saw."""
@@ -143,13 +151,13 @@ def check(seen: dict[str, str]) -> None:
 
 
 def test_waitress_behind_a_proxy(deployed: Deployed) -> None:
-    deployed.write("production.ini", "production.ini", "waitress.ini")
+    deployed.write("production.ini", "production.ini", "production.ini, with waitress")
     deployed.start(command("pserve"))
     check(deployed.by_http())
 
 
 def test_gunicorn_behind_a_proxy(deployed: Deployed) -> None:
-    deployed.write("production.ini", "production.ini", "gunicorn.ini")
+    deployed.write("production.ini", "production.ini", "production.ini, with gunicorn")
     deployed.start(command("gunicorn"))
     check(deployed.by_http())
 
