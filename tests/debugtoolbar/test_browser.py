@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 
 from tests.debugtoolbar.apps import site
+from tests.observe.apps import imported
 from tests.servers import missing
 
 CALLS = 200
@@ -55,7 +56,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver")
+    webdriver = imported("selenium.webdriver")
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         missing("the browser tests need chromium and chromedriver")

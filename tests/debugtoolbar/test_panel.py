@@ -17,8 +17,6 @@ from tests.debugtoolbar.apps import BOTH, panel, part, rows, site, toolbar_page
 from tests.servers import RedisServer
 from tests.test_layers import python
 
-pytest.importorskip("pyramid_debugtoolbar")
-
 MEMORY: dict[str, Any] = {"kvs.cache": {"kvs": "memory"}}
 SESSION: dict[str, Any] = {"kvs.session": {"kvs": "memory"}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,17 @@ from webtest import TestApp
 from pyramid_kvs.application import Application
 from pyramid_kvs.cache import ApplicationCache, cache_of
 from pyramid_kvs.kvs import KVS, Listener, Operation
+from tests.servers import missing
 
 Options = dict[str, Any]
+
+
+def imported(name: str) -> Any:
+    """Return a module that only some tests need."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        missing(f"{name} is not installed")
 
 
 class Told(list[Operation]):

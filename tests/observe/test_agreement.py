@@ -7,15 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from pyramid.request import Request
 
 from pyramid_kvs.application import Application
-from tests.observe.apps import Told, started, with_view
+from tests.observe.apps import Told, imported, started, with_view
 from tests.observe.test_prometheus import samples
 from tests.servers import MemcachedServer, PostgresServer, RedisServer
-
-pytest.importorskip("prometheus_client")
 
 REQUESTS = 10_000
 
@@ -148,7 +145,7 @@ COUNTED = (
 
 
 def test_of_postgresql(own_postgres: Callable[..., PostgresServer]) -> None:
-    psycopg = pytest.importorskip("psycopg")
+    psycopg = imported("psycopg")
     server = own_postgres(shared_preload_libraries="pg_stat_statements")
     store = {"kvs": "postgresql", "kvs_kwargs": {"url": server.url}}
     site = Site({"kvs.cache": store, "kvs.session": store})

@@ -7,25 +7,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import metrics as api_metrics
+from opentelemetry import trace as api_trace
+from opentelemetry.sdk import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+    InMemorySpanExporter,
+)
 from pyramid.config import Configurator
 from webtest import TestApp
 
 from pyramid_kvs.kvs import Operation
-from tests.observe.apps import Options, cache, configured, started, with_view
+from pyramid_kvs.observe.opentelemetry import BUCKETS, METRIC, describe
+from tests.observe.apps import Options, cache, configured, imported, started, with_view
 from tests.servers import RedisServer
-
-trace = pytest.importorskip("opentelemetry.sdk.trace")
-
-from opentelemetry import metrics as api_metrics  # noqa: E402 (after the skip)
-from opentelemetry import trace as api_trace  # noqa: E402
-from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: E402
-    InMemorySpanExporter,
-)
-
-from pyramid_kvs.observe.opentelemetry import BUCKETS, METRIC, describe  # noqa: E402
 
 OBSERVED: dict[str, Any] = {"kvs.observe": ["opentelemetry"]}
 _exporter = InMemorySpanExporter()
@@ -171,7 +168,7 @@ def traced(handler: Any, registry: Any) -> Any:
 def test_the_parent_is_the_request_of_the_instrumentation_of_pyramid(
     exporter: InMemorySpanExporter,
 ) -> None:
-    instrumentation = pytest.importorskip("opentelemetry.instrumentation.pyramid")
+    instrumentation = imported("opentelemetry.instrumentation.pyramid")
     config = Configurator(
         settings={**OBSERVED, "kvs.cache": {"kvs": "memory"}, "pyramid.includes": "pyramid_kvs"}
     )

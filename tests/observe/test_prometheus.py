@@ -14,15 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import prometheus_client as client
 import pytest
 from pyramid.config import Configurator
 
 from pyramid_kvs.application import Application
-from tests.observe.apps import Options, cache, configured, driver_of
+from tests.observe.apps import Options, cache, configured, driver_of, imported
 from tests.servers import RedisServer, free_port, wait_until
 from tests.test_layers import python
-
-client = pytest.importorskip("prometheus_client")
 
 OBSERVED: dict[str, Any] = {"kvs.observe": ["prometheus"]}
 #: A sample of the text that Prometheus reads: name, labels, value.
@@ -214,7 +213,7 @@ def _get(url: str) -> str:
 
 
 def test_two_processes_of_gunicorn_are_added_up(tmp_path: Path) -> None:
-    pytest.importorskip("gunicorn")
+    imported("gunicorn")
     with gunicorn(tmp_path) as url:
         pids: dict[str, int] = {}
         end = time.monotonic() + 60
@@ -232,7 +231,7 @@ def test_two_processes_of_gunicorn_are_added_up(tmp_path: Path) -> None:
 FORKED = """
 import os, sys
 from prometheus_client import generate_latest
-from tests.observe.apps import cache, configured
+from tests.observe.apps import imported, cache, configured
 found = cache(configured({"kvs.observe": ["prometheus"], "kvs.cache": {"kvs": "memory"}}))
 found.get("a")
 sys.stdout.flush()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import prometheus_client as prometheus
 import pytest
 from pyramid.config import Configurator
 from webtest import TestApp
@@ -15,13 +16,8 @@ from pyramid_kvs import events
 from pyramid_kvs.exceptions import KVSError
 from tests.debugtoolbar.apps import panel
 from tests.observe.apps import Told, cache, with_view
+from tests.observe.test_opentelemetry import _exporter, set_providers
 from tests.servers import RedisServer
-
-prometheus = pytest.importorskip("prometheus_client")
-pytest.importorskip("opentelemetry.sdk.trace")
-pytest.importorskip("pyramid_debugtoolbar")
-
-from tests.observe.test_opentelemetry import _exporter, set_providers  # noqa: E402
 
 CALLS = 10_000
 PAGES = 50
