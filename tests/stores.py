@@ -44,5 +44,13 @@ def settings_of(store: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     url = server_of(store, request).url
     if store == "memcache":
         return {"kvs": "memcache", "kvs_kwargs": {"servers": [url]}}
-    kvs = "postgresql" if store == "postgresql" else "redis"
-    return {"kvs": kvs, "kvs_kwargs": {"url": url}}
+    if store == "postgresql":
+        return {"kvs": "postgresql", "kvs_kwargs": {"url": url}}
+    return {"kvs": "redis", "kvs_kwargs": {"url": url, **timeouts(store)}}
+
+
+def timeouts(store: str) -> dict[str, float]:
+    """Return the timeouts for a store. A busy machine can keep one of many nodes waiting."""
+    if store not in ("redis-cluster", "valkey-cluster"):
+        return {}
+    return {"socket_connect_timeout": 10, "socket_timeout": 10}

@@ -8,7 +8,9 @@ import pytest
 
 from tests.cache.apps import cache_of
 from tests.servers import RedisCluster
-from tests.stores import CLUSTERS, server_of
+from tests.stores import CLUSTERS, server_of, timeouts
+
+PATIENT = timeouts("redis-cluster")
 
 
 @pytest.fixture(params=CLUSTERS)
@@ -19,7 +21,7 @@ def cluster(request: pytest.FixtureRequest) -> RedisCluster:
 
 def made(cluster: RedisCluster, key: str) -> Any:
     """Return a cache that has a value at a key, and reset the counts of the nodes."""
-    cache = cache_of({"kvs": "redis", "kvs_kwargs": {"url": cluster.url}})
+    cache = cache_of({"kvs": "redis", "kvs_kwargs": {"url": cluster.url, **PATIENT}})
     for _ in range(2):
         cache.get_or_create(key, lambda: "made", 60, stale=600)
     cluster.reset_calls()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
+import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +20,16 @@ from pyramid_kvs.ratelimit.listing import clear
 from tests.ratelimit.stores import (
     STRATEGY_NAMES,
     Settings,
+    charging_app,
     make_app,
     statuses,
     store_settings,
 )
 from tests.servers import RedisCluster, RedisServer, slot_of, wait_until
-from tests.stores import CLUSTERS, server_of
+from tests.stores import CLUSTERS, server_of, timeouts
 
 ADDRESS = "192.0.2.1"
+PATIENT = timeouts("redis-cluster")
 LIMIT: dict[str, Any] = {"limit": 3, "window": 600}
 BY_ADDRESS = {**LIMIT, "by": "address", "name": "by address"}
 MANY = [{**LIMIT, "limit": 1000, "strategy": name, "name": name} for name in STRATEGY_NAMES]
@@ -53,7 +59,7 @@ def cluster(request: pytest.FixtureRequest) -> RedisCluster:
 
 @pytest.fixture
 def store(cluster: RedisCluster) -> Settings:
-    return {"kvs": "redis", "kvs_kwargs": {"url": cluster.url}}
+    return {"kvs": "redis", "kvs_kwargs": {"url": cluster.url, **PATIENT}}
 
 
 def keys_of(cluster: RedisCluster) -> set[str]:
@@ -117,7 +123,9 @@ def test_names_are_those_of_a_single_server(
 ) -> None:
     names = []
     for url in (cluster.url, redis_server.url):
-        app = make_app({**LIMIT, "limit": 99}, token_session({"kvs_kwargs": {"url": url}}))
+        app = make_app(
+            {**LIMIT, "limit": 99}, token_session({"kvs_kwargs": {"url": url, **PATIENT}})
+        )
         for token in TOKENS * 2:
             app.get("/visit", headers={"X-Token": token})
         driver = KVS("redis", {"url": url}, key_prefix="session::")
@@ -223,8 +231,7 @@ def elsewhere(cluster: RedisCluster, key: str) -> str:
 
 def test_slots_are_asked_at_the_same_time(cluster: RedisCluster, store: Settings) -> None:
     """While the node of the session hangs, that of the address has already counted."""
-    patient = {**store, "kvs_kwargs": {**store["kvs_kwargs"], "socket_timeout": 30}}
-    app = app_with_session(cluster, [MANY[0], {**MANY[1], "by": "address"}], patient)
+    app = app_with_session(cluster, [MANY[0], {**MANY[1], "by": "address"}], store)
     session = f"session::{app.cookies['session_id']}"
     address = elsewhere(cluster, session)
     environ = {"REMOTE_ADDR": address}
@@ -287,6 +294,67 @@ def test_a_node_without_the_script_counts_once(cluster: RedisCluster, store: Set
     remaining = app.get("/").headers["RateLimit"]
     assert remaining.startswith('"session-600s";r=7;')
     assert '"by address";r=0;' in remaining
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_charges_in_different_slots(store: Settings, strategy: str) -> None:
+    limit = {"limit": 20, "window": 36000, "strategy": strategy, **store}
+    app = charging_app([{**limit, "by": "header:X-Key"}, {**limit, "limit": 40, "by": "address"}])
+
+    def charge(cost: int, status: int = 200) -> list[str]:
+        response = app.get(f"/charge?cost={cost}", headers={"X-Key": "one"}, status=status)
+        return re.findall(r";r=(\d+)", response.headers["RateLimit"])
+
+    assert charge(15) == ["4", "24"]
+    assert charge(15, 429) == ["3", "23"]
+    assert charge(-10) == ["12", "32"]
+    assert charge(11) == ["0", "20"]
+
+
+_shared: dict[str, Any] = {}
+KEYS, ADDRESSES = ("one", "two", "three"), ("192.0.2.1", "192.0.2.2", "192.0.2.3")
+
+
+def ask_at_random(number: int) -> Counter[tuple[str, str, int]]:
+    """Send requests from a forked process; return how often each status came, and for whom."""
+    chosen = random.Random(number)
+    _shared["barrier"].wait(60)
+    found: Counter[tuple[str, str, int]] = Counter()
+    for _ in range(30):
+        key, address = chosen.choice(KEYS), chosen.choice(ADDRESSES)
+        [status] = statuses(
+            _shared["app"], 1, headers={"X-Key": key}, extra_environ={"REMOTE_ADDR": address}
+        )
+        found[key, address, status] += 1
+    return found
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_eight_processes_compete_for_limits_in_different_slots(
+    store: Settings, strategy: str
+) -> None:
+    """No limit admits more than it allows, and no refused request has counted in the end."""
+    limit = {"limit": 20, "window": 36000, "strategy": strategy, **store}
+    limits = [{**limit, "by": "header:X-Key"}, {**limit, "by": "address"}]
+    app = make_app(limits)
+    context = multiprocessing.get_context("fork")
+    _shared.update(app=app, barrier=context.Barrier(8))
+    app.get("/", headers={"X-Key": "other"}, extra_environ={"REMOTE_ADDR": "192.0.2.9"})
+    with context.Pool(8) as pool:
+        found = sum(pool.map(ask_at_random, range(8), chunksize=1), Counter())
+    admitted: Counter[str] = Counter()
+    for (key, address, status), count in found.items():
+        assert status in (200, 429)
+        admitted.update({key: count, address: count} if status == 200 else {})
+    assert max(admitted.values()) <= 20
+    time.sleep(1)  # a process refuses for this long without asking the store
+    for key, address in zip(KEYS, ADDRESSES, strict=True):
+        response = app.get(
+            "/", headers={"X-Key": key}, extra_environ={"REMOTE_ADDR": address}, status="*"
+        )
+        passed = response.status_int == 200
+        left = [int(text) for text in re.findall(r";r=(\d+)", response.headers["RateLimit"])]
+        assert left == [20 - admitted[key] - passed, 20 - admitted[address] - passed]
 
 
 # -- a node that is lost -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pyramid_kvs.session.users.shards import SHARDS
 from tests.servers import RedisCluster, RedisServer
 from tests.session.apps import COOKIE, Store, Visit, cookie_of, do, new_session
 from tests.session.conftest import make_store
-from tests.stores import CLUSTERS, server_of
+from tests.stores import CLUSTERS, server_of, timeouts
 
 USERS = 20
 
@@ -24,8 +24,8 @@ def cluster(request: pytest.FixtureRequest) -> RedisCluster:
 
 
 @pytest.fixture
-def store(cluster: RedisCluster, request: pytest.FixtureRequest) -> Store:
-    return Store("redis", {"url": cluster.url})
+def store(cluster: RedisCluster) -> Store:
+    return Store("redis", {"url": cluster.url, **timeouts("redis-cluster")})
 
 
 def log_in(factory: SessionFactory) -> str:
