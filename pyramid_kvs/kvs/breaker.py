@@ -20,6 +20,9 @@ log = logging.getLogger("pyramid_kvs.stores")
 SECONDS = 1.0
 
 
+#: Seconds without a refusal after which a server that refuses some commands counts as back.
+QUIET = 60.0
+
 #: Called with a server and ``None`` when it becomes unavailable, and with the seconds of the outage
 #: when it is back. It raises no error.
 OutageListener: TypeAlias = "Callable[[str, float | None], None]"
@@ -50,7 +53,7 @@ class Outage:
     :param listeners: told once of the beginning and of the end, by the thread that notices.
     """
 
-    __slots__ = ("_listeners", "_since", "server")
+    __slots__ = ("_listeners", "_refused_at", "_since", "server")
 
     def __init__(self, server: str, listeners: Iterable[OutageListener] = ()) -> None:
         self.server = server
@@ -58,17 +61,32 @@ class Outage:
         #: Has the moment of the beginning, under one key. The caller that adds it tells of it, and
         #: so does the caller that removes it.
         self._since: dict[None, float] = {}
+        #: When the server last refused a command, and answered others.
+        self._refused_at = float("-inf")
 
     def begin(self, moment: float) -> None:
         """Note a failure at a moment of ``time.monotonic()``."""
         if not self._since and self._since.setdefault(None, moment) is moment:
             self._tell(None)
 
+    def refuse(self, moment: float) -> None:
+        """Note that the server refused a command at a moment, although it answers."""
+        self._refused_at = moment
+        self.begin(moment)
+
+    def is_refusing(self) -> bool:
+        """Return whether the server has refused a command a while ago, although it answers.
+
+        A full or read-only server answers what only reads, and is not back because of that.
+        """
+        return time.monotonic() - self._refused_at < QUIET
+
     def end(self) -> None:
-        """Note that the server answers."""
+        """Note that the server answers again."""
+        now, refused_at = time.monotonic(), self._refused_at
         since = self._since.pop(None, None)
         if since is not None:
-            seconds = time.monotonic() - since
+            seconds = (refused_at if refused_at >= since else now) - since
             log.warning("%s is back; it was unavailable for %.1f s", self.server, seconds)
             self._tell(seconds)
 
@@ -167,8 +185,17 @@ class Breaker:
         self.is_troubled = True
         self._outage.begin(time.monotonic())
 
+    def refused(self) -> None:
+        """Note that the server refused a command for now, although it may answer others."""
+        self.is_troubled = True
+        self._open_until = 0.0
+        self._outage.refuse(time.monotonic())
+
     def answered(self) -> None:
         """Note that the server answered; to be called only while ``is_troubled``."""
+        if self._outage.is_refusing():
+            self._open_until = 0.0
+            return
         self.is_troubled = False
         self._open_until = 0.0
         self._outage.end()

@@ -158,3 +158,26 @@ def test_listeners_are_told_after_a_block_that_holds_a_lock() -> None:
     assert told == [False]
     breakers.get("redis at a:1").answered()
     assert told == [False, False]
+
+
+def test_a_server_that_refuses_some_commands_is_back_after_a_minute_without(clock: Clock) -> None:
+    """Until then, what it answers is not the end of the outage."""
+    breakers, told = Breakers(), []
+    breakers.listeners.append(lambda *event: told.append(event))
+    breaker = breakers.get("redis at a:1")
+    breaker.timed_out()
+    for _ in range(4):
+        breaker.refused()
+        assert not breaker.is_open
+        breaker.admit()
+        breaker.answered()
+        clock.now += 30
+    assert told == [("redis at a:1", None)]
+    clock.now += 31
+    breaker.answered()
+    assert told == [("redis at a:1", None), ("redis at a:1", 90)]
+    assert not breaker.is_troubled
+    breaker.failed()
+    clock.now += 1
+    breaker.answered()
+    assert told[2:] == [("redis at a:1", None), ("redis at a:1", 1)]

@@ -116,6 +116,21 @@ def test_settings_with_different_breakers_see_one_outage(
     assert [type(event) for event in seen] == [StoreUnavailable, StoreBack]
 
 
+@pytest.mark.parametrize(("name", "value"), [("maxmemory", "1"), ("min-replicas-to-write", "1")])
+def test_a_server_that_only_reads_is_one_outage(
+    name: str, value: str, own_redis: Callable[..., RedisServer]
+) -> None:
+    """A page reads with success, and then fails to write. The store is not back in between."""
+    server = own_redis()
+    site = Site(Store("redis", server))
+    site.app.get("/visited")
+    server.command("CONFIG", "SET", name, value)
+    for _ in range(4):
+        site.app.get("/visited", status=503)
+        site.app.get("/")
+    assert site.seen() == [StoreUnavailable]
+
+
 def test_threads_that_notice_at_once_fire_one_event(frail: Store) -> None:
     site = Site(frail)
     frail.server.pause()

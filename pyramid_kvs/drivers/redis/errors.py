@@ -39,6 +39,7 @@ _OF_PROXIES = re.compile(
     r"|server connection close|backend conn|server .*(?:ejected|not available)",
     re.IGNORECASE,
 )
+_WRITES_ONLY = re.compile(r"(?:OOM|MISCONF|NOREPLICAS)\b")
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 _OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
 _NO_CLUSTER = re.compile(r"cluster support disabled")
@@ -115,6 +116,13 @@ def is_outage(error: ResponseError) -> bool:
     While a cluster changes, calls wait, and tell only at their end that it takes too long.
     """
     return is_for_now(error) and not isinstance(error, (TryAgainError, ClusterDownError))
+
+
+def is_of_writes(error: ResponseError) -> bool:
+    """Return whether the server refuses to write for now, and still answers what only reads."""
+    if is_read_only(error) or isinstance(error, OutOfMemoryError):
+        return True
+    return _WRITES_ONLY.match(_reason(error)) is not None
 
 
 def lacks_replicas(error: BaseException) -> bool:

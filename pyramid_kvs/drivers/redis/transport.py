@@ -424,7 +424,8 @@ class Transport:
         if any(map(errors.spoils_connection, refusals)):
             self.pool.close()
         if any(map(errors.is_outage, refusals)):
-            self.breaker.failed()
+            is_of_writes = all(errors.is_of_writes(refusal) for refusal in refusals)
+            (self.breaker.refused if is_of_writes else self.breaker.failed)()
         elif self.breaker.is_troubled:
             self.breaker.answered()
 
