@@ -154,7 +154,7 @@ class Server:
     def launch(self, *command):
         # Ctrl-C goes to all processes of the terminal, so the server leaves it.
         # setpriv makes the kernel end it if the demo is killed by SIGKILL.
-        guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         account = {}
         if self.account:
             account = {
