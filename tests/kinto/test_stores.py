@@ -71,6 +71,17 @@ def test_redis_user_and_percent_encoded_password(own_redis: Callable[..., RedisS
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", ["valkey_sentinel_session", "valkey_cluster"])
+def test_redis_of_sentinels_and_clusters(kind: str, request: pytest.FixtureRequest) -> None:
+    servers = request.getfixturevalue(kind)
+    cache = load("redis", cache_url=servers.url, cache_prefix=f"{kind}_")
+    for number in range(20):
+        cache.set(f"key{number}", number, 60)
+    assert [cache.get(f"key{number}") for number in range(20)] == list(range(20))
+    cache.flush()
+    assert cache.get("key1") is None
+
+
 def test_redis_without_tls_is_refused(redis_server: RedisServer) -> None:
     """``rediss://`` never becomes a plain connection."""
     cache = load("redis", cache_url=redis_server.url.replace("redis://", "rediss://"))

@@ -269,6 +269,20 @@ def test_ping_has_a_line_for_each_node(
     assert all(re.fullmatch(r"    (\S+)  ok", line)[1] in servers for line in nodes)  # type: ignore[index]
 
 
+def test_ping_of_a_service_of_sentinels(
+    write: Write, own_redis_sentinel: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = own_redis_sentinel(requirepass="s3cret")
+    path = write(cache={"kvs": "redis", "kvs_kwargs": {"url": group.url}})
+    assert pkvs.main(["ping", path]) == 0
+    assert f"redis+sentinel://***@{group.places}/main/0" in capsys.readouterr().out
+    path = write(cache={"kvs": "redis", "kvs_kwargs": {"url": group.url.replace("/main", "/mian")}})
+    assert pkvs.main(["ping", path]) == 1
+    printed = capsys.readouterr().out
+    assert "unknown service 'mian' (known: main; did you mean 'main'?)" in printed
+    assert "s3cret" not in printed
+
+
 def test_ping_says_that_a_table_is_missing(
     write: Write, postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +300,14 @@ def test_ping_says_that_a_table_is_missing(
         ({"servers": ["u:s3cret@a:1", "b:2"]}, "***@a:1,b:2"),
         ({"host": "u:s3cret@db", "port": 1}, "***@db:1"),
         ({"url": "redis://:s3cret@db/0"}, "redis://***@db/0"),
+        ({"url": "valkeys+cluster://u:s3cret@a:1,b:2"}, "valkeys+cluster://***@a:1,b:2"),
+        (
+            {
+                "url": "redis+sentinel://u:s3cret@a:1,b:2/main/0",
+                "sentinel_kwargs": {"password": "0ther"},
+            },
+            "redis+sentinel://***@a:1,b:2/main/0",
+        ),
         (
             {"url": "postgresql://db/x?user=u&password=s3cret"},
             "postgresql://db/x?user=u&password=***",

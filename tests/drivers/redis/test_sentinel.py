@@ -162,6 +162,21 @@ def test_all_sentinels_hang(group: RedisSentinel) -> None:
     assert time.monotonic() - started < SOON
 
 
+def test_all_servers_hang(group: RedisSentinel) -> None:
+    """A call that the circuit breaker refuses does not wait for the sentinels each time."""
+    driver = driver_of(group)
+    driver.get("key")
+    for server in (*group.sentinels, *group.servers):
+        server.pause()
+    for _ in range(3):
+        with pytest.raises(KVSUnavailable):
+            driver.get("key")
+    assert all(sentinel._breaker.is_open for sentinel in driver._transport._service._sentinels)
+    for server in (*group.sentinels, *group.servers):
+        server.resume()
+    wait_until(driver.ping, "an answer")
+
+
 def test_an_address_where_nobody_answers(group: RedisSentinel) -> None:
     with mute_port() as port:
         driver = KVS("redis", {"url": url_of(f"127.0.0.1:{port}", *places_of(group))})

@@ -29,8 +29,9 @@ from ..options import Options
 #: Host and port.
 Address = tuple[str, int]
 
-#: A sentinel that did not answer is left alone for a while, if it had more time, in seconds.
-ENOUGH = 0.1
+#: A sentinel that did not answer is left alone for a while, if it had more time, in seconds. While
+#: the circuit breaker of the primary is open, no call waits for silent sentinels then.
+ENOUGH = 0.03
 
 
 class Sentinel:
