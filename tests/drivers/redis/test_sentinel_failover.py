@@ -175,6 +175,7 @@ def test_a_primary_that_hangs(own_redis_sentinel: Group, caplog: pytest.LogCaptu
         driver.get("key")
     assert time.monotonic() - started < 1
     group.wait_for_promotion(before)
+    driver._transport.breaker.timed_out()  # as if it had just happened
     assert driver.get("key") == 1
     place = f"127.0.0.1:{group.primary().port}"
     assert f"the primary is at {place} now, not at 127.0.0.1:{before.port}" in caplog.text

@@ -85,6 +85,8 @@ class PrimaryTransport(Transport):
         self._service = service
         self._breakers = Breakers()
         self._address: Address | None = None
+        #: What a server said that turned out to be a replica, until another connection is opened.
+        self._read_only: dict[Address, Exception] = {}
 
     @property
     def place(self) -> str:
@@ -141,7 +143,7 @@ class PrimaryTransport(Transport):
 
     def _connect(self, deadline: Deadline) -> RedisConnection:
         """Connect to the primary; go on until the deadline while a sentinel answers."""
-        failed: dict[Address, Exception] = {}
+        failed, self._read_only = self._read_only, {}
         try:
             while True:
                 connection = self._attempt(failed, deadline)
@@ -232,6 +234,7 @@ class PrimaryTransport(Transport):
     ) -> RedisConnection:
         if _may_repeat(error, repeatable):
             if isinstance(error, ResponseError):
+                self._read_only = {connection.address: error}
                 self.pool.close()
             return self.pool.replace(connection)
         if errors.lacks_replicas(error) and self._has_moved(monotonic()):
@@ -239,6 +242,8 @@ class PrimaryTransport(Transport):
         return super()._another(connection, error, repeatable)
 
     def _let_go(self, connection: RedisConnection, error: BaseException) -> None:
+        if isinstance(error, ResponseError) and errors.is_read_only(error):
+            self._read_only = {connection.address: error}
         if connection.address == self._address:
             super()._let_go(connection, error)
         else:  # it says nothing about the primary of today
