@@ -230,14 +230,15 @@ class Transport:
     # -- connections ----------------------------------------------------------------------
 
     def _open(self, began: float) -> RedisConnection:
+        breaker = self.breaker
         try:
             return self._connect(Deadline(began + self._options.limit))
         except NoReply:
-            self.breaker.timed_out()
+            breaker.timed_out()
             raise
         except (RedisError, OSError) as error:
             if not isinstance(error, ResponseError) or errors.is_outage(error):
-                self.breaker.failed()
+                breaker.failed()
             raise
 
     def _connect(self, deadline: Deadline) -> RedisConnection:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from webtest import TestApp
 
+from pyramid_kvs.drivers.redis.deadline import OutOfTime
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable
 from pyramid_kvs.kvs import KVS
 from tests.drivers.redis.support import pool_of
@@ -183,6 +184,26 @@ def test_a_primary_that_hangs(own_redis_sentinel: Group, caplog: pytest.LogCaptu
     before.resume()
     wait_until(group.is_settled, "the old primary as a replica")
     assert driver.incr("count") == 1
+
+
+def test_a_late_failure(own_redis_sentinel: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that could not connect to the old primary does not count against the new one."""
+    group = own_redis_sentinel()
+    driver, new = driver_of(group), group.replicas()[0]
+    driver.get("key")
+    driver.close()
+    transport = driver._transport
+    old = transport.breaker
+
+    def attempt(*_: Any) -> None:
+        transport._move_to((new.host, new.port))  # as another thread does
+        raise OutOfTime
+
+    monkeypatch.setattr(transport, "_attempt", attempt)
+    with pytest.raises(KVSUnavailable):
+        driver.get("key")
+    assert old.is_open
+    assert not transport.breaker.is_open
 
 
 def test_a_demoted_primary(own_redis_sentinel: Group, redis_version: str) -> None:

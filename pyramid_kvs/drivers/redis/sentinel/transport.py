@@ -34,7 +34,7 @@ log = logging.getLogger("pyramid_kvs.stores")
 PAUSE = 0.03
 
 #: How long a caller asks the sentinels before it is refused by the circuit breaker, in seconds.
-LOOK = 0.25
+LOOK = 0.5
 
 #: How old an answer of the sentinels may be then, in seconds. It limits how often they are asked.
 RECENT = 0.005
