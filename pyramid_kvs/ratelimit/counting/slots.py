@@ -20,7 +20,7 @@ from typing import Any
 from ...exceptions import KVSError, KVSUnavailable
 from ...kvs import RunsScriptsBySlot, Stored
 from .rules import LOOK, Hit, LimitCheck, LimitResult, Rule, returning
-from .scripts import hit_in, script_call
+from .scripts import hit, hit_in, script_call
 
 #: Checks by their place among those of the request. Each counts at its key.
 Part = dict[int, LimitCheck]
@@ -45,7 +45,23 @@ class SlotCounter:
 
         :raises KVSError: a node fails, and no limit on another node refuses the request.
         """
+        if session_key is None:
+            if len(checks) == 1 and checks[0].unknown_key is not None:
+                return hit(self._driver, checks)
+        elif all(check.key != check.unknown_key for check in checks):
+            found = self._count_known(checks, session_key, renew)
+            if found.is_known:
+                return found
+            return self([LimitCheck(rule, key, key) for rule, _, key in checks])
         return _Count(self._driver, checks).count(session_key, renew)
+
+    def _count_known(
+        self, checks: Sequence[LimitCheck], session_key: str, renew: float | None
+    ) -> Hit:
+        """Count on limits that all depend on the session, unless the store does not know it."""
+        known = [LimitCheck(rule, key, None) for rule, key, _ in checks]
+        call = script_call(self._driver, known, session_key, renew)
+        return hit_in(self._driver.run_packed(*call), known)
 
 
 class _Count:
@@ -126,12 +142,12 @@ class _Count:
         except KVSError as error:
             return [error]
 
-    def _note(self, part: Part, hit: Hit) -> None:
-        self._session = self._session or hit.session
-        self._is_refused = self._is_refused or not hit.allowed
-        for (place, check), result in zip(part.items(), hit.results, strict=True):
+    def _note(self, part: Part, found: Hit) -> None:
+        self._session = self._session or found.session
+        self._is_refused = self._is_refused or not found.allowed
+        for (place, check), result in zip(part.items(), found.results, strict=True):
             self._results[place] = result
-            is_counted = hit.allowed and result is not None and result.allowed
+            is_counted = found.allowed and result is not None and result.allowed
             if is_counted and check.rule.cost > 0 and check.rule.mode != LOOK:
                 self._counted[place] = LimitCheck(check.rule, check.key, check.key)
 
@@ -149,8 +165,8 @@ class _Count:
         parts = self._by_slot(again)
         for part, reply in zip(parts, self._run(parts), strict=True):
             if not isinstance(reply, KVSError):
-                hit = hit_in(reply, list(part.values()))
-                self._results.update(zip(part, hit.results, strict=True))
+                found = hit_in(reply, list(part.values()))
+                self._results.update(zip(part, found.results, strict=True))
 
     def _returning(self, rule: Rule, result: LimitResult | None) -> Rule:
         """Return the rule that returns what a rule has just counted, unless it no longer counts."""
