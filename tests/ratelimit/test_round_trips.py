@@ -58,6 +58,13 @@ def test_a_request_that_does_not_use_the_session_is_one_call(redis_server: Redis
     assert redis_server.calls()["evalsha"] == 1
 
 
+def test_a_request_that_counts_for_nobody_is_no_call(redis_server: RedisServer) -> None:
+    app = redis_app(redis_server, {**THREE_LIMITS[0], "unknown": "allow"})
+    app.reset()
+    app.get("/")
+    assert redis_server.calls() == {}
+
+
 def test_a_charge_is_no_call_if_all_limits_count_by_the_response(redis_server: RedisServer) -> None:
     def charge(request: Request) -> Response:
         request.ratelimit.charge(3)

@@ -118,12 +118,13 @@ class RedisKVS(RunsScripts):
         args: PackedArguments,
         repeatable: Repeatable = False,
     ) -> Reply:
+        first = keys[0] if keys else b""
         try:
-            return self._call(keys[0], pack_script(script.by_hash, keys, args), repeatable)
+            return self._call(first, pack_script(script.by_hash, keys, args), repeatable)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        return self._call(keys[0], pack_script(by_source(script), keys, args), repeatable)
+        return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
     # -- values -----------------------------------------------------------------------------
 

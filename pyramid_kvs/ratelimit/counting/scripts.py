@@ -82,7 +82,10 @@ def _is_simple(rule: Rule) -> bool:
 def _hit_several(
     driver: RunsScripts, checks: Sequence[LimitCheck], session_key: str | None, renew: float | None
 ) -> Hit:
-    return hit_in(driver.run_packed(*_several(driver, checks, session_key, renew)), checks)
+    call = _several(driver, checks, session_key, renew)
+    if not call.keys:  # nobody is counted
+        return Hit.of(checks, [None] * len(checks), None)
+    return hit_in(driver.run_packed(*call), checks)
 
 
 def script_call(

@@ -98,3 +98,7 @@ def test_no_connection_before_use(server):
     received = server.command("INFO", "stats")["total_connections_received"]
     driver_of(server)
     assert server.command("INFO", "stats")["total_connections_received"] == received
+
+
+def test_a_script_without_keys(driver):
+    assert driver.run_script(Script("return ARGV[1]"), [], [b"x"]) == b"x"
