@@ -41,6 +41,13 @@ _OF_PROXIES = re.compile(
 )
 _WRITES_ONLY = re.compile(r"(?:OOM|MISCONF|NOREPLICAS)\b")
 _REFUSED_FOR_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_CLUSTER_ERRORS: dict[str, type[ResponseError]] = {
+    "MOVED": MovedError,
+    "ASK": AskError,
+    "TRYAGAIN": TryAgainError,
+    "CLUSTERDOWN": ClusterDownError,
+    "CROSSSLOT": ClusterCrossSlotError,
+}
 _OF_CLUSTERS = re.compile(r"CROSSSLOT|MOVED|ASK|SELECT is not allowed in cluster mode")
 _NO_CLUSTER = re.compile(r"cluster support disabled")
 _SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
@@ -95,6 +102,16 @@ def as_kvs_error(error: Exception, server: str, credentials: str = CREDENTIALS) 
     return KVSError(f"{server}: {reason}")
 
 
+def of_cluster(error: ResponseError) -> ResponseError:
+    """Return the error of redis-py for what a node of a cluster says.
+
+    In older versions, such as 5.0, a connection returns a plain error with all words of the node.
+    """
+    code, _, rest = str(error).partition(" ")
+    kind = _CLUSTER_ERRORS.get(code)
+    return error if kind is None else kind(rest)
+
+
 def is_for_now(error: ResponseError) -> bool:
     """Return whether the server, or a proxy in front of it, refuses for now."""
     if isinstance(error, _REFUSED_FOR_NOW):
@@ -115,7 +132,9 @@ def is_outage(error: ResponseError) -> bool:
 
     While a cluster changes, calls wait, and tell only at their end that it takes too long.
     """
-    return is_for_now(error) and not isinstance(error, (TryAgainError, ClusterDownError))
+    return is_for_now(error) and not isinstance(
+        of_cluster(error), (TryAgainError, ClusterDownError)
+    )
 
 
 def is_of_writes(error: ResponseError) -> bool:

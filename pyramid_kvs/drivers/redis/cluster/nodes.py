@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import ClusterCrossSlotError
+from redis.exceptions import ClusterCrossSlotError, ResponseError
 
 from ....exceptions import KVSError, KVSNotSupported
 from ..client import Connections
 from ..commands import pack
 from ..connection import RedisConnection, Reply
 from ..deadline import Deadline
+from ..errors import of_cluster
 from ..options import Options
 from ..transport import Begun, Transport
 from ..urls import place_of
@@ -64,7 +65,9 @@ class Node(Transport):
         return (self.address[0] if host in (None, b"", b"?") else host.decode(), int(port))
 
     def _kvs_error(self, error: Exception, packed: bytes) -> KVSError:
-        if isinstance(error, ClusterCrossSlotError):
+        if isinstance(error, ResponseError) and isinstance(
+            of_cluster(error), ClusterCrossSlotError
+        ):
             return KVSNotSupported(f"{self.server}: the keys of a script are not in the same slot")
         return super()._kvs_error(error, packed)
 

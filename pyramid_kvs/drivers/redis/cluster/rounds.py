@@ -21,6 +21,7 @@ from ....exceptions import KVSError, KVSUnavailable
 from ....kvs import Breakers
 from ..commands import BATCH, BATCH_BYTES, pack
 from ..connection import Reply
+from ..errors import of_cluster
 from ..transport import Repeatable
 from .nodes import Node, Question, ask_together
 from .topology import Topology, slot_of
@@ -115,10 +116,13 @@ class Rounds:
         return again
 
     def _is_to_repeat(self, command: Command) -> bool:
-        error, node = command.reply, command.node
+        node = command.node
         command.next, command.asking = None, False
         if node is None:
             return False
+        if isinstance(command.reply, ResponseError):
+            command.reply = of_cluster(command.reply)
+        error = command.reply
         if isinstance(error, MovedError):
             command.next = self._topology.moved(command.slot, error, node, self._began)
         elif isinstance(error, AskError):

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
 from ....exceptions import KVSError
 from ..commands import pack, scan_command
 from ..connection import Reply
-from .nodes import Address, Node, Question, ask_together
+from .nodes import Node, Question, ask_together
 from .topology import Topology
 
 #: How often keys are looked for that could have escaped.
 PASSES = 20
 
+#: Seconds to wait for news of a slot that no node has at the moment.
+PAUSE = 0.01
+
 _CLUSTER_NODES = pack(b"CLUSTER", b"NODES")
-#: A slot that a node gives away or gets, in its own line of ``CLUSTER NODES``.
-_OPEN = re.compile(rb"\[([0-9]+)-[<>]-")
+#: What a node says of itself: its slots follow the eighth word.
+_OWN_LINE = re.compile(rb"^\S+ \S+ \S*myself.*$", re.MULTILINE)
 
 
 class Placement(NamedTuple):
-    """Where the slots are at a moment."""
+    """Where the slots are at a moment, as each primary tells for itself.
 
-    primaries: list[Node]
-    owners: list[Address | None]
+    What nodes tell of each other may be old.
+    """
+
+    slots: dict[Node, set[int]]
     #: The slots that are being moved.
     open: set[int]
+
+    def nodes_of(self, slots: set[int]) -> list[Node]:
+        """Return the nodes that have some of the slots."""
+        return [node for node, own in self.slots.items() if own & slots]
+
+    def all(self) -> set[int]:
+        """Return the slots that have a node."""
+        return set().union(*self.slots.values())
+
+    def moved(self, before: Placement) -> set[int]:
+        """Return the slots that have moved, or may have moved in part."""
+        found = before.open | self.open
+        for node in before.slots.keys() | self.slots.keys():
+            found |= before.slots.get(node, set()) ^ self.slots.get(node, set())
+        return found
 
 
 def scan(topology: Topology, match: bytes) -> Iterator[list[bytes]]:
@@ -39,15 +60,16 @@ def scan(topology: Topology, match: bytes) -> Iterator[list[bytes]]:
     :raises KVSError: a node does not answer.
     """
     before = _placement(topology)
-    nodes, doubtful = before.primaries, set(range(len(before.owners)))
+    nodes, doubtful = list(before.slots), before.all()
     for _ in range(PASSES):
         yield from _scan(nodes, match)
         after = _placement(topology)
-        doubtful &= _moved(before, after)
+        doubtful &= after.moved(before) | (doubtful - after.all())
         if not doubtful:
             return
-        nodes = _nodes_of(topology, doubtful)
-        before = after
+        nodes, before = after.nodes_of(doubtful), after
+        if not nodes:
+            time.sleep(PAUSE)
 
 
 def _placement(topology: Topology) -> Placement:
@@ -55,19 +77,22 @@ def _placement(topology: Topology) -> Placement:
     nodes = topology.primaries()
     if not nodes:
         topology.home(0, monotonic())  # raises the reason
-    lines = b"".join(_ask(nodes, [_CLUSTER_NODES] * len(nodes)))
-    owners = [None if node is None else node.address for node in topology.slots]
-    return Placement(nodes, owners, set(map(int, _OPEN.findall(lines))))
+    placement = Placement({}, set())
+    for node, reply in zip(nodes, _ask(nodes, [_CLUSTER_NODES] * len(nodes)), strict=True):
+        own = placement.slots[node] = set()
+        for words in _OWN_LINE.findall(reply):
+            for word in words.split()[8:]:
+                _add_slots(word, own, placement.open)
+    return placement
 
 
-def _moved(before: Placement, after: Placement) -> set[int]:
-    pairs = zip(before.owners, after.owners, strict=True)
-    return before.open | after.open | {n for n, (old, new) in enumerate(pairs) if old != new}
-
-
-def _nodes_of(topology: Topology, slots: Iterable[int]) -> list[Node]:
-    found = dict.fromkeys(topology.slots[slot] for slot in slots)
-    return [node for node in found if node is not None]
+def _add_slots(word: bytes, own: set[int], moving: set[int]) -> None:
+    """Read a slot, several slots such as ``0-99``, or one that moves such as ``[93->-name]``."""
+    first, _, last = word.lstrip(b"[").partition(b"-")
+    if word.startswith(b"["):
+        moving.add(int(first))
+    else:
+        own.update(range(int(first), int(last or first) + 1))
 
 
 def _scan(nodes: list[Node], match: bytes) -> Iterator[list[bytes]]:
