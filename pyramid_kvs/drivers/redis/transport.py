@@ -31,6 +31,9 @@ NEW = -math.inf
 #: How long a health check waits. A call has time left to connect again.
 HEALTH_CHECK = 0.25
 
+#: The part of its timeout that a server must have had before it is left alone.
+ENOUGH = 0.8
+
 #: How long a reply that has probably arrived may take to be read, in seconds.
 ARRIVED = 0.002
 
@@ -174,17 +177,19 @@ class Transport:
 
         :param began: when the call began, by ``time.monotonic()``. It counts from there.
         """
-        connection, failure = None, None
+        connection, failure, sent_at = None, None, began
         try:
             connection = self._take(began)
+            sent_at = monotonic()
             connection.send(Deadline(began + self._options.limit), packed)
+            sent_at = monotonic()
         except (RedisError, OSError, KVSError) as error:
             failure = error
         except BaseException:
             if connection is not None:
                 self.pool.drop(connection)
             raise
-        return Begun(connection, failure, monotonic(), packed, count, repeatable)
+        return Begun(connection, failure, sent_at, packed, count, repeatable)
 
     def _take(self, began: float) -> RedisConnection:
         if self.breaker.is_troubled:
@@ -208,12 +213,24 @@ class Transport:
                 raise begun.failure or AssertionError
             replies = connection.receive(self._patience(connection, begun.sent_at), begun.replies)
         except BaseException as error:  # noqa: BLE001 - a reply may still be under way
+            is_silent = isinstance(error, NoReply) and connection is not None
+            if is_silent and not self._is_enough(monotonic() - begun.sent_at):
+                self.abandon(begun)
+                self._raise(error, begun.packed)
             return self._after_failure(  # type: ignore[no-any-return]
                 error, connection, begun.packed, begun.repeatable, begun.replies
             )
         self.pool.give(connection)
         self._note_refusals(replies)
         return replies
+
+    def _is_enough(self, seconds: float) -> bool:
+        """Return whether a server that is silent for so long can be called unavailable.
+
+        A call that asks several servers may have little time left for the last one.
+        """
+        timeout = self._options.timeout
+        return timeout is None or seconds >= timeout * ENOUGH
 
     def _patience(self, connection: RedisConnection, sent_at: float) -> Deadline:
         """Return until when to wait for replies, of which the first one may have arrived."""
@@ -230,11 +247,13 @@ class Transport:
     # -- connections ----------------------------------------------------------------------
 
     def _open(self, began: float) -> RedisConnection:
-        breaker = self.breaker
+        breaker, end = self.breaker, began + self._options.limit
+        had_time = self._is_enough(end - monotonic())
         try:
-            return self._connect(Deadline(began + self._options.limit))
+            return self._connect(Deadline(end))
         except NoReply:
-            breaker.timed_out()
+            if had_time:
+                breaker.timed_out()
             raise
         except (RedisError, OSError) as error:
             if not isinstance(error, ResponseError) or errors.is_outage(error):

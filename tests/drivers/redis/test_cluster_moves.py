@@ -12,6 +12,7 @@ import pytest
 from pyramid_kvs.exceptions import KVSError, KVSUnavailable
 from pyramid_kvs.kvs import KVS
 from tests.drivers.redis.fake import FakeRedis, fake_redis
+from tests.drivers.redis.support import failure
 from tests.servers import LOOPBACK, ClusterNode, RedisCluster, slot_of
 
 KEYS = [f"{{a}}{number}" for number in range(20)]
@@ -373,6 +374,27 @@ def test_a_map_that_cannot_be_read(node, reply):
     node.answers[b"CLUSTER"] = lambda *_: reply
     with pytest.raises(KVSError):
         cluster_driver(node).get("key")
+
+
+def test_a_node_that_had_little_time_is_not_left_alone(node):
+    """Another node was silent first. This one answers after a quarter of a second."""
+
+    def slots(*_: bytes) -> bytes:
+        time.sleep(0.25)
+        return slots_reply(node.port)
+
+    node.answers[b"CLUSTER"] = slots
+    node.answers[b"GET"] = lambda *_: b"$1\r\n1\r\n"
+    with fake_redis() as silent:
+        silent.answers[b"CLUSTER"] = lambda *_: b""
+        driver = cluster_driver(silent, node, socket_timeout=0.6, socket_connect_timeout=0.1)
+        failed = failure(lambda: driver.get("key"))
+        breakers = {item.address[1]: item.breaker for item in driver._topology.nodes()}
+        assert breakers[silent.port].is_open
+        assert failed
+        assert not breakers[node.port].is_troubled
+        time.sleep(0.3)  # the map is asked for again
+        assert driver.get("key") == 1
 
 
 def test_callers_share_one_question_for_the_map(node):

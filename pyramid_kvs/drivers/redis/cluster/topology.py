@@ -26,9 +26,6 @@ from .nodes import Address, Node, SlotRange
 #: Seconds in which a process asks for the map once.
 INTERVAL = 0.25
 
-#: The least time in seconds for which one node is asked for the map, if the call has as much left.
-SHARE = 0.1
-
 
 def slot_of(full_key: bytes) -> int:
     """Return the slot of a key."""
@@ -175,12 +172,15 @@ class Topology:
         return sorted(known, key=lambda node: (node.breaker.is_open, node.breaker.is_troubled))
 
     def _share(self, began: float, number: int) -> float:
-        """Return when a call would have begun that has only a part of the time left."""
-        now = monotonic()
+        """Return when a call would have begun that leaves time to ask the other nodes.
+
+        A node has the timeout of a reply, if there is as much time left.
+        """
+        now, timeout = monotonic(), self._options.timeout
         left = began + self.limit - now
-        if left == math.inf:
+        if timeout is None or left == math.inf:
             return now
-        return now + min(left, max(left / number, SHARE)) - self.limit
+        return now + min(left, max(left / number, timeout)) - self.limit
 
     def _use(self, ranges: Sequence[SlotRange]) -> None:
         slots: list[Node | None] = [None] * SLOTS
