@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -295,7 +296,8 @@ def test_servers_that_do_not_tell_their_role() -> None:
         replica.reset_calls()
         with pytest.raises(KVSUnavailable, match="read only replica"):
             KVS("redis", {"url": url_of(place)}).incr("count")
-        assert replica.command("INFO", "errorstats")["errorstat_READONLY"]["count"] > 2
+        refused = str(replica.command("INFO", "errorstats")["errorstat_READONLY"])
+        assert int(re.sub(r"\D", "", refused)) > 2  # redis-py 5 does not parse it
 
 
 def test_tls(own_redis_sentinel: Callable[..., RedisSentinel], tmp_path: Path) -> None:
