@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..serializer import Data
 from .breaker import Breaker, Breakers, told_later
 from .contract import KVS, driver_class
-from .hooks import named_parameters
+from .hooks import is_default, named_parameters
 from .names import (
     SCHEMES,
     DriverNotInstalled,
@@ -67,6 +67,7 @@ __all__ = [
     "driver_class",
     "driver_names",
     "encode_key",
+    "is_default",
     "key_pattern",
     "named_parameters",
     "new_owner",

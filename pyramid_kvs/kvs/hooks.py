@@ -32,6 +32,14 @@ CLAIM_AGAIN = 0.25
 CLAIMS_REMEMBERED = 1000
 
 
+def is_default(method: Callable[..., Any], default: Callable[..., Any]) -> bool:
+    """Return whether a driver's class has the default of a method.
+
+    The class of a driver that is observed has another function around each method.
+    """
+    return inspect.unwrap(method) is default
+
+
 class Hooks:
     """What a driver may define. Each default uses the hooks above it, and works, but slower.
 
@@ -119,8 +127,10 @@ class Hooks:
         return self.raw_swap(key, None, data, ttl).done
 
     def _has_client_with_add(self) -> bool:
-        hooks = (inspect.unwrap(hook) for hook in (type(self).raw_get, type(self).raw_set))
-        return [*hooks] == [Hooks.raw_get, Hooks.raw_set] and hasattr(type(self._client), "add")
+        cls = type(self)
+        uses_client = is_default(cls.raw_get, Hooks.raw_get)
+        uses_client = uses_client and is_default(cls.raw_set, Hooks.raw_set)
+        return uses_client and hasattr(type(self._client), "add")
 
     def raw_delete(self, key: str) -> Data | None:
         """Remove a key; return the data that was there."""

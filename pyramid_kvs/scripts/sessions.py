@@ -9,7 +9,7 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.registry import Registry
 
 from ..exceptions import KVSError
-from ..kvs import KVS
+from ..kvs import KVS, is_default
 from ..messages import reason
 from ..session import SessionFactory, UserSession, end_user_sessions
 from ..session.users.functions import list_user_sessions
@@ -56,7 +56,7 @@ def _driver(registry: Registry) -> KVS:
 
 
 def _print_sessions(registry: Registry, driver: KVS, user: str) -> None:
-    if type(driver).get_keys is KVS.get_keys:
+    if is_default(type(driver).get_keys, KVS.get_keys):
         raise Failed(
             f"the {driver.kvs} driver cannot list the sessions of a user: --end ends all of them"
         )

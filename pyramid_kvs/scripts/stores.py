@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import logging
 import sys
 import time
@@ -15,7 +14,7 @@ from pyramid.registry import Registry
 from .. import FEATURES
 from ..application import Application, Store
 from ..exceptions import KVSError
-from ..kvs import KVS
+from ..kvs import KVS, is_default
 from ..messages import reason
 from ..start import failure_of, nodes_of
 from .application import (
@@ -75,7 +74,7 @@ def migrate(args: argparse.Namespace) -> int:
     """Create what the stores need; running it again changes nothing."""
 
     def act(driver: KVS) -> str:
-        if inspect.unwrap(type(driver).initialize_schema) is KVS.initialize_schema:
+        if is_default(type(driver).initialize_schema, KVS.initialize_schema):
             return "needs nothing"
         driver.initialize_schema(dry_run=args.dry_run)
         return "nothing was done" if args.dry_run else "ready"

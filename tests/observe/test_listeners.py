@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
+from pyramid.interfaces import ISessionFactory
 
 from pyramid_kvs.application import Application
 from pyramid_kvs.drivers.memory import MemoryKVS
@@ -316,6 +317,14 @@ def test_sessions_limits_and_perl_sessions_are_told_with_their_settings(store: O
     assert {operation.error for operation in told} == {None}
     sessions = [operation for operation in told if operation.setting == "kvs.session"]
     assert any(operation.bytes_received for operation in sessions)
+
+
+def test_sessions_of_users_are_found_in_the_same_way_with_a_listener(store: Options) -> None:
+    """Memcached has an epoch for each user, and the other stores have an index."""
+    settings = {"kvs.session": store}
+    registries = [configured(settings, *listeners) for listeners in ([], [Told()])]
+    found = {type(registry.getUtility(ISessionFactory).users) for registry in registries}
+    assert len(found) == 1
 
 
 def test_a_driver_outside_of_an_application_is_not_observed() -> None:

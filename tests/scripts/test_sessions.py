@@ -43,13 +43,14 @@ def redis(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[SessionEnded]:
-    """The events of the application of the ini file."""
+    """The events of the application of the ini file, whose stores are observed too."""
     found: list[SessionEnded] = []
 
     def main(global_config: dict[str, str], **settings: str) -> Any:
         config = Configurator(settings=settings)
         config.include("pyramid_kvs")
         config.add_subscriber(found.append, SessionEnded)
+        config.add_kvs_listener(lambda operation: None)
         return config.make_wsgi_app()
 
     module = types.ModuleType("sessions_application")

@@ -7,7 +7,7 @@ user, the epoch is raised, because a session with a lower epoch has ended.
 
 from __future__ import annotations
 
-from ...kvs import KVS
+from ...kvs import KVS, is_default
 from ..store import SessionStore
 from .base import Users, UserSession, user_digest
 from .epochs import UserEpochs
@@ -25,5 +25,5 @@ __all__ = [
 
 def users_of(store: SessionStore) -> Users:
     """Return the way in which a store finds the sessions of a user."""
-    cannot_list = type(store.driver).get_keys is KVS.get_keys  # for example memcached
+    cannot_list = is_default(type(store.driver).get_keys, KVS.get_keys)  # for example memcached
     return UserEpochs(store.driver, store.lifetimes.longest) if cannot_list else UserIndex(store)
