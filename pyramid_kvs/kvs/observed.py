@@ -92,39 +92,54 @@ class Observed:
 
     _observer: Observer
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep what a driver does with its subclasses away from its observed class."""
+
 
 def observe(driver: Any, setting: str, server: str, listeners: list[Listener]) -> None:
     """Have the operations of a driver told to listeners. A second call changes nothing."""
     if isinstance(driver, Observed):
         return
-    driver._observer = Observer(setting, canonical_name(driver.kvs), server, listeners)
-    driver.__class__ = observed_class(type(driver))
+    observer = Observer(setting, canonical_name(driver.kvs), server, listeners)
+    object.__setattr__(driver, "_observer", observer)  # the driver may refuse attributes
+    _set_class(driver, observed_class(driver))
     for pool in driver.connection_pools():
         pool.count_round_trips()
 
 
-def observed_class(cls: type[Any]) -> type[Any]:
-    """Return a class for an observed driver whose own class is ``cls``."""
-    observed = types.new_class(cls.__name__, (Observed, cls))
-    observed.__module__, observed.__qualname__ = cls.__module__, cls.__qualname__
-    for name, kind in KINDS.items():
-        method = getattr(cls, name, None)
-        if method is not None:
-            setattr(observed, name, Method(name, kind, method).observed())
-    return observed
+#: Sets the class of an object whose own class has an attribute ``__class__``, too.
+_set_class = vars(object)["__class__"].__set__
+
+
+def observed_class(driver: Any) -> type[Any]:
+    """Return a class for an observed driver, made of the class that it has.
+
+    Methods that are attributes of the driver itself become methods of the class.
+    """
+    cls = type(driver)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    methods = {
+        name: Method(name, kind, driver).observed()
+        for name, kind in KINDS.items()
+        if hasattr(cls, name) or name in vars(driver)
+    }
+    return types.new_class(
+        cls.__name__, (Observed, cls), exec_body=lambda body: body.update(names, **methods)
+    )
 
 
 # -- methods ---------------------------------------------------------------------------------
 
 
 class Method:
-    """A method of a driver's class, and how it is observed."""
+    """A method of a driver, and how it is observed."""
 
-    def __init__(self, name: str, kind: Kind, run: Callable[..., Any]) -> None:
+    def __init__(self, name: str, kind: Kind, driver: Any) -> None:
+        self._parameters = _parameters(getattr(driver, name))
+        run = _function(driver, name)
         self._operation = "run_script" if name == "run_packed" else name.removeprefix("raw_")
         self._kind = kind
         self._run = _as_list(run) if name == "get_keys" else run
-        self._parameters = _parameters(run)
 
     def observed(self) -> Callable[..., Any]:
         """Return the method to call instead: it is an operation, or belongs to one."""
@@ -224,10 +239,24 @@ def _as_list(get_keys: Callable[..., Any]) -> Callable[..., Any]:
     return listed
 
 
+def _function(driver: Any, name: str) -> Callable[..., Any]:
+    """Return a method as a function that gets the driver first, however the driver defines it."""
+    found = inspect.getattr_static(type(driver), name, None)
+    attribute = vars(driver).pop(name, None)
+    if attribute is None and isinstance(found, types.FunctionType):
+        return found  # without one more call
+
+    def run(driver: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(super(Observed, driver), name) if attribute is None else attribute
+        return method(*args, **kwargs)
+
+    return run if found is None else functools.wraps(getattr(type(driver), name))(run)
+
+
 def _parameters(method: Callable[..., Any]) -> list[str]:
     try:
-        found = list(inspect.signature(method).parameters.values())[1:]
-    except ValueError:  # of a function that is not written in Python
+        found = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # of a function that is not written in Python
         return []
     return [parameter.name for parameter in found if parameter.kind is _POSITIONAL]
 
