@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.config.views import DefaultViewMapper
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed
 from pyramid.interfaces import IRoutesMapper
@@ -47,6 +48,7 @@ def includeme(config: Configurator) -> None:
         return options
 
     add_feature(config, SETTING, build)
+    config.route_prefix = None  # the path is absolute
     # The context is not the application's root, which may need a store or a database.
     config.add_route(ROUTE, options["path"], factory=_Context)
     config.add_view(
@@ -55,6 +57,7 @@ def includeme(config: Configurator) -> None:
         permission=NO_PERMISSION_REQUIRED,
         require_csrf=False,
         ratelimit=False,
+        mapper=DefaultViewMapper,
     )
 
 

@@ -11,7 +11,7 @@ from ..application import Store
 from ..forks import ProcessLock, renew_in_child
 from ..start import failure_of, nodes_of
 
-#: How long a caller waits for the checks, in seconds. The drivers of the library need less.
+#: How long a check may take, in seconds. The drivers of the library need less.
 LONGEST = 5.0
 
 #: What is told of a store: its setting, its driver, whether it can serve, and how it was found.
@@ -30,9 +30,8 @@ class StoreChecks:
 
     def run(self) -> list[Result]:
         """Check all stores at the same time; return what was found, in their order."""
-        end = time.monotonic() + LONGEST
         running = [self._check_of(store).join() for store in self._stores]
-        return [check.result(end) for check in running]
+        return [check.result() for check in running]
 
     def _check_of(self, store: Store) -> StoreCheck:
         return self._checks.setdefault(id(store.driver), StoreCheck(store))
@@ -77,15 +76,17 @@ class RunningCheck:
         # A daemon, so that a driver that never returns does not keep the process alive.
         threading.Thread(target=self._run, name="pyramid_kvs health", daemon=True).start()
 
-    def result(self, end: float) -> Result:
-        """Wait for the result, at most until a moment of ``time.monotonic()``."""
-        self._is_over.wait(max(0.0, end - time.monotonic()))
+    def result(self) -> Result:
+        """Wait for the result. A check that takes too long is not waited for again."""
+        self._is_over.wait(max(0.0, self._began + LONGEST - time.perf_counter()))
         return self._result or self._describe(f"the check has not ended within {LONGEST:g} s", {})
 
     def _run(self) -> None:
+        driver = self._store.driver
         try:
-            failure = failure_of(self._store.driver)
-            self._result = self._describe(failure, nodes_of(self._store.driver))
+            self._result = self._describe(failure_of(driver), nodes_of(driver))
+        except BaseException as error:  # noqa: BLE001 (for example a timeout of gevent)
+            self._result = self._describe(f"the check raised {type(error).__name__}", {})
         finally:
             self._end()
             self._is_over.set()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from pyramid.config import Configurator
+from pyramid.config.views import DefaultViewMapper
 from pyramid.httpexceptions import HTTPConflict, HTTPNotFound, HTTPServiceUnavailable
 from pyramid.registry import Registry
 from pyramid.request import Request
@@ -37,7 +38,9 @@ def includeme(config: Configurator) -> None:
     throttled = ThrottledLog(logging.getLogger("pyramid_kvs.web"))
     config.registry[_REGISTRY_KEY] = throttled
     config.add_exception_view(
-        lambda error, request: _log_and_answer(throttled, error), context=RetryLater
+        lambda error, request: _log_and_answer(throttled, error),
+        context=RetryLater,
+        mapper=DefaultViewMapper,
     )
 
 

@@ -19,6 +19,7 @@ from webtest import TestApp
 
 from pyramid_kvs.application import Store
 from pyramid_kvs.drivers.memory import MemoryKVS
+from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.health import checks
 from pyramid_kvs.health.checks import StoreChecks
 from tests.health.apps import PATH, ask, build
@@ -112,6 +113,12 @@ def test_the_home_page_may_be_the_path() -> None:
     assert build(health={"path": "/"}).get("/").json == {"stores": []}
 
 
+def test_the_path_is_absolute_in_an_include_with_a_prefix() -> None:
+    config = Configurator(settings={"kvs.health": {"path": PATH}, "kvs.cache": MEMORY})
+    config.include("pyramid_kvs", route_prefix="/shop")
+    assert len(ask(TestApp(config.make_wsgi_app()), 200)) == 1
+
+
 # -- the response ----------------------------------------------------------------------------
 
 
@@ -150,6 +157,30 @@ def strict(config: Configurator) -> None:
     config.set_default_permission("view")
     config.set_default_csrf_options(require_csrf=True)
     config.set_root_factory(root_factory)
+
+
+class ViewsWithContext:
+    """A view mapper for applications whose views take the context first."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda context, request: view(context, request)
+
+
+def test_a_view_mapper_of_the_application_is_not_for_the_views_of_the_library() -> None:
+    def home(context: Any, request: Request) -> None:
+        raise KVSUnavailable("down")
+
+    def configure(config: Configurator) -> None:
+        config.set_view_mapper(ViewsWithContext)
+        config.add_route("home", "/")
+        config.add_view(home, route_name="home")
+
+    app = build(configure, cache=MEMORY)
+    assert ask(app, 200)
+    assert app.get("/", status=503).headers["Retry-After"]
 
 
 LIMITS: list[Any] = [
@@ -257,6 +288,36 @@ def test_a_check_that_never_ends(slow: type[Slow], monkeypatch: pytest.MonkeyPat
     gate.set()
     monkeypatch.undo()
     ask(app, 200)
+
+
+def test_nobody_waits_for_a_check_that_has_taken_too_long(slow: type[Slow]) -> None:
+    """Otherwise a few requests would keep all threads of a server busy."""
+    gate = threading.Event()
+    slow.wait = staticmethod(lambda: gate.wait(60))
+    found = checks.RunningCheck(
+        Store("kvs.cache", "kvs.cache", slow("slow"), "default"), lambda: None
+    )
+    found._began -= checks.LONGEST
+    waits: list[float] = []
+    found._is_over.wait = waits.append  # type: ignore[assignment]
+    assert found.result()["reason"] == "the check has not ended within 5 s"
+    assert waits == [0.0]
+    gate.set()
+
+
+class Ended(BaseException):
+    """What a server or a library may end a thread with, such as ``gevent.Timeout``."""
+
+
+def test_a_check_that_is_ended_is_told_by_the_class(slow: type[Slow]) -> None:
+    app = with_slow(slow, cache={"kvs": "slow"})
+
+    def end() -> None:
+        raise Ended("s3cret")
+
+    slow.wait = staticmethod(end)
+    [found] = ask(app, 503)
+    assert found["reason"] == "the check raised Ended"
 
 
 def test_a_driver_may_raise_anything(slow: type[Slow]) -> None:
