@@ -368,7 +368,12 @@ def test_a_node_that_trickles_the_map(node):
 
 
 @pytest.mark.parametrize(
-    "reply", [b"+OK\r\n", b"*1\r\n*1\r\n:5\r\n", b"*0\r\n", b":1\r\n", slots_reply(1, host=b"\xff")]
+    "reply",
+    [
+        *(b"+OK\r\n", b"*1\r\n*1\r\n:5\r\n", b"*0\r\n", b":1\r\n", slots_reply(1, host=b"\xff")),
+        # some slots without a node
+        b"*2\r\n*2\r\n:0\r\n:99\r\n" + slots_reply(1).removeprefix(b"*1\r\n"),
+    ],
 )
 def test_a_map_that_cannot_be_read(node, reply):
     node.answers[b"CLUSTER"] = lambda *_: reply

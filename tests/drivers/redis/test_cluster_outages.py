@@ -177,6 +177,28 @@ def test_connections_that_were_closed(cluster, driver):
     assert [driver.incr(f"count-{key}") for key in KEYS] == [1] * len(KEYS)
 
 
+def test_callers_do_not_wait_for_each_other(cluster):
+    """Each node has one connection, and each caller begins with another node."""
+    driver = new_driver(cluster, max_connections=1, pool_timeout=5, socket_timeout=20)
+    keys = [keys_at(cluster, node)[0] for node in cluster.primaries()]
+    pools = driver.connection_pools()
+    taken = [pool.take() for pool in pools]
+    found: list[Any] = []
+
+    def ask(keys: list[str]) -> None:
+        found.append(driver.get_many(keys))
+
+    threads = [threading.Thread(target=ask, args=(order,)) for order in (keys, keys[::-1])]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(pool.counts().waiting for pool in pools) == 2, "both wait")
+    for pool, connection in zip(pools, taken, strict=True):
+        pool.give(connection)
+    for thread in threads:
+        thread.join()
+    assert found == [dict.fromkeys(keys, 1)] * 2
+
+
 def test_fork(cluster, driver):
     """Parent and children use the driver at the same time."""
     values = {key: f"value of {key}" for key in KEYS}

@@ -57,8 +57,11 @@ class Node(Transport):
         except (TypeError, ValueError):
             raise KVSError(f"{self.server}: the reply to CLUSTER SLOTS cannot be read") from None
 
-    def _slot_range(self, first: int, last: int, *nodes: list[Any]) -> SlotRange:
-        return SlotRange(int(first), int(last), [self._address(*node) for node in nodes])
+    def _slot_range(
+        self, first: int, last: int, primary: list[Any], *replicas: list[Any]
+    ) -> SlotRange:
+        addresses = [self._address(*node) for node in (primary, *replicas)]
+        return SlotRange(int(first), int(last), addresses)
 
     def _address(self, host: bytes | None, port: int, *_: object) -> Address:
         """Return the address of a node; without a host it is the host of this node."""
@@ -86,25 +89,33 @@ class Question(NamedTuple):
 
 def ask_together(
     questions: Sequence[Question], began: float, repeatable: bool
-) -> list[list[Reply] | KVSError]:
+) -> dict[Node, list[Reply] | KVSError]:
     """Send to all nodes before the first reply is read, and return what each node answers.
 
+    All callers take connections in the same order of the nodes. Otherwise two of them could each
+    have the last connection that the other one waits for.
+
+    :param questions: one for each node.
     :param began: when the call began, by ``time.monotonic()``.
     :returns: for each node its replies, with refusals as redis-py's errors, or why there are none.
     """
     begun: list[tuple[Node, Begun]] = []
-    answers: list[list[Reply] | KVSError] = []
+    answers: dict[Node, list[Reply] | KVSError] = {}
     try:
-        for node, packed, replies in questions:
+        for node, packed, replies in sorted(questions, key=_place):
             begun.append((node, node.begin(began, packed, replies, repeatable)))
         while len(answers) < len(begun):
             node, sent = begun[len(answers)]
-            answers.append(_answer(node, sent))
+            answers[node] = _answer(node, sent)
     except BaseException:
         for node, sent in begun[len(answers) + 1 :]:
             node.abandon(sent)
         raise
     return answers
+
+
+def _place(question: Question) -> Address:
+    return question.node.address
 
 
 def _answer(node: Node, sent: Begun) -> list[Reply] | KVSError:

@@ -93,8 +93,8 @@ class Rounds:
                 groups.setdefault(node, []).append(command)
         questions = [_question(node, group) for node, group in groups.items()]
         answers = ask_together(questions, self._began, self._repeatable)
-        for group, answer in zip(groups.values(), answers, strict=True):
-            _take_replies(group, answer)
+        for node, group in groups.items():
+            _take_replies(group, answers[node])
 
     def _find_node(self, command: Command) -> Node | None:
         """Return the primary of a slot that the map does not have, or note why there is none."""

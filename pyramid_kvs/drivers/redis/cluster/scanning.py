@@ -112,10 +112,9 @@ def _ask(nodes: list[Node], commands: list[bytes]) -> list[Reply]:
     :raises KVSError: a node does not answer, or refuses.
     """
     questions = [Question(node, packed) for node, packed in zip(nodes, commands, strict=True)]
-    replies = []
-    for (node, packed, _), answer in zip(
-        questions, ask_together(questions, monotonic(), True), strict=True
-    ):
+    answers, replies = ask_together(questions, monotonic(), True), []
+    for node, packed, _ in questions:
+        answer = answers[node]
         if isinstance(answer, KVSError):
             raise answer
         replies.append(node.as_result(answer[0], packed))

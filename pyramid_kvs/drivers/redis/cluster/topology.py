@@ -198,7 +198,7 @@ class Topology:
 
 
 def _known(ranges: Iterable[SlotRange]) -> int:
-    return sum(last + 1 - first for first, last, addresses in ranges if addresses)
+    return sum(last + 1 - first for first, last, _ in ranges)
 
 
 def _most_telling(failures: list[KVSError]) -> KVSError:
