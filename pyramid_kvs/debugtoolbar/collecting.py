@@ -14,6 +14,9 @@ from ..kvs.observed import key_fingerprints
 #: A page with more calls shows the first ones only.
 SHOWN = 1000
 
+#: A page that reads more keys is only told of repetitions of the first ones.
+COMPARED = 10_000
+
 
 class Row(NamedTuple):
     """A call, as the panel shows it."""
@@ -75,15 +78,15 @@ class Collection:
         self.by_setting: dict[str, Totals] = {}
         #: How often each key was read, by the setting and by what replaces the key.
         self._reads: Counter[tuple[str, str]] = Counter()
+        #: How many keys of each setting were read repeatedly, and the most reads of one key.
+        self.repeated: dict[str, tuple[int, int]] = {}
         self.changes = SessionChanges()
 
     def add(self, operation: Operation, keys: list[str]) -> None:
         at = (perf_counter() - self._began - operation.seconds) * 1000
         self.total.add(operation)
         self.by_setting.setdefault(operation.setting, Totals()).add(operation)
-        read = [(operation.setting, key) for key in keys]
-        is_repeated = any(key in self._reads for key in read)
-        self._reads.update(read)
+        is_repeated = self._read([(operation.setting, key) for key in keys])
         if len(self.rows) < SHOWN:
             self.rows.append(Row(max(at, 0.0), operation, is_repeated))
 
@@ -91,14 +94,20 @@ class Collection:
     def left_out(self) -> int:
         return self.total.calls - len(self.rows)
 
-    def repeated(self) -> dict[str, tuple[int, int]]:
-        """Return how many keys of each setting were read repeatedly, and the most reads of one."""
-        found: dict[str, tuple[int, int]] = {}
+    def _read(self, keys: list[tuple[str, str]]) -> bool:
+        """Count reads of keys; return whether the request had read one of them before."""
+        known = [key for key in keys if key in self._reads]
+        new = [key for key in keys if key not in self._reads]
+        self._reads.update(known + new[: COMPARED - len(self._reads)])
+        return bool(known)
+
+    def end(self) -> None:
+        """Keep what the panel shows. The toolbar keeps it for the last hundred requests."""
         for (setting, _), count in self._reads.items():
             if count > 1:
-                keys, most = found.get(setting, (0, 0))
-                found[setting] = (keys + 1, max(most, count))
-        return found
+                keys, most = self.repeated.get(setting, (0, 0))
+                self.repeated[setting] = (keys + 1, max(most, count))
+        self._reads.clear()
 
 
 #: That of the request that this thread or greenlet serves.

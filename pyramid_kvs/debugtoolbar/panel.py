@@ -29,6 +29,7 @@ class StoresPanel(DebugPanel):  # type: ignore[misc]
         self.calls = Collection()
         self.session: SessionInfo = NOT_USED
         self.limits: list[LimitInfo] = []
+        self._outer: Collection | None = None
         self._prefixes = prefixes(Application.of(request.registry))
 
     @property
@@ -38,6 +39,7 @@ class StoresPanel(DebugPanel):  # type: ignore[misc]
 
     def wrap_handler(self, handler: Callable[[Request], Response]) -> Callable[..., Response]:
         def collect(request: Request) -> Response:
+            self._outer = collecting.get()  # of the request that invoked this one
             collecting.set(self.calls)
             request.add_finished_callback(self._finish)
             return handler(request)
@@ -57,7 +59,9 @@ class StoresPanel(DebugPanel):  # type: ignore[misc]
             self.session = session.info()
         self.limits = limits_of(request)
         if collecting.get() is self.calls:
-            collecting.set(None)
+            collecting.set(self._outer)
+        self._outer = None
+        self.calls.end()
 
     def render_vars(self, request: Request) -> dict[str, Any]:
         total = self.calls.total
@@ -84,7 +88,7 @@ class StoresPanel(DebugPanel):  # type: ignore[misc]
         found = [
             f"{setting}: {_counted(keys, 'key was', 'keys were')} read more than once, up to "
             f"{most} times. Keep the value in a variable, or read several keys with get_many."
-            for setting, (keys, most) in self.calls.repeated().items()
+            for setting, (keys, most) in self.calls.repeated.items()
         ]
         if self.calls.left_out:
             found.append(f"Only the first {SHOWN} calls are shown.")

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from pyramid.config import Configurator
+from pyramid.request import Request
 
 from pyramid_kvs.application import Application
-from pyramid_kvs.debugtoolbar.collecting import SHOWN, collecting
+from pyramid_kvs.debugtoolbar.collecting import COMPARED, SHOWN, collecting
+from pyramid_kvs.debugtoolbar.panel import StoresPanel
 from pyramid_kvs.session import CookieSession
 from tests.debugtoolbar.apps import BOTH, panel, part, rows, site, toolbar_page
 from tests.servers import RedisServer
@@ -137,6 +139,39 @@ def test_a_page_with_very_many_calls_shows_the_first_ones_and_all_sums() -> None
     assert len(rows(html, "kvs-calls")) == SHOWN
     assert part(html, "kvs-summary").startswith(f"{SHOWN + 5} calls")
     assert f"Only the first {SHOWN} calls are shown." in html
+
+
+def test_what_is_kept_of_a_page_with_very_many_keys_is_bounded() -> None:
+    """The toolbar keeps its panels for the last hundred requests."""
+
+    def view(request: Any) -> None:
+        keys = [str(number) for number in range(COMPARED + 5)]
+        request.cache.get_many(keys)
+        collection = collecting.get()
+        assert collection is not None
+        assert len(collection._reads) == COMPARED
+        request.cache.get_many(keys)
+
+    app = site(MEMORY, view)
+    assert f"{COMPARED} keys were read more than once, up to 2 times" in panel(app)
+    ((_, toolbar),) = app.app.registry.pdtb_history
+    (stores,) = [found for found in toolbar.panels if isinstance(found, StoresPanel)]
+    assert not stores.calls._reads
+
+
+def test_calls_after_a_subrequest_are_listed() -> None:
+    """The toolbar has another page for the subrequest, which runs its tweens."""
+
+    def view(request: Any) -> None:
+        request.cache.get("a")
+        if "is_inner" not in request.environ:
+            environ = {"REMOTE_ADDR": "127.0.0.1", "is_inner": True}
+            request.invoke_subrequest(Request.blank("/", environ=environ), use_tweens=True)
+            request.cache.set("a", 1)
+
+    html = panel(site(MEMORY, view))
+    assert [line[3] for line in rows(html, "kvs-calls")] == ["get", "set"]
+    assert collecting.get() is None
 
 
 def test_one_request_does_not_see_the_calls_of_another() -> None:
