@@ -14,6 +14,8 @@ from typing import Any
 
 _SECRET_NAME = r"pass|pwd|secret|token|credential|auth|dsn|private|api_?key"  # noqa: S105
 _SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)
+#: A misspelled one of these names is also masked, because the message about it shows the value.
+_SECRET_NAMES = ("password", "passphrase", "secret", "token", "credentials", "api_key")
 
 #: Each pattern with what replaces it, in this order.
 _CREDENTIALS: list[tuple[re.Pattern[str], str]] = [
@@ -21,8 +23,9 @@ _CREDENTIALS: list[tuple[re.Pattern[str], str]] = [
     for pattern, shown in (
         # The query of a URL has a password with "@" in it.
         (rf"(?<=://).*[?&]\w*(?:{_SECRET_NAME})\w*=.*@.*", "***"),
-        # Up to the last "@": a password may contain "@", "/" and spaces.
-        (r"(?<=://).*@", "***@"),
+        # Up to the last "@": a password may contain "@", "/" and spaces. A URL that is masked
+        # already stays, so that a message can be masked twice and keeps what follows the URL.
+        (r"(?<=://)(?!\*\*\*@[^@]*(?:://|\Z)).*@", "***@"),
         # A keyword of libpq, or of a URL's query. The value ends at the next keyword.
         (
             rf"(\w*(?:{_SECRET_NAME})\w*\s*=\s*)('(?:[^'\\]|\\.)*'?|.*?(?=&|\s+\w+\s*=|$))",
@@ -96,11 +99,19 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def _is_secret(key: object) -> bool:
+    """Return whether the value of a key is not shown: the key names a secret, maybe misspelled."""
+    name = str(key).lower()
+    return bool(
+        _SECRET_KEY.search(name) or difflib.get_close_matches(name, _SECRET_NAMES, 1, cutoff=0.8)
+    )
+
+
 def _redacted(value: Any) -> Any:
     """Return a value as JSON can show it."""
     if isinstance(value, Mapping):
         return {
-            _redacted(str(key)): "***" if _SECRET_KEY.search(str(key)) else _redacted(item)
+            _redacted(str(key)): "***" if _is_secret(key) else _redacted(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -118,7 +129,7 @@ def _secrets(value: Any) -> Iterator[tuple[str, str]]:
     """Yield the strings in a value that must not be shown, and what replaces them."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and item:
+            if _is_secret(key) and isinstance(item, str) and item:
                 yield item, "***"
             else:
                 yield from _secrets(item)

@@ -25,6 +25,7 @@ from .kvs import (
 from .messages import closest, masked, quoted, reason, show, unknown_name, without_credentials
 from .serializer import Codec
 from .settings import (
+    InvalidOption,
     Option,
     check_options,
     mapping,
@@ -39,11 +40,19 @@ log = logging.getLogger("pyramid_kvs.settings")
 #: A client with more arguments than this has too many for a message.
 _LISTED = 20
 
+
+def _client_arguments(value: Any) -> dict[str, Any]:
+    try:
+        return mapping(value)
+    except InvalidOption:
+        raise InvalidOption('an object, for example {"url": "redis://localhost:6379/0"}') from None
+
+
 #: The keys that name a driver. ``type`` is an alias of ``kvs``.
 DRIVER_OPTIONS: dict[str, Option] = {
     "kvs": Option(optional(string), None, other_words=("driver", "backend", "store")),
     "type": Option(optional(string), None),
-    "kvs_kwargs": Option(mapping, {}, secret=True),
+    "kvs_kwargs": Option(_client_arguments, {}, secret=True),
 }
 
 #: The keys of every setting that has a store.
@@ -109,7 +118,7 @@ def _check_places(name: str, value: Any, table: Mapping[str, Option]) -> None:
     for key, shown in _CLIENT_ARGUMENTS.items():
         if key not in table and isinstance(value, Mapping) and key in value:
             raise ConfigurationError(
-                f"{name}: unknown key {key!r}: it belongs inside 'kvs_kwargs', for example "
+                f"{name}: unknown key {key!r}, which belongs inside 'kvs_kwargs', for example "
                 f'"kvs_kwargs": {json.dumps(shown)}'
             )
 

@@ -55,6 +55,7 @@ def test_an_unknown_name() -> None:
         (r"password='hun\' ter2' host=h", '"password=*** host=h"'),
         ({"pwd": "hunter2", "AUTH": "hunter2"}, '{"pwd": "***", "AUTH": "***"}'),
         ({"dsn": "hunter2", "api_key": 5}, '{"dsn": "***", "api_key": "***"}'),
+        ({"pasword": "hunter2", "scret": "hunter2"}, '{"pasword": "***", "scret": "***"}'),
         ({"a": [{"redis://u:hunter2@h": 1}]}, '{"a": [{"redis://***@h": 1}]}'),
         ("x" * 200, '"' + "x" * 116 + "..."),
     ],
@@ -114,6 +115,23 @@ def test_an_error_of_another_library_is_shown_without_what_it_was_given() -> Non
 )
 def test_a_message_without_credentials_stays_as_it_is(message: str) -> None:
     assert without_credentials(message) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unknown driver 'redis://u:hun@ter2@h/0' (known: redis)",
+        "unknown driver 'redis://***@h/0' (known: redis); write redis://***@h/0",
+        "refused 'redis://***@h', and also redis://u:hunter2@h",
+        "redis://***@hunter2@h",
+    ],
+)
+def test_a_message_that_is_masked_again_loses_nothing(message: str) -> None:
+    once = without_credentials(message)
+    assert "ter2" not in once
+    assert without_credentials(once) == once
+    assert once.startswith(message.split("redis://")[0])
+    assert once.endswith(message.split("h")[-1])
 
 
 def test_the_dictionary_of_another_library_loses_its_password() -> None:

@@ -195,6 +195,13 @@ def test_a_url_in_place_of_a_driver_is_shown_an_example() -> None:
     assert 'write {"kvs": "redis", "kvs_kwargs": {"url": "redis://***@h/0"}}' in message
 
 
+def test_a_url_as_kvs_kwargs_is_not_shown() -> None:
+    message = refusal(cache={"kvs": "redis", "kvs_kwargs": "redis://u:hunter2@h"})
+    assert "kvs_kwargs: found a value that is not shown, expected an object" in message
+    assert 'for example {"url": "redis://localhost:6379/0"}' in message
+    assert "hunter2" not in message
+
+
 @pytest.mark.parametrize(
     ("key", "place"),
     [
@@ -208,7 +215,7 @@ def test_a_url_in_place_of_a_driver_is_shown_an_example() -> None:
 )
 def test_an_argument_of_the_client_beside_kvs_is_shown_its_place(key: str, place: str) -> None:
     message = refusal(cache={"kvs": "redis", key: "redis://u:hunter2@h"})
-    assert f"kvs.cache: unknown key {key!r}: it belongs inside 'kvs_kwargs'" in message
+    assert f"kvs.cache: unknown key {key!r}, which belongs inside 'kvs_kwargs'" in message
     assert place in message
     assert "hunter2" not in message
 

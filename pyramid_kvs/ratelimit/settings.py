@@ -101,7 +101,7 @@ def outcomes(value: Any) -> str | list[int]:
 def networks(value: Any) -> list[str]:
     """Return the networks of a list of networks and addresses."""
     if isinstance(value, str):
-        raise InvalidOption(_NETWORKS, f"; did you mean {show([value])}?")
+        raise InvalidOption(_NETWORKS, f"; did you mean {show([_network(value)])}?")
     if not isinstance(value, Sequence):
         raise InvalidOption(_NETWORKS)
     return [_network(one) for one in value]

@@ -99,6 +99,7 @@ def test_limits_with_equal_stores_count_in_one_call(redis_server: RedisServer) -
         ({"count": [99]}, "count: found"),
         ({"count": [True]}, "count: found"),
         ({"count": None}, "count: found null"),
+        ({"except": "10.0.0.0/33"}, r"but '10.0.0.0/33' is neither\n"),
         ({"except": "10.0.0.0/8"}, r'except: found "10.0.0.0/8".*did you mean \["10.0.0.0/8"\]'),
         ({"except": ["10.0.0.1/8"]}, r"'10.0.0.1/8' is an address in a network.*mean '10.0.0.0/8'"),
         ({"except": ["localhost"]}, "except: found .*, but 'localhost' is neither"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from threading import TIMEOUT_MAX
 from typing import Any, NamedTuple
@@ -199,11 +200,20 @@ def check_connection(options: Mapping[str, Any]) -> None:
     host = options.get("host", "")
     if not isinstance(host, str):
         raise TypeError(f"host is {host!r}, expected a string")
-    if "@" in host:  # not quoted, because it contains a password
-        raise ValueError("host: expected a host name; 'username' and 'password' are options")
+    _check_host(host)
     host.encode("idna")
     if not isinstance(options.get("retry"), (Retry, type(None))):
         raise TypeError("retry is expected to be a redis.retry.Retry")
+
+
+def _check_host(host: str) -> None:
+    """Refuse more than a host name. It is not quoted, because it can contain a password."""
+    if "/" in host:
+        raise ValueError("host: expected a host name; a URL is the value of 'url'")
+    if "@" in host:
+        raise ValueError("host: expected a host name; 'username' and 'password' are options")
+    if re.fullmatch(r"\[.*\](:\d*)?|[^:]*:\d*", host):  # other colons are part of an IPv6 address
+        raise ValueError("host: expected a host name or an address; 'port' is an option")
 
 
 def _is_number(value: Any) -> bool:

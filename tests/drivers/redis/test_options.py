@@ -69,6 +69,24 @@ def test_refused_url_is_not_quoted(url):
 
 
 @pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("redis://localhost:6379/0", "a URL is the value of 'url'"),
+        ("redis://u:s3cret@localhost", "a URL is the value of 'url'"),
+        ("u:s3cret@localhost", "'username' and 'password' are options"),
+        ("localhost:6379", "'port' is an option"),
+        ("[::1]:6379", "'port' is an option"),
+    ],
+)
+def test_a_host_that_is_more_than_a_host(host, why):
+    with pytest.raises(ValueError, match=f"host: expected a host name.*{why}") as raised:
+        KVS("redis", {"host": host})
+    assert "s3cret" not in str(raised.value)
+    for good in ("::1", "fe80::1%lo", "localhost"):
+        KVS("redis", {"host": good})
+
+
+@pytest.mark.parametrize(
     ("kwargs", "why"),
     [
         ({"single_connection_client": True}, "'single_connection_client' .*its own pool"),
