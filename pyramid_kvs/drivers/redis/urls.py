@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 
@@ -95,11 +95,23 @@ def _read(found: re.Match[str], plain: str, kind: Kind) -> RedisURL:
     first = found["hosts"].split(",")[0]
     end = (f"/{number}" if hosts else path) + (f"?{query}" if query else "")
     url = f"{plain}://{user}{first}{end}"
+    _check_characters(url)
     options: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     for name in ("host", "port", "connection_class", "path"):
         options.pop(name, None)
     db = _database(options.pop("db", None), kind)
     return RedisURL(kind, hosts, service, db, plain == "rediss", options, url)
+
+
+def _check_characters(url: str) -> None:
+    """Refuse a password with brackets, or with characters that stand for ``/`` and the like.
+
+    redis-py would quote it.
+    """
+    try:
+        urlsplit(url)
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
 
 
 def _hosts(text: str, kind: Kind) -> list[tuple[str, int]]:
@@ -124,7 +136,10 @@ def _host(text: str, default: int) -> tuple[str, int]:
     if not 0 < port < 65536:
         raise ValueError(f"url: the port is {port}, expected an integer from 1 to 65535")
     host = unquote(found["address"] or found["name"])
-    host.encode("idna")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("url: expected a host name, or an IPv6 address in brackets") from None
     return host, port
 
 
