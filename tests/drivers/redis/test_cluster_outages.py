@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyramid_kvs.drivers.redis import pack
+from pyramid_kvs.drivers.redis.cluster.nodes import Node
 from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.kvs import KVS, Breakers
 from tests.drivers.redis.support import failure
@@ -56,6 +57,28 @@ def seconds(operation: Callable[[], Any]) -> float:
 
 def in_use(driver: KVS) -> int:
     return sum(node.pool.counts().in_use for node in driver._topology._nodes.values())
+
+
+# -- an interruption --------------------------------------------------------------------------
+
+
+def test_a_call_that_is_interrupted_frees_its_connections(cluster, driver, monkeypatch):
+    """For example by a timeout of gevent, when only some nodes have been asked."""
+    begin, begun = Node.begin, []
+
+    def begin_two(*args: Any) -> Any:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begun.append(begin(*args))
+        return begun[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "begin", begin_two)
+        with pytest.raises(KeyboardInterrupt):
+            driver.get_many(KEYS)
+    assert in_use(driver) == 0
+    assert len(begun) == 2  # so that the connections still exist
+    assert driver.get_many(KEYS) == dict.fromkeys(KEYS, 1)
 
 
 # -- a node that hangs ------------------------------------------------------------------------

@@ -99,16 +99,15 @@ def ask_together(
     :param began: when the call began, by ``time.monotonic()``.
     :returns: for each node its replies, with refusals as redis-py's errors, or why there are none.
     """
-    begun: list[tuple[Node, Begun]] = []
+    begun: dict[Node, Begun] = {}
     answers: dict[Node, list[Reply] | KVSError] = {}
     try:
         for node, packed, replies in sorted(questions, key=_place):
-            begun.append((node, node.begin(began, packed, replies, repeatable)))
-        while len(answers) < len(begun):
-            node, sent = begun[len(answers)]
-            answers[node] = _answer(node, sent)
+            begun[node] = node.begin(began, packed, replies, repeatable)
+        for node in list(begun):
+            answers[node] = _answer(node, begun.pop(node))
     except BaseException:
-        for node, sent in begun[len(answers) + 1 :]:
+        for node, sent in begun.items():
             node.abandon(sent)
         raise
     return answers
