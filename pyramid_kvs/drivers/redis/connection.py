@@ -88,7 +88,8 @@ class RedisConnection(Pooled):
     def receive(self, deadline: Deadline, count: int) -> list[Reply]:
         """Return the replies to commands that were sent; refusals among them are returned.
 
-        :raises redis.RedisError: not in time, or a lost connection.
+        :raises redis.RedisError: not in time, a lost connection, or a server that serves nobody
+            on this connection, such as one that is loading its data.
         """
         raise NotImplementedError
 
@@ -188,7 +189,11 @@ class DirectConnection(RedisConnection):
         gets, nothing, replies = self._gets, self._nothing, []
         for _ in range(count):
             reply = gets(False)
-            replies.append(self._rest(deadline) if reply is nothing else reply)
+            if reply is nothing:
+                reply = self._rest(deadline)
+            if isinstance(reply, NoConnection):  # for example LOADING: the server serves nobody
+                raise reply
+            replies.append(reply)
         return replies
 
     def _rest(self, deadline: Deadline) -> Reply:

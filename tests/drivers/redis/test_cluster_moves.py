@@ -336,6 +336,21 @@ def test_a_refusal_that_passes(node, refusal):
     assert replies == []
 
 
+@pytest.mark.parametrize(
+    "refusal", [b"-LOADING data\r\n", b"-NOAUTH who\r\n", b"-ERR max number of clients reached\r\n"]
+)
+def test_a_node_that_serves_nobody(node, refusal):
+    """For redis-py it is a failure to connect, and not the refusal of a command."""
+    node.answers[b"GET"] = node.answers[b"PTTL"] = lambda *_: refusal
+    driver = cluster_driver(node)
+    for operation in (
+        lambda: driver.get("key"),
+        lambda: driver.get_many(["key", "other"]),
+        lambda: driver.raw_ttl_many(["key"]),
+    ):
+        assert isinstance(failure(operation), KVSUnavailable)
+
+
 def test_a_refusal_that_lasts(node):
     """One call waits for its whole time, and others fail at once for a second."""
     node.answers[b"GET"] = lambda *_: b"-CLUSTERDOWN The cluster is down\r\n"

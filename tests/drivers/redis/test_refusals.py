@@ -77,6 +77,8 @@ def test_a_password(own_redis, kwargs):
     ) as raised:
         driver.check()
     assert "wr0ng" not in str(raised.value)
+    for operation in operations(driver).values():
+        unavailable(operation)
 
 
 def test_too_few_replicas(own_redis):
