@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from .options import RETRY_OPTIONS, check_arguments, check_connection
+from .options import check_arguments, check_connection, has_retries
 from .urls import RedisURL, place_of
 
 CONNECTIONS = 1000
@@ -56,9 +56,10 @@ def _client(
 ) -> redis.Redis:
     if kwargs.get("connection_pool") is not None:
         return redis.Redis(**kwargs)
-    options = {**_defaults(), "max_connections": CONNECTIONS, **kwargs}
-    if RETRY_OPTIONS & kwargs.keys():
-        options.setdefault("retry", Retry(NoBackoff(), 1))
+    options = {**_defaults(), "max_connections": CONNECTIONS}
+    if has_retries({"url": url, **kwargs}):
+        options["retry"] = Retry(NoBackoff(), 1)
+    options.update(kwargs)
     client = _made(parsed, options, sentinel_kwargs or {})
     # redis.Redis does not hand it to unix sockets, whose connect() waits for a hung server too.
     client.connection_pool.connection_kwargs.setdefault(

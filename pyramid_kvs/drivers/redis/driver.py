@@ -52,7 +52,7 @@ from .commands import (
     scan_command,
 )
 from .errors import is_unknown_script
-from .options import ACCEPTED, NAMES, RETRY_OPTIONS, DriverOptions, Options
+from .options import ACCEPTED, NAMES, DriverOptions, Options, has_retries
 from .sentinel import transport_of
 from .transport import Repeatable
 from .urls import kind_of
@@ -84,8 +84,8 @@ class RedisKVS(RunsScripts):
         given = DriverOptions.take(kwargs)
         client = new_client(kwargs)
         connections = Connections(client.connection_pool)
-        retries = bool(RETRY_OPTIONS & kwargs.keys())
-        options = Options.of(client.connection_pool, connections.make(), given, retries)
+        sample, retries = connections.make(), has_retries(kwargs)
+        options = Options.of(client.connection_pool, sample, given, retries)
         self._transport = self._new_transport(connections, options, kwargs.get("url"))
         self._call, self._call_many = self._transport.call, self._transport.call_many
         self._claim_calls: dict[tuple[float, float, bool], bytes] = {}

@@ -17,7 +17,7 @@ from ...messages import unknown_name
 from ..options import PoolOptions, take_pool_options
 from .urls import RedisURL, parse_url
 
-RETRY_OPTIONS = {"retry", "retry_on_error", "retry_on_timeout"}
+_RETRY_OPTIONS = {"retry", "retry_on_error", "retry_on_timeout"}
 
 #: The options of the driver, which redis-py does not have.
 NAMES = frozenset({"url", "sentinel_kwargs", "breaker", *PoolOptions._fields})
@@ -119,6 +119,12 @@ def _pool_timeout(pool: Any, given: DriverOptions) -> float:
     if isinstance(pool, redis.BlockingConnectionPool):
         return TIMEOUT_MAX if pool.timeout is None else float(pool.timeout)
     return PoolOptions().pool_timeout
+
+
+def has_retries(kwargs: Mapping[str, Any]) -> bool:
+    """Return whether checked ``kvs_kwargs``, or the URL among them, say how to retry."""
+    in_url = parse_url(kwargs["url"]).options if kwargs.get("url") else {}
+    return not _RETRY_OPTIONS.isdisjoint({*kwargs, *in_url})
 
 
 # -- refusals --------------------------------------------------------------------------------

@@ -139,9 +139,10 @@ def test_pool_exhausted(own_redis):
     assert driver.get("key") == 1
 
 
-def gets_sent(server: RedisServer, **kwargs: Any) -> int:
+def gets_sent(server: RedisServer, query: str = "", **kwargs: Any) -> int:
     """Return how often a get goes to a server that hangs."""
-    driver = driver_of(server, socket_timeout=0.1, **kwargs)
+    url = f"redis://{server.host}:{server.port}{query}"
+    driver = KVS("redis", {"url": url, "socket_timeout": 0.1, **kwargs})
     driver.ping()
     server.reset_calls()
     server.pause()
@@ -161,7 +162,11 @@ def test_a_timeout_is_not_repeated(own_redis):
 def test_repeats_as_configured(own_redis):
     """On new connections, the repeated gets do not get past the handshake."""
     server = own_redis()
-    for kwargs in ({"retry": Retry(NoBackoff(), 2)}, {"retry_on_timeout": True}):
+    for kwargs in (
+        {"retry": Retry(NoBackoff(), 2)},
+        {"retry_on_timeout": True},
+        {"query": "?retry_on_timeout=true"},
+    ):
         start = time.monotonic()
         assert gets_sent(server, **kwargs) >= 1
         assert time.monotonic() - start > 0.19
