@@ -53,6 +53,9 @@ _OF_REDIS_PY = frozenset(
     }
 )
 
+#: Options that are not among the arguments of a connection.
+_NOT_IN_URL = NAMES | {"connection_pool"}
+
 #: All options that ``kvs_kwargs`` may have.
 ACCEPTED = NAMES | _OF_REDIS_PY
 
@@ -141,13 +144,20 @@ def check_arguments(kwargs: Mapping[str, Any]) -> RedisURL | None:
     for name, why in _WITHOUT_EFFECT.items():
         if name in given or (url is not None and name in url.options):
             raise TypeError(f"{name!r} is not supported: {why}")
-    for name in (*kwargs, *(() if url is None else url.options)):
-        if name not in ACCEPTED and name not in _WITHOUT_EFFECT:  # or it is None or False
-            raise TypeError(f"unexpected keyword argument {name!r}")
+    _check_names(kwargs, () if url is None else url.options)
     _check_combinations(given, url)
     if kwargs.get("sentinel_kwargs") is not None:
         _check_sentinel_kwargs(kwargs["sentinel_kwargs"], url)
     return url
+
+
+def _check_names(given: Iterable[str], in_url: Iterable[str]) -> None:
+    for name in in_url:
+        if name in _NOT_IN_URL:
+            raise TypeError(f"url: {name!r} is not part of it: write it beside 'url'")
+    for name in (*given, *in_url):
+        if name not in ACCEPTED and name not in _WITHOUT_EFFECT:  # or it is None or False
+            raise TypeError(f"unexpected keyword argument {name!r}")
 
 
 def _check_sentinel_kwargs(given: Any, url: RedisURL | None) -> None:

@@ -91,6 +91,8 @@ def test_a_host_that_is_more_than_a_host(host, why):
     [
         ({"single_connection_client": True}, "'single_connection_client' .*its own pool"),
         ({"url": "redis://h?single_connection_client=1"}, "its own pool"),
+        ({"url": "redis://h?breaker=0"}, "url: 'breaker' is not part of it: .* beside 'url'"),
+        ({"url": "redis+cluster://h?pool_timeout=1"}, "'pool_timeout' .* beside 'url'"),
         ({"cache": object(), "protocol": 3}, "'cache' .*commands of redis-py"),
         ({"cache_config": object(), "protocol": 3}, "'cache_config' .*commands of redis-py"),
         ({"event_dispatcher": object()}, "pool of redis-py"),
