@@ -104,6 +104,14 @@ def test_the_package_needs_no_library_of_the_tests() -> None:
     assert not re.search("pytest|webtest|hypothesis", required)
 
 
+def test_readme_lists_the_extras_of_an_application() -> None:
+    of_the_project = {"demo", "testing", "docs", "lint"}
+    readme = (ROOT / "README.rst").read_text(encoding="utf-8")
+    table = readme.partition("extra  ")[2].partition("Demo\n")[0]
+    listed = set(re.findall(r"^``(\w+)``  ?", table, re.MULTILINE))
+    assert listed == {*metadata("options.extras_require")} - of_the_project
+
+
 #: Pages that say what ``pip install pyramid_kvs`` installs until version 2 is released.
 OF_RELEASES = {"README.rst", "docs/development.rst", "docs/faq.rst", "docs/getting_started.rst"}
 

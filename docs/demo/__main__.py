@@ -22,8 +22,9 @@ def bind(port):
     try:
         return socket.create_server((HOST, int(port)), backlog=1024)
     except OSError as error:
+        said = os.strerror(error.errno)
         sys.exit(
-            f"demo: port {port} cannot be used ({error.strerror}): choose another one, as in "
+            f"demo: port {port} cannot be used ({said}): choose another one, as in "
             f"PORT={int(port) % 65535 + 1} docs/demo/run"
         )
 

@@ -60,7 +60,8 @@ def _look_up(host: str, port: str) -> list[str]:
     except UnicodeError as error:  # an empty or a long label
         raise OSError(f"{quoted(host)} is not a host name") from error
     except OSError as error:
-        raise OSError(f"the host name {quoted(host)} was not found: {error.strerror}") from error
+        said = f"the host name {quoted(host)} was not found: {error.strerror}"
+        raise OSError(error.errno, said) from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

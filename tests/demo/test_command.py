@@ -130,7 +130,7 @@ def test_a_port_in_use_is_told_before_a_server_starts() -> None:
         port = taken.getsockname()[1]
         printed = finish(sys.executable, "-m", "demo", PORT=str(port), PYTHONPATH=str(DOCS))
     assert printed.returncode == 1
-    assert f"port {port} cannot be used (Address already in use" in printed.stderr
+    assert f"port {port} cannot be used (Address already in use): " in printed.stderr
     assert f"PORT={port + 1} docs/demo/run" in printed.stderr
 
 

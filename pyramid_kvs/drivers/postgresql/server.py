@@ -240,6 +240,6 @@ def _each_address(
         found = resolver.addresses(host, port, deadline - monotonic())
     except OSError as error:
         kind = TIMED_OUT if isinstance(error, TimeoutError) else psycopg.OperationalError
-        failures.append(kind(str(error)))
+        failures.append(kind(error.strerror or str(error)))
         return []
     return [{**params, "hostaddr": address} for address in found]

@@ -165,3 +165,9 @@ def test_tls(own_redis, tmp_path):
     unavailable(lambda: driver.get("key"))
     unavailable(lambda: KVS("redis", by_name).get("key"))
     server.resume()
+
+
+def test_an_unknown_name():
+    said = r"connecting to unknown\.invalid:6379\. the host name 'unknown\.invalid' was not found: "
+    with pytest.raises(KVSError, match=said):
+        KVS("redis", {"host": "unknown.invalid"}).get("key")
