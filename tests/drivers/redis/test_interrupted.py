@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
+import os
 import signal
 import sys
+import time
 
 import pytest
 
+from pyramid_kvs.drivers.redis.deadline import Deadline
+from pyramid_kvs.kvs import KVS
+from tests.drivers.redis.fake import fake_redis
 from tests.drivers.redis.support import driver_of, operations, pool_of
+from tests.servers import LOOPBACK
 
 
 class WorkerTimeout(BaseException):
@@ -37,6 +44,34 @@ def test_interrupted_call(own_redis, operation):
         server.resume()
     assert driver.get("mine") == "value of mine"
     assert driver.get_many(["mine", "none"]) == {"mine": "value of mine"}
+
+
+def test_interrupted_question_to_a_sentinel():
+    """Its answer does not come to the next question."""
+    ports = [b"1", b"2"]
+
+    def answer(*_: bytes) -> bytes:
+        port = ports.pop(0)
+        if ports:
+            os.kill(os.getpid(), signal.SIGALRM)
+            time.sleep(0.3)
+        return b"*2\r\n$9\r\n127.0.0.1\r\n$1\r\n%b\r\n" % port
+
+    def strike(*_: object) -> None:
+        raise WorkerTimeout
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        with fake_redis() as fake:
+            fake.answers[b"SENTINEL"] = answer
+            url = f"redis+sentinel://{LOOPBACK}:{fake.port}/main"
+            driver = KVS("redis", {"url": url, "socket_timeout": 30})
+            [sentinel] = driver._transport._service._sentinels
+            with pytest.raises(WorkerTimeout):
+                sentinel.primary_of("main", Deadline(math.inf))
+            assert sentinel.primary_of("main", Deadline(math.inf)) == (LOOPBACK, 2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_strikes_at_random(own_redis, monkeypatch):

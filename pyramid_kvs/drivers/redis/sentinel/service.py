@@ -76,8 +76,10 @@ class Sentinel:
         began = monotonic()
         try:
             reply = self._exchange(packed, deadline)
-        except (RedisError, OSError, OutOfTime) as error:
-            self.close()
+        except BaseException as error:
+            self.close()  # the reply may still be under way
+            if not isinstance(error, (RedisError, OSError, OutOfTime)):
+                raise
             self._note(error, monotonic() - began)
             raise _sentinel_error(error, breaker.server) from error
         if breaker.is_troubled:
