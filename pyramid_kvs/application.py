@@ -90,10 +90,17 @@ class Application:
             observe(store.driver, store.setting, store.address, self.listeners)
 
     def add_listener(self, listener: Listener) -> None:
-        """Tell a listener about each operation of all stores from now on."""
+        """Tell a listener about each operation of all stores from now on, once."""
+        if identity_of(listener) in map(identity_of, self.listeners):
+            return
         self.listeners.append(listener)
         for store in self.stores:
             observe(store.driver, store.setting, store.address, self.listeners)
+
+
+def identity_of(listener: Listener) -> tuple[int, str | None]:
+    """Return what is the same for the same listener; a method is a new object in each access."""
+    return id(getattr(listener, "__self__", listener)), getattr(listener, "__name__", None)
 
 
 # -- features --------------------------------------------------------------------------------
@@ -219,10 +226,11 @@ def add_kvs_listener(config: Configurator, listener: Listener) -> None:
             "argument, the operation"
         )
     name = getattr(listener, "__qualname__", type(listener).__qualname__)
-    introspectable = config.introspectable("kvs listeners", id(listener), name, "kvs listener")
+    identity = identity_of(listener)
+    introspectable = config.introspectable("kvs listeners", identity, name, "kvs listener")
     introspectable["listener"] = listener
     config.action(
-        ("kvs listener", id(listener)),
+        ("kvs listener", identity),
         lambda: Application.of(config.registry).add_listener(listener),
         introspectables=(introspectable,),
         order=ORDER_NAMES,

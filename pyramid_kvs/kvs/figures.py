@@ -19,8 +19,8 @@ class Call:
     """
 
     __slots__ = (
-        *("args", "bytes_received", "bytes_sent", "driver", "hits", "is_in_hook", "misses"),
-        "round_trips",
+        *("args", "bytes_received", "bytes_sent", "driver", "hits", "is_in_hook", "is_told"),
+        *("misses", "round_trips"),
     )
 
     def __init__(self, driver: Any, args: Args, is_in_hook: bool) -> None:
@@ -28,6 +28,8 @@ class Call:
         self.driver = driver
         self.args = args
         self.is_in_hook = is_in_hook
+        #: Whether listeners are being told. What they do with stores is not observed.
+        self.is_told = False
         self.hits = self.misses = self.bytes_sent = self.bytes_received = 0
         self.round_trips = 0
 
@@ -59,7 +61,7 @@ class Kind(NamedTuple):
 
 def _listed(args: Args) -> Args:
     """Return the arguments with a list of keys: reading them may be another operation."""
-    return args if not args or hasattr(args[0], "__len__") else ([*args[0]], *args[1:])
+    return args if not args or hasattr(args[0], "__len__") else (list(args[0]), *args[1:])
 
 
 def _with_change_outside(args: Args) -> Args:

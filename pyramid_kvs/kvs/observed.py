@@ -149,7 +149,7 @@ class Method:
         @functools.wraps(run)
         def observed(driver: Any, *args: Any, **kwargs: Any) -> Any:
             outer = current.get()
-            if outer is not None and outer.driver is driver:
+            if outer is not None and (outer.driver is driver or outer.is_told):
                 if is_hook and not outer.is_in_hook:
                     return add(outer, driver, args, kwargs)
                 return run(driver, *args, **kwargs)
@@ -197,13 +197,15 @@ class Method:
                     call.hits, call.bytes_sent, call.bytes_received, took, error,
                     call.round_trips, call.misses,
                 ))  # fmt: skip
+                call.is_told = call.is_in_hook = True
                 for listener in observer.listeners:
                     try:
                         listener(told)
                     except Exception as raised:  # noqa: BLE001, PERF203 (the operation is done)
                         observer.log_failure(listener, raised)
             finally:
-                call.driver = None  # a greenlet that a listener started has the same context
+                # A greenlet that a listener started has the same context.
+                call.driver, call.is_told = None, False
                 current.set(outer)
 
         return end

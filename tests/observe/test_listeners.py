@@ -129,6 +129,40 @@ def test_the_same_listener_twice_is_a_conflict() -> None:
         configured(MEMORY, told, told)
 
 
+class Counting:
+    """A listener that is a method, which is a new object in each access."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def listen(self, operation: Operation) -> None:
+        self.count += 1
+
+
+def test_the_same_method_twice_is_a_conflict() -> None:
+    counting = Counting()
+    with pytest.raises(ConfigurationConflictError):
+        configured(MEMORY, counting.listen, counting.listen)
+    configured(MEMORY, counting.listen, Counting().listen)
+
+
+def test_the_same_listener_again_after_a_commit_is_told_once() -> None:
+    counting, names = Counting(), list[str]()
+
+    def configure(config: Configurator) -> None:
+        for _ in range(2):
+            config.commit()
+            config.add_kvs_listener(counting.listen)
+            config.add_kvs_listener(names.append)
+            config.include(lambda inner: inner.add_kvs_listener(counting.listen))
+
+    found = cache(configured(MEMORY, configure=configure))
+    counting.count = 0
+    names.clear()
+    found.get("a")
+    assert (counting.count, len(names)) == (1, 1)
+
+
 def test_a_listener_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(ConfigurationError, match='found "stats", expected a callable with one'):
         configured(MEMORY, "stats")  # type: ignore[arg-type]
@@ -215,6 +249,26 @@ def test_what_a_listener_does_with_the_store_is_not_told() -> None:
     found.client._observer.listeners.append(reads)  # type: ignore[attr-defined]
     found.get("a")
     assert len(told) == 1
+
+
+def test_what_a_listener_does_with_several_stores_is_not_told() -> None:
+    told: list[Operation] = []
+
+    def uses_all(operation: Operation) -> None:
+        told.append(operation)
+        for store in Application.of(registry).stores:
+            store.driver.incr("n")
+            store.driver.raw_get("a")
+
+    settings = {"kvs.cache": {"kvs": "memory"}, "kvs.perlsess": {"kvs": "memory"}}
+    registry = configured(settings)
+    Application.of(registry).add_listener(uses_all)
+    cache(registry).get_many(["a", "b"])
+    driver_of(registry, "kvs.perlsess").raw_get("a")
+    assert [(one.setting, one.operation, one.misses) for one in told] == [
+        ("kvs.cache", "get_many", 2),
+        ("kvs.perlsess", "get", 1),
+    ]
 
 
 def test_what_a_listener_started_is_told_after_the_operation() -> None:
