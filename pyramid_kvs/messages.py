@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_SECRET_NAME = r"pass|pwd|secret|token|credential|auth|dsn|private|api_?key"  # noqa: S105
+_SECRET_NAME = r"pass|pasw|pwd|secret|token|credential|auth|dsn|private|api_?key"  # noqa: S105
 _SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)
 #: A misspelled one of these names is also masked, because the message about it shows the value.
 _SECRET_NAMES = ("password", "passphrase", "secret", "token", "credentials", "api_key")
@@ -25,7 +25,7 @@ _CREDENTIALS: list[tuple[re.Pattern[str], str]] = [
         (rf"(?<=://).*[?&]\w*(?:{_SECRET_NAME})\w*=.*@.*", "***"),
         # Up to the last "@": a password may contain "@", "/" and spaces. A URL that is masked
         # already stays, so that a message can be masked twice and keeps what follows the URL.
-        (r"(?<=://)(?!\*\*\*@[^@]*(?:://|\Z)).*@", "***@"),
+        (r"(?<=://)(?!\*\*\*@[^@]*(?:://|\Z))(?:(?!://\*\*\*@).)*@", "***@"),
         # A keyword of libpq, or of a URL's query. The value ends at the next keyword.
         (
             rf"(\w*(?:{_SECRET_NAME})\w*\s*=\s*)('(?:[^'\\]|\\.)*'?|.*?(?=&|\s+\w+\s*=|$))",

@@ -51,6 +51,7 @@ def test_an_unknown_name() -> None:
         ("u:hunter2@h:1", '"***@h:1"'),
         ("postgresql://h/x?user=u&password=hunter2", '"postgresql://h/x?user=u&password=***"'),
         ("postgresql://h/x?password=hun@ter2&x=1", '"postgresql://***"'),
+        ("host=h pasword=hun ter2 port=1", '"host=h pasword=*** port=1"'),
         ("host=h password=hun ter2 port=1", '"host=h password=*** port=1"'),
         (r"password='hun\' ter2' host=h", '"password=*** host=h"'),
         ({"pwd": "hunter2", "AUTH": "hunter2"}, '{"pwd": "***", "AUTH": "***"}'),
@@ -110,6 +111,7 @@ def test_an_error_of_another_library_is_shown_without_what_it_was_given() -> Non
         'FATAL: password authentication failed for user "u"',
         "Redis.__init__() got an unexpected keyword argument 'pwd'",
         "no connection to redis at 127.0.0.1:6379: timed out",
+        "expected postgresql://host:5432/db; write redis://***@h/0",
         "AUTH failed: WRONGPASS invalid username-password pair",
     ],
 )

@@ -9,6 +9,7 @@ import memcache
 
 from ...kvs.breaker import SECONDS as BREAKER_SECONDS
 from ...kvs.breaker import check_seconds
+from ...messages import quoted
 from ..options import POOL_CHECKS, POSITIVE, SECONDS, Check, check, is_integer
 from ..pool import TIMEOUT
 from .protocol import LARGEST_ITEM
@@ -129,8 +130,9 @@ def _servers(servers: Any) -> list[Any]:
     listed = [tuple(server) if isinstance(server, list) else server for server in servers]
     for server in listed:
         host, weight = server if isinstance(server, tuple) and len(server) == 2 else (server, 1)
-        if not isinstance(host, str) or type(weight) is not int or weight < 1:
-            raise ValueError(f"{expected}; found {server!r}")
+        is_host = isinstance(host, str) and "://" not in host
+        if not is_host or type(weight) is not int or weight < 1:
+            raise ValueError(f"{expected}; found {quoted(server)}")
     return listed
 
 

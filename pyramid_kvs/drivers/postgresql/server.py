@@ -17,9 +17,8 @@ from .errors import TIMED_OUT
 
 PORT = re.compile(r"[0-9]{0,5}")
 UNREADABLE = (
-    "url: libpq cannot read it (it is not shown, because it may contain a password); expected "
-    "postgresql://host:5432/dbname, with user and password before the host, and %XX for special "
-    "characters in them"
+    "url: libpq cannot read it; expected postgresql://host:5432/dbname, with user and password "
+    "before the host, and %XX for special characters in them"
 )
 #: pgbouncer: "unsupported startup parameter: options", or "... in options: ...".
 #: RDS Proxy: "currently doesn't support command-line options".

@@ -116,6 +116,9 @@ def _open_tls(connection: Any, deadline: Deadline) -> Any:
     try:
         sock.settimeout(deadline.timeout(connection.socket_timeout))
         secured = _wrap(connection, sock)
+    except TimeoutError:
+        sock.close()
+        raise NoReply("no answer to the TLS handshake in time; does the server use TLS?") from None
     except (OSError, RedisError, OutOfTime):
         sock.close()
         raise

@@ -89,7 +89,7 @@ def place_of(host: str, port: object) -> str:
 def _read(found: re.Match[str], plain: str, kind: Kind) -> RedisURL:
     path, query = found["path"], found["query"] or ""
     hosts = [] if plain == "unix" else _hosts(found["hosts"], kind)
-    service, number = _service_and_database(path, kind) if hosts else ("", _path(path))
+    service, number = _service_and_database(path, kind) if hosts else ("", _path(found))
     _check_query(query, number)
     user = "" if found["user"] is None else f"{found['user']}@"
     first = found["hosts"].split(",")[0]
@@ -157,9 +157,11 @@ def _service_and_database(path: str, kind: Kind) -> tuple[str, str]:
     return unquote(service), number
 
 
-def _path(path: str) -> str:
-    """Return no number, if there is a path of a socket."""
-    if not path:
+def _path(found: re.Match[str]) -> str:
+    """Return no number, if there is a path of a socket, which redis-py takes without the host."""
+    if found["hosts"]:
+        raise ValueError("url: the path of the socket begins with /; write unix:///path/of/socket")
+    if not found["path"]:
         raise ValueError("url: the path of the socket is missing; write unix:///path/of/socket")
     return ""
 

@@ -27,6 +27,12 @@ def test_servers_of_another_form(servers: Any) -> None:
         KVS("memcache", {"servers": servers})
 
 
+def test_a_url_of_a_server_is_refused_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r'expected a list such as \["127.*found ') as raised:
+        KVS("memcache", {"servers": ["memcached://u:s3cret@127.0.0.1:11211"]})
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -92,7 +98,7 @@ def test_unknown_options_are_refused() -> None:
         KVS("memcache", {"server": "127.0.0.1:11211"})
     with pytest.raises(ValueError, match="servers: expected"):
         KVS("memcache", {})
-    with pytest.raises(ValueError, match="parse"):
+    with pytest.raises(ValueError, match="servers: expected a list"):
         connect("http://127.0.0.1:11211/")
     with pytest.raises(ValueError, match="found port 99999 of 127"):
         connect("127.0.0.1:99999")

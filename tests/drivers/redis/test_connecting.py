@@ -167,6 +167,12 @@ def test_tls(own_redis, tmp_path):
     server.resume()
 
 
+def test_tls_to_a_server_without_tls(redis_server):
+    url = f"rediss://127.0.0.1:{redis_server.port}/0"
+    error = unavailable(lambda: KVS("redis", {"url": url}).get("key"))
+    assert "no answer to the TLS handshake in time; does the server use TLS?" in str(error)
+
+
 def test_an_unknown_name():
     said = r"connecting to unknown\.invalid:6379\. the host name 'unknown\.invalid' was not found: "
     with pytest.raises(KVSError, match=said):

@@ -107,6 +107,8 @@ def test_the_default_host() -> None:
         ("redis+sentinel://h/main/0/1", "the number of the database comes after the service"),
         ("redis+sentinel:///main/0", "a host is missing; write redis.sentinel://"),
         ("unix://", "the path of the socket is missing"),
+        ("unix://run/redis.sock", "the path of the socket begins with /; write unix:///path/"),
+        ("unix://u:p@run/redis.sock", "the path of the socket begins with /"),
         ("redis://h?socket_timeout=soon", "socket_timeout"),
     ],
 )
