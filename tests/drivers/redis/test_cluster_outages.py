@@ -158,6 +158,31 @@ def test_two_nodes_that_hang(cluster, driver):
     assert not node.breaker.is_troubled
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_all_nodes_hang(cluster, is_known):
+    """Nobody waits but those who probe a node, and the one who asks for the map."""
+    driver = new_driver(cluster) if is_known else KVS("redis", {"url": cluster.url})
+    for node in cluster.nodes:
+        node.pause()
+    assert seconds(lambda: failure(lambda: driver.get_many(KEYS))) < LIMIT
+    waits = []
+
+    def ask(number: int) -> None:
+        for _ in range(100):
+            waits.append(seconds(lambda: failure(lambda: driver.get(KEYS[number]))))
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(wait > AT_ONCE for wait in waits) < len(waits) / 10
+    for node in cluster.nodes:
+        node.resume()
+    wait_until(lambda: failure(lambda: driver.get_many(KEYS)) is None, "all nodes answer", 5)
+
+
 def test_a_start_while_nodes_hang(cluster):
     """The nodes that the URL names first do not answer."""
     first, second, third = cluster.primaries()

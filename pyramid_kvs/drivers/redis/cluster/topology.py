@@ -55,6 +55,7 @@ class Topology:
         # For each process, because another thread may have held the lock at the fork.
         self._locks: dict[int, threading.Lock] = {}
         self._asked_at = -math.inf
+        self._pause = INTERVAL
         #: Why the nodes that were asked last did not answer.
         self._failure: KVSError | None = None
 
@@ -120,13 +121,15 @@ class Topology:
         """Note that a slot has another primary than the node that was asked; return it."""
         node = self.node(error.host or asked.address[0], error.port)
         self.refresh(began, node)
-        # The node that answered last knows best.
-        self.slots[slot] = node
+        # The node that answered last knows best, also if it names another address than the map.
+        self.slots[slot] = node = self._nodes.setdefault(node.address, node)
         return node
 
     @told_later()
     def refresh(self, began: float, first: Node | None = None, always: bool = False) -> None:
         """Ask for the map, unless it was asked for a moment ago. Without an answer it stays.
+
+        After a time without any answer, other callers do not wait for the one who asks.
 
         :param first: the node to ask first.
         :param always: ask even if it was asked for a moment ago, but not if another caller began to
@@ -135,10 +138,12 @@ class Topology:
         lock = self._locks.setdefault(getpid(), threading.Lock())
         now = monotonic()
         left = began + self.limit - now
-        if left <= 0 or not lock.acquire(timeout=min(left, TIMEOUT_MAX)):
+        is_to_wait = always or self._failure is None
+        wait = min(left, TIMEOUT_MAX) if is_to_wait else 0.0
+        if left <= 0 or not lock.acquire(timeout=wait):
             return
         try:
-            if now - self._asked_at > (0 if always else INTERVAL):
+            if now - self._asked_at > (0 if always else self._pause):
                 self._asked_at = monotonic()
                 self._ask(began, first)
         finally:
@@ -161,8 +166,12 @@ class Topology:
             if _known(best) == SLOTS:
                 break
         self._failure = _most_telling(failures) if failures and not best else None
+        self._pause = INTERVAL
         if best:
             self._use(best)
+        elif all(node.breaker.is_troubled for node in candidates):
+            # No node answers. They are left alone as long as a single server would be.
+            self._pause, self._asked_at = max(INTERVAL, self._options.breaker), monotonic()
 
     def _candidates(self, first: Node | None) -> list[Node]:
         """Return the nodes to ask; those that did not answer a moment ago come last."""
