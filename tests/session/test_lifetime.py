@@ -41,7 +41,10 @@ def test_a_request_is_freed_once_it_is_answered(store: Store, limit: Any) -> Non
         )
 
     app = make_app(store.options, note, **{"kvs.ratelimit": limit})
-    app.post("/", SET_1)  # the first connection of redis-py 5.0 makes a reference cycle
+    # The first connection of redis-py 5.0 makes a reference cycle. So does the error of a server
+    # that does not know a script yet: the second request runs the one for a known session.
+    for _ in range(2):
+        app.post("/", SET_1)
     seen.clear()
     gc.collect()
     gc.disable()
