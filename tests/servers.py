@@ -262,7 +262,27 @@ def _scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="kvs-test-", dir=base))
 
 
-class Server:
+class Closing:
+    """Starts in a ``with`` statement and closes at its end, also if it did not start."""
+
+    def start(self) -> Self:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Server(Closing):
     """A server process and its directory; subclasses define how it starts and answers."""
 
     program: ClassVar[str]
@@ -356,16 +376,6 @@ class Server:
         """Stop for good and remove the directory."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     # state
 
@@ -632,7 +642,7 @@ class ClusterNode(RedisServer):
         return sorted((low, high, [node[1] for node in nodes]) for low, high, *nodes in ranges)
 
 
-class RedisCluster:
+class RedisCluster(Closing):
     """Primaries with replicas. Each primary has an equal part of the slots."""
 
     def __init__(
@@ -728,16 +738,6 @@ class RedisCluster:
         for node in self.nodes:
             node.kill()
             node.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def ensure(self) -> Self:
         """Start or resume nodes that a test left dead or paused, and wait until all agree."""
@@ -948,7 +948,7 @@ class SentinelProcess(WatchedRedis):
         return [str(path), "--sentinel"]
 
 
-class RedisSentinel:
+class RedisSentinel(Closing):
     """A primary with replicas, and sentinels that watch it under the name ``main``."""
 
     service = "main"
@@ -1049,16 +1049,6 @@ class RedisSentinel:
         for server in (*self.sentinels, *self.servers):
             server.kill()
             server.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     # who is the primary
 
