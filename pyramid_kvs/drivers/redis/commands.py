@@ -99,6 +99,10 @@ end
 return 1
 """)
 
+#: The most frequent swap, of data for other data that expire, ready to be filled in: the key,
+#: milliseconds, data and the expected value, each with its length before it.
+SWAP_PX = b"*8\r\n" + SWAP.by_hash + b"$1\r\n1\r\n$%d\r\n%b\r\n$1\r\n1\r\n" + 3 * b"$%d\r\n%b\r\n"
+
 # KEYS: the key, and that of its claim. ARGV: how many milliseconds stale data have left at most,
 # the lifetime of the claim, and '1' to claim a key without data (or left out). The reply is the
 # data if they are fresh, or else the data, the owner if the caller has the claim, and what is left.

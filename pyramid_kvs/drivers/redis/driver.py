@@ -42,6 +42,7 @@ from .commands import (
     RELEASE,
     SET_PX,
     SWAP,
+    SWAP_PX,
     batches,
     by_source,
     claim_call,
@@ -220,17 +221,34 @@ class RedisKVS(RunsScripts):
         ttl: float | None,
         flags: int | None = None,
     ) -> Swap:
-        args = [
+        full_key = self._get_key(key)
+        if old is None or data is None or ttl is None:
+            return self._swap(full_key, old, data, ttl)
+        there, new, left = encoded(old.data), encoded(data), ttl_word(ttl)
+        packed = SWAP_PX % (
+            len(full_key), full_key, len(left), left, len(new), new, len(there), there,
+        )  # fmt: skip
+        try:
+            reply = self._call(full_key, packed, _is_done)
+        except KVSError as error:
+            if not is_unknown_script(error.__cause__):
+                raise
+            return self._swap(full_key, old, data, ttl)
+        return DONE if reply == 1 else _not_done(reply)
+
+    def _swap(
+        self, full_key: bytes, old: Stored | None, data: Data | None, ttl: float | None
+    ) -> Swap:
+        """Swap what :data:`SWAP_PX` has no form for, or on a server that lacks the script."""
+        words = [
             b"" if data is None else b"1",
             b"" if ttl is None else ttl_word(ttl),
             b"" if data is None else encoded(data),
         ]
         if old is not None:
-            args.append(encoded(old.data))
-        reply = self.run_packed(SWAP, [self._get_key(key)], pack_arguments(args), _is_done)
-        if reply == 1:
-            return DONE
-        return Swap(False, None if reply[0] is None else Stored(reply[0]))
+            words.append(encoded(old.data))
+        reply = self.run_packed(SWAP, [full_key], pack_arguments(words), _is_done)
+        return DONE if reply == 1 else _not_done(reply)
 
     # -- claims -----------------------------------------------------------------------------
 
@@ -334,6 +352,11 @@ def _is_set(reply: Reply) -> bool:
 def _is_done(reply: Reply) -> bool:
     """Return whether a swap had no effect the first time: the value was still the old one."""
     return bool(reply == 1)
+
+
+def _not_done(reply: Reply) -> Swap:
+    """Return the outcome of a swap that found another value."""
+    return Swap(False, None if reply[0] is None else Stored(reply[0]))
 
 
 def _seconds(left: int) -> float:

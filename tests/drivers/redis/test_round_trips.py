@@ -88,6 +88,21 @@ def test_lost_script_is_sent_again(driver, server):
     assert "eval" not in server.calls()
 
 
+def test_lost_script_of_a_swap_is_sent_again(driver, server):
+    """The most frequent swap is packed apart from other scripts, and sends the source too."""
+    driver.set("key", 1)
+    server.command("SCRIPT", "FLUSH")
+    first = driver.raw_load("key")
+    assert driver.raw_swap("key", first, b"2", 60).done
+    server.reset_calls()
+    lost = driver.raw_swap("key", first, "3", 60)
+    assert not lost.done
+    assert lost.current.data == b"2"
+    assert driver.raw_swap("key", lost.current, "4", 60).done
+    assert driver.get("key") == 4
+    assert server.calls() == {"evalsha": 2, "get": 3, "set": 1}  # two of them in the script
+
+
 def test_own_script(driver):
     script = Script("return {KEYS[1], ARGV[1], 7, false}")
     assert driver.run_script(script, [b"key"], [b"\r\n"]) == [b"key", b"\r\n", 7, None]
