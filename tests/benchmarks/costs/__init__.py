@@ -6,14 +6,14 @@
     python -m tests.benchmarks.costs                         all rows
     python -m tests.benchmarks.costs read limit --rounds 60
 
-It starts its own redis. Libraries that are not installed are left out, and so are the system calls
-where ``strace`` is missing. The columns of the table, all of them for one request or operation:
+It starts its own redis, on the same core. Libraries that are not installed are left out, and so are
+the system calls where ``strace`` is missing. The columns of the table, all of them for one request
+or operation:
 
 calls
     Python function calls, counted by ``sys.setprofile``. The number is exact.
 system calls
-    The difference between a process that does something n times and one that does it 2n times,
-    under ``strace``. The number is exact but for a few.
+    Counted by ``strace`` in most of several runs. The number is exact.
 trips
     How often the client waited for a reply after it had sent something. The number is exact.
 replayed µs

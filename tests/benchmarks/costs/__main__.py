@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.benchmarks.costs import __doc__ as description
-from tests.benchmarks.costs.measures import Tape, cpu_times, python_calls, system_calls, warm_up
+from tests.benchmarks.costs.measures import (
+    Run,
+    Tape,
+    cpu_times,
+    python_calls,
+    run_for_strace,
+    system_calls,
+    warm_up,
+)
 from tests.benchmarks.costs.rows import Cost, costs
 from tests.servers import RedisServer
 
@@ -30,56 +39,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("rows", nargs="*", help="the names of rows, or parts of them")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--loops", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--traced", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.only is not None:
-        run_only(arguments.url, arguments.only, arguments.loops)
+    if arguments.traced is not None:
+        run_for_strace(runs_of(chosen_costs(arguments.traced, arguments.rows)))
         return
+    stay_on_one_core()
     with RedisServer() as server:
         print_table(measured(server.url, arguments.rows, arguments.rounds))
 
 
-def run_only(url: str, number: int, loops: int) -> None:
-    """Run one of the costs, in a process of which the system calls are counted."""
-    run = list(costs(url))[number].run
-    warm_up(run)
-    for _ in range(loops):
-        run()
+def stay_on_one_core() -> None:
+    """Run this process and the server on the same core, where the system lets it choose.
+
+    Two cores of a busy machine differ from round to round, and a core that waits for the other
+    one goes to sleep.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def chosen_costs(url: str, names: Sequence[str]) -> list[Cost]:
+    """Return the rows that were asked for, and first a bare request."""
+    bare, *others = costs(url)
+    return [bare, *[c for c in others if not names or any(name in c.name for name in names)]]
+
+
+def runs_of(chosen: Sequence[Cost]) -> list[Run]:
+    return [cost.run for cost in chosen]
 
 
 def measured(url: str, names: Sequence[str], rounds: int) -> list[Line]:
     """Return the figures of the rows that were asked for, and first those of a bare request."""
-    found = list(costs(url))
-    chosen = [
-        number
-        for number, cost in enumerate(found)
-        if not names or not number or any(name in cost.name for name in names)
-    ]
-    runs = [found[number].run for number in chosen]
+    chosen = chosen_costs(url, names)
+    runs = runs_of(chosen)
     calls, real = [python_calls(run) for run in runs], cpu_times(runs, rounds, LOOPS)
-    traced = [traced_calls(url, number) for number in chosen]
-    trips, replayed = taped(url, chosen, rounds)
-    lines = zip([found[n] for n in chosen], calls, traced, trips, replayed, real, strict=True)
+    traced = traced_calls(url, names) or [None] * len(runs)
+    trips, replayed = taped(url, names, rounds)
+    lines = zip(chosen, calls, traced, trips, replayed, real, strict=True)
     return [Line(*line) for line in lines]
 
 
-def taped(url: str, chosen: Sequence[int], rounds: int) -> tuple[list[int], list[float]]:
+def taped(url: str, names: Sequence[str], rounds: int) -> tuple[list[int], list[float]]:
     """Return the round trips, and the CPU time without a server."""
     tape, trips, replays = Tape(), [], []
     tape.install()
-    found = list(costs(url))
-    for run in (found[number].run for number in chosen):
+    for run in runs_of(chosen_costs(url, names)):
         warm_up(run)
         trips.append(tape.record(run))
         replays.append(tape.replayed(run))
     return trips, [statistics.median(times) for times in cpu_times(replays, rounds, LOOPS)]
 
 
-def traced_calls(url: str, number: int) -> float | None:
-    module = ("-m", "tests.benchmarks.costs", "--url", url, "--only", str(number), "--loops")
-    return system_calls(module, LOOPS)
+def traced_calls(url: str, names: Sequence[str]) -> list[float]:
+    return system_calls(["-m", "tests.benchmarks.costs", *names, "--traced", url])
 
 
 def print_table(lines: Sequence[Line]) -> None:
@@ -97,7 +110,7 @@ def print_table(lines: Sequence[Line]) -> None:
 
 def text(line: Line, ours: Line, nothing: float) -> str:
     ratio = statistics.median(a / b for a, b in zip(line.real, ours.real, strict=True))
-    traced = "" if line.system_calls is None else f"{line.system_calls:.1f}"
+    traced = "" if line.system_calls is None else f"{line.system_calls:.0f}"
     name = "" if line is not ours else line.cost.name
     return (
         f"{name:<22}{line.cost.who:<22}{line.calls:7.0f}{traced:>14}{line.trips:7}"

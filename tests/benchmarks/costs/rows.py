@@ -12,7 +12,7 @@ import redis
 from pyramid.config import Configurator
 
 from pyramid_kvs.cache import ApplicationCache
-from pyramid_kvs.kvs import KVS
+from pyramid_kvs.kvs import KVS, observe
 from tests.benchmarks.bench_kvs import VALUE
 from tests.benchmarks.bench_session import ID, SMALL, bare, build, caller, change, read
 
@@ -139,6 +139,10 @@ def _cache(url: str) -> Iterator[Cost]:
     yield Cost("cache set", "redis-py", lambda: client.set("plain", json.dumps(VALUE), ex=600))
     if region is not None:
         yield Cost("cache set", "dogpile.cache", lambda: region.set("key", VALUE))
+    driver = KVS("redis", {"url": url}, "cache::")
+    observe(driver, "kvs.cache", "", [lambda operation: None])
+    observed = ApplicationCache(driver)
+    yield Cost("cache get, observed", OURS, lambda: observed.get("key"))
     yield Cost("get_or_create", OURS, lambda: cache.get_or_create("key", _create, 600))
     if region is not None:
         yield Cost("get_or_create", "dogpile.cache", lambda: region.get_or_create("key", _create))
