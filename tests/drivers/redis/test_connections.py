@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -181,3 +184,25 @@ def test_close_and_go_on(own_redis):
     driver.close()
     wait_until(lambda: clients(server) == 1, "end of connections")
     assert driver.get("key") == 1
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["fills", "is full"])
+def test_a_send_buffer_that_fills(own_redis, is_full):
+    """What the system does not take at once follows when the server reads again."""
+    server = own_redis()
+    driver = KVS("redis", {"unix_socket_path": server.socket_path, "socket_timeout": 20})
+    driver.set("key", 1)
+    with holding(driver, 1) as (connection,):
+        raw = connection._connection._sock
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the system takes its least
+    server.pause()
+    if is_full:
+        with suppress(BlockingIOError):
+            while True:
+                os.write(raw.fileno(), b"\r\n" * 100)  # redis ignores an empty command
+    resumes = threading.Timer(0.3, server.resume)
+    resumes.start()
+    driver.set("key", "v" * 15_000)
+    resumes.join()
+    assert driver.get("key") == "v" * 15_000
+    assert server.command("INFO", "stats")["total_connections_received"] == 2
