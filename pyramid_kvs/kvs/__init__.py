@@ -37,6 +37,7 @@ from .stored import (
     encode_key,
     key_pattern,
     new_owner,
+    new_tuple,
     pause,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "key_pattern",
     "named_parameters",
     "new_owner",
+    "new_tuple",
     "observe",
     "pack_arguments",
     "pack_words",

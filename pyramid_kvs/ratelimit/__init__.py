@@ -87,7 +87,7 @@ def includeme(config: Configurator) -> None:
 
     # After the session, whose store it uses.
     config.action(SETTING, build, introspectables=(introspectable,), order=ORDER_FEATURES + 1)
-    config.add_request_method(RequestAttribute(lambda _: RequestLimits()), "ratelimit")
+    config.add_request_method(RequestAttribute(RequestLimits), "ratelimit")
     config.add_tween(TWEEN, under=EXCVIEW)
     config.action((SETTING, "tween"), lambda: _check_tweens(config.registry), order=_ORDER_CHECK)
 

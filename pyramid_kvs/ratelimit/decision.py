@@ -27,19 +27,13 @@ class Counters(NamedTuple):
     #: Whether the store knows the session.
     is_known: bool
 
-    @classmethod
-    def after(
-        cls, store: LimitStore, limits: list[Limit], checks: list[LimitCheck], hit: Hit
-    ) -> Counters:
-        """Return the counters of a request that may pass, without limits that count nothing.
+    def without_shadows(self, hit: Hit) -> Counters:
+        """Return the counters without those in shadow mode that would have refused the request.
 
-        These are the ones in shadow mode that would have refused it.
+        These have counted nothing.
         """
-        found = cls(store, limits, checks, hit.is_known)
-        if hit.all_allow:
-            return found
-        pairs = zip(limits, hit.results, strict=True)
-        return found.of([limit for limit, result in pairs if result is None or result.allowed])
+        pairs = zip(self.limits, hit.results, strict=True)
+        return self.of([limit for limit, result in pairs if result is None or result.allowed])
 
     def of(self, limits: Collection[Limit]) -> Counters:
         """Return the counters of some of the limits."""
@@ -73,7 +67,7 @@ class Counters(NamedTuple):
     def _count(self, rules: Sequence[Rule]) -> Hit | None:
         pairs = zip(resolved(self.checks, self.is_known), rules, strict=True)
         checks = [check._replace(rule=rule) for check, rule in pairs]
-        return outage.count(self.store, self.limits, checks).hit
+        return outage.count(self.store, self.limits, checks)[0]
 
 
 def resolved(checks: Iterable[LimitCheck], is_known: bool) -> list[LimitCheck]:
@@ -106,21 +100,19 @@ class RequestLimits:
     ``None``.
     """
 
-    __slots__ = (
-        *("_charged", "_counted_at", "_counters", "_left"),
-        *("_shadows", "_statuses", "outcome"),
-    )
+    #: Counts by the response; ``None`` means that no limit does.
+    outcome: Awaited | None = None
+    #: The limits in shadow mode.
+    _shadows: frozenset[Limit] = frozenset()
+    _charged = 0
+    #: When units were last counted, and what remained of the limits.
+    _counted_at = 0.0
+    _left: dict[Limit, int] | None = None
 
-    def __init__(self) -> None:
-        #: Counts by the response; ``None`` means that no limit does.
-        self.outcome: Awaited | None = None
-        #: The limits in shadow mode.
-        self._shadows: set[Limit] | None = None
-        self._charged = 0
-        #: When units were last counted, and what remained of the limits.
-        self._counted_at = 0.0
-        self._left: dict[Limit, int] | None = None
-        self._statuses: dict[Limit, LimitStatus] = {}
+    def __init__(self, request: object = None) -> None:
+        """Begin without limits; the request is not kept, so that there is no reference cycle."""
+        #: The result of each limit, ``None`` if nobody was counted.
+        self.by_limit: dict[Limit, LimitResult | None] = {}
         self._counters: list[Counters] = []
 
     def __repr__(self) -> str:
@@ -128,27 +120,24 @@ class RequestLimits:
 
     @property
     def results(self) -> list[LimitStatus]:
-        return list(self._statuses.values())
+        return [LimitStatus(*decided) for decided in self.by_limit.items()]
 
     @property
     def allowed(self) -> bool:
-        return all(status.allowed for status in self._statuses.values())
+        return all(status.allowed for status in self.results)
 
     @property
     def limit(self) -> int | None:
-        status = most_restrictive(self.results)
-        return None if status is None else status.limit
+        return most_restrictive(self.results).limit if self.by_limit else None
 
     @property
     def remaining(self) -> int | None:
-        status = most_restrictive(self.results)
-        return None if status is None else status.remaining
+        return most_restrictive(self.results).remaining if self.by_limit else None
 
     @property
     def reset(self) -> float | None:
         """The seconds until more units remain than now."""
-        status = most_restrictive(self.results)
-        return None if status is None else status.reset
+        return most_restrictive(self.results).reset if self.by_limit else None
 
     def charge(self, cost: int = 1, refuse: bool = True) -> None:
         """Count more units for this request on all its limits, best before the work is done.
@@ -187,7 +176,7 @@ class RequestLimits:
     @property
     def limits(self) -> Collection[Limit]:
         """The limits that have decided about the request."""
-        return [*self._statuses, *(self._shadows or ())]
+        return [*self.by_limit, *self._shadows]
 
     def begin_attempt(self, request: Request) -> None:
         """Go on with another attempt, and return what the one before was charged."""
@@ -200,32 +189,21 @@ class RequestLimits:
         elif charged:
             self._charge(-charged, FORCE)
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._statuses
-
     def note(self, limits: Sequence[Limit], results: Iterable[LimitResult | None]) -> None:
         """Keep the results of a store, or that it has counted nobody."""
-        statuses = self._statuses
         for limit, result in zip(limits, results, strict=True):
-            if limit.shadow is not None:
-                self._note_shadow(limit, result)
-            elif result is not None:
-                statuses[limit] = LimitStatus(limit, result)
+            if limit.shadow is None:
+                self.by_limit[limit] = result
             else:
-                self.note_uncounted([limit])
+                self._note_shadow(limit, result)
 
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
         """Note that no store has counted the request, so that all units of the limits remain."""
-        for limit in limits:
-            if limit.shadow is None:
-                self._statuses[limit] = LimitStatus(
-                    limit, LimitResult(True, limit.rule.limit, 0, 0), is_counted=False
-                )
+        self.by_limit.update({limit: None for limit in limits if limit.shadow is None})
 
     def _note_shadow(self, limit: Limit, result: LimitResult | None) -> None:
         """Log a request that a limit in shadow mode would have refused, and change nothing."""
-        self._shadows = {limit, *(self._shadows or ())}
+        self._shadows |= {limit}
         if limit.shadow is not None and result is not None and not result.allowed:
             registry = limit.store.registry
             if registry is not None and registry.has_listeners:
@@ -252,7 +230,7 @@ class RequestLimits:
         """Return units to some counters; see :meth:`Counters.hit` for the cost."""
         age_ms = int((monotonic() - self._counted_at) * 1000)
         if self._left is None:
-            self._left = {limit: one.remaining for limit, one in self._statuses.items()}
+            self._left = {status.policy: status.remaining for status in self.results}
         for counters in done:
             hit = counters.give_back(cost, age_ms, self._left)
             if hit is not None:
@@ -285,8 +263,5 @@ class RequestLimits:
 
     def add_headers(self, request: Request, response: Response) -> None:
         """Add the header fields to a response; a response callback."""
-        statuses = list(self._statuses.values())
-        if not statuses:
-            return
-        told = [status for status in statuses if status.policy.tells_x]
-        add_headers(response, statuses, most_restrictive(told), request)
+        if self.by_limit:
+            add_headers(request, response, self.by_limit)

@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from pyramid.request import Request
 
@@ -54,18 +54,14 @@ class SessionSource(Protocol):
         """Let the request's session use what was loaded; return whether the session is known."""
 
 
-class Identity(NamedTuple):
-    """Who a request is counted for, if its session is known or not; ``None`` means nobody."""
-
-    known: str | None
-    unknown: str | None
-
+#: Who a request is counted for, if its session is known or not; ``None`` means nobody.
+Identity: TypeAlias = "tuple[str | None, str | None]"
 
 #: Returns the identity of a request and of its session key, which is ``None`` without a session.
 Identify = Callable[[Request, "str | None"], Identity]
 #: Returns who is counted for a request without the value that ``by`` names.
 Fallback = Callable[[Request], "str | None"]
-NOBODY = Identity(None, None)
+NOBODY: Identity = (None, None)
 
 
 def identify_by(by: str, unknown: str, resolve: Callable[[str], Any]) -> Identify:
@@ -102,7 +98,7 @@ def fallback_of(unknown: str) -> Fallback:
 
 def address(request: Request) -> str:
     """Return the identity of a client by its address; all addresses of an IPv6 /64 share one."""
-    found = client_address(request)
+    found = getattr(request, "remote_addr", None)  # client_address() without the call
     if not found:
         log.warning(
             "requests have no client address (REMOTE_ADDR), as behind a unix socket: all clients "
@@ -145,7 +141,7 @@ def plain(identity: str) -> str:
 
 
 def _only(identity: str | None) -> Identity:
-    return Identity(identity, identity)
+    return identity, identity
 
 
 def _nobody(request: Request) -> None:
@@ -154,7 +150,7 @@ def _nobody(request: Request) -> None:
 
 def _session_or_address(request: Request, session_key: str | None) -> Identity:
     where = address(request)
-    return Identity(where if session_key is None else plain(session_key), where)
+    return where if session_key is None else plain(session_key), where
 
 
 def _session_as_sent(request: Request, session_key: str | None) -> Identity:
@@ -162,7 +158,7 @@ def _session_as_sent(request: Request, session_key: str | None) -> Identity:
 
 
 def _session_if_known(request: Request, session_key: str | None) -> Identity:
-    return NOBODY if session_key is None else Identity(plain(session_key), None)
+    return NOBODY if session_key is None else (plain(session_key), None)
 
 
 _BY_SESSION: dict[str, Identify] = {

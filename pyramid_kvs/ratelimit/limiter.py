@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
 
 from ..application import Application
 from ..exceptions import KVSError, KVSUnavailable
+from ..kvs import new_tuple
 from . import outage
 from .counting import LimitCheck
 from .counting.offenders import LONGEST
@@ -35,6 +36,11 @@ _EARLIER = "pyramid_kvs.ratelimit"
 
 #: For how many refused clients to remember their sessions. Each has up to eight look-ups.
 _MOST_SESSIONS = 1_000
+
+
+#: Instead of a look-up, if there is none to do.
+NoLookup: TypeAlias = "tuple[None, None, None]"
+_NO_LOOKUP: NoLookup = (None, None, None)
 
 
 class Holder(NamedTuple):
@@ -91,6 +97,7 @@ class Ratelimit:
         self.proxies = ProxyWatch()
         self.registry = LimitRegistry(session, application or Application(), resolve)
         self.registry.add_setting(settings)
+        self._session_store = self.registry.session_store
 
     def count(self, request: Request, limits: LimitSet | None = None) -> RequestLimits:
         """Count a request, and have the header fields added to its response.
@@ -114,9 +121,14 @@ class Ratelimit:
                 "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ
             ):
                 self.proxies.look(environ)
-            if decided.is_empty:
+            if not decided.by_limit:
                 request.add_response_callback(decided.add_headers)
-            self._count(request, limits, decided)
+            lookups: Sequence[Lookup] = ()
+            if limits.by_session and self.session is not None:
+                lookups = self.session.lookups(request)
+            groups = limits.groups
+            for group in groups if len(groups) < 2 else self._in_order(request, groups):
+                self._count_group(request, group, lookups, decided)
         return decided
 
     def _in_attempt(
@@ -136,84 +148,89 @@ class Ratelimit:
             earlier.begin_attempt(request)
         return earlier, limits.without(earlier.limits)
 
-    def _count(self, request: Request, limits: LimitSet, decided: RequestLimits) -> None:
-        lookups: Sequence[Lookup] = ()
-        if limits.by_session and self.session is not None:
-            lookups = self.session.lookups(request)
-        for group in limits.groups if len(limits.groups) < 2 else self._in_order(request, limits):
-            counters = self._count_group(request, group, lookups, decided)
-            if counters is not None:
-                if group.by_outcome:
-                    counters = await_outcome(request, decided, counters)
-                decided.add_counters(counters)
-
-    def _in_order(self, request: Request, limits: LimitSet) -> list[Group]:
+    def _in_order(self, request: Request, groups: list[Group]) -> list[Group]:
         """Return the groups, and first the store that has refused the client before.
 
         It may refuse again without being asked, and then no other store has counted for nothing.
         """
         store = self._refused_by.get(client_address(request))
-        return sorted(limits.groups, key=lambda group: group.store is not store)
-
-    def _note_refusal(self, request: Request, group: Group) -> None:
-        if len(self._refused_by) >= _MOST_CLIENTS:
-            self._refused_by = {}
-        self._refused_by[client_address(request)] = group.store
+        return sorted(groups, key=lambda group: group.store is not store)
 
     def _count_group(
         self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits
-    ) -> Counters | None:
-        """Count on one store; return the counters, or ``None`` if nothing was counted."""
-        limits = group.limits
+    ) -> None:
+        """Count on one store."""
+        limits, store = group.limits, group.store
         if group.is_conditional:
-            limits = [limit for limit in limits if limit.applies(request)]
-        if not limits:
-            return None
+            limits = group.applying(request)
+            if not limits:
+                return
         try:
             checks, lookup, holder = self._checks(request, group, limits, lookups)
-            asked, renew, _ = lookup or (None, None, None)
-            hit, is_of_store = outage.count(group.store, limits, checks, asked, renew)
+            asked, renew, _ = lookup
+            hit, is_of_store = outage.count(store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)
             raise
         if hit is None:
             decided.note_uncounted(limits)
-            return None
+            return
         if asked is not None and is_of_store and self.session is not None:
             self.session.preload(request, asked, hit.session)
         decided.note(limits, hit.results)
         if not hit.allowed:
-            self._note_refusal(request, group)
-            if holder is not None:
-                self.refused_sessions.note(lookups, holder)
-            if any(limit.is_late for limit in limits):
-                self.late_refusals.note(request)
-            decided.refuse_request()
+            self._refuse(request, limits, lookups, holder, decided)
         if not is_of_store:
             checks = outage.as_counted(checks, hit)
-        return Counters.after(group.store, limits, checks, hit)
+        counters = new_tuple(Counters, (store, limits, checks, hit.is_known))
+        if not hit.all_allow:
+            counters = counters.without_shadows(hit)
+        if group.by_outcome:
+            counters = await_outcome(request, decided, counters)
+        decided.add_counters(counters)
+
+    def _refuse(
+        self,
+        request: Request,
+        limits: list[Limit],
+        lookups: Sequence[Lookup],
+        holder: Holder | None,
+        decided: RequestLimits,
+    ) -> NoReturn:
+        """Refuse a request, and remember the client."""
+        if len(self._refused_by) >= _MOST_CLIENTS:
+            self._refused_by = {}
+        self._refused_by[client_address(request)] = limits[0].store
+        if holder is not None:
+            self.refused_sessions.note(lookups, holder)
+        if any(limit.is_late for limit in limits):
+            self.late_refusals.note(request)
+        decided.refuse_request()
 
     def _checks(
         self, request: Request, group: Group, limits: list[Limit], lookups: Sequence[Lookup]
-    ) -> tuple[list[LimitCheck], Lookup | None, Holder | None]:
+    ) -> tuple[list[LimitCheck], Lookup | NoLookup, Holder | None]:
         """Return what to count, and who looks for the session.
 
         That is the look-up that the counters' store does with it, or what was found before.
         """
-        counted_as = lookups[0][2] if lookups else None
+        lookup = lookups[0] if lookups else _NO_LOOKUP
         if not (lookups and group.by_session):
-            return [limit.check(request, counted_as) for limit in limits], None, None
-        if group.store is self.registry.session_store and len(lookups) == 1:
-            return [limit.check(request, counted_as) for limit in limits], lookups[0], None
-        holder = self.refused_sessions.find(lookups) or self._holder(request, limits, lookups)
-        checks = [limit.check(request, holder.known or counted_as) for limit in limits]
-        return resolved(checks, holder.known is not None), None, holder
+            return [limit.check(request, lookup[2]) for limit in limits], _NO_LOOKUP, None
+        if group.store is self._session_store and len(lookups) == 1:
+            return [limit.check(request, lookup[2]) for limit in limits], lookup, None
+        holder = self._holder(request, limits, lookups)
+        checks = [limit.check(request, holder.known or lookup[2]) for limit in limits]
+        return resolved(checks, holder.known is not None), _NO_LOOKUP, holder
 
     def _holder(self, request: Request, limits: list[Limit], lookups: Sequence[Lookup]) -> Holder:
-        """Look for the session; there is none if its store fails.
+        """Return what was found before, or look for the session; none if its store fails.
 
         :raises KVSUnavailable: it fails, and ``on_error`` of a limit is ``"deny"``.
         """
+        found = self.refused_sessions.find(lookups)
+        if found is not None:
+            return found
         until = monotonic() + LONGEST
         try:
             return Holder(self._known(request, lookups), until)

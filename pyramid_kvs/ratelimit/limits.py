@@ -15,6 +15,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
 from ..exceptions import KVSError, KVSUnavailable
+from ..kvs import new_tuple
 from ..logs import ThrottledLog
 from ..messages import reason
 from .counting import COUNT, LOOK, LimitCheck, LimitResult, Rule
@@ -103,11 +104,11 @@ class Limit:
             known = unknown = self._without_identity(request, error)
             session_key = None
         if self.store.companion is None:
-            return LimitCheck(
-                self.rule,
+            keys = (
                 None if known is None else known + self.suffix,
                 None if unknown is None else unknown + self.suffix,
             )
+            return new_tuple(LimitCheck, (self.rule, *keys))
         key = self.key(known, session_key if self.by == "session" else None)
         return LimitCheck(self.rule, key, key if unknown == known else self.key(unknown))
 
@@ -156,12 +157,12 @@ class LimitStatus:
 
     __slots__ = ("_result", "is_counted", "policy")
 
-    def __init__(self, limit: Limit, result: LimitResult, is_counted: bool = True) -> None:
+    def __init__(self, limit: Limit, result: LimitResult | None) -> None:
         self.policy = limit
-        self._result = result
+        self._result = result or LimitResult(True, limit.rule.limit, 0, 0)
         #: False while the store is unavailable and ``on_error`` is ``"allow"``, and if nobody is
         #: counted, as with ``"unknown": "allow"``.
-        self.is_counted = is_counted
+        self.is_counted = result is not None
 
     def __repr__(self) -> str:
         return f"<LimitStatus {self.name!r}: {self.remaining} of {self.limit} remain>"
@@ -198,13 +199,11 @@ class LimitStatus:
         return self._result.retry_ms / 1000
 
 
-def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus | None:
+def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus:
     """Return the limit that refuses, or else the one with the fewest units left.
 
     A limit that has not counted the request comes last.
     """
-    if len(statuses) < 2:
-        return statuses[0] if statuses else None
     return min(statuses, key=_restriction)
 
 

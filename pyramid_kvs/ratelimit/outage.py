@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import NamedTuple
+from typing import TypeAlias
 
 from ..exceptions import KVSError, KVSUnavailable
 from ..messages import reason
@@ -17,12 +17,8 @@ from .counting import Hit, LimitCheck
 from .limits import Limit
 from .store import LimitStore
 
-
-class Answer(NamedTuple):
-    """What was counted, or ``None``, and whether the store has counted it."""
-
-    hit: Hit | None
-    is_of_store: bool
+#: What was counted, or ``None``, and whether the store has counted it.
+Answer: TypeAlias = "tuple[Hit | None, bool]"
 
 
 def count(
@@ -39,19 +35,20 @@ def count(
     :param checks: one for each limit.
     :raises KVSUnavailable: the store fails, and ``on_error`` of a limit is ``"deny"``.
     """
-    known = store.offenders.find(checks)
-    if known is not None:
-        return Answer(known, is_of_store=False)
-    sent = monotonic()
+    sent, offenders = monotonic(), store.offenders
+    if sent < offenders.until:
+        known = offenders.find(checks)
+        if known is not None:
+            return known, False
     try:
         hit = store.count(checks, session_key, renew)
     except KVSUnavailable as error:
-        return Answer(_count_without(store, limits, checks, error), is_of_store=False)
+        return _count_without(store, limits, checks, error), False
     except KVSError as error:
-        return Answer(_count_refused(store, limits, checks, error), is_of_store=False)
+        return _count_refused(store, limits, checks, error), False
     if not hit.all_allow:
-        store.offenders.note(checks, hit, sent)
-    return Answer(hit, is_of_store=True)
+        offenders.note(checks, hit, sent)
+    return hit, True
 
 
 def _count_without(

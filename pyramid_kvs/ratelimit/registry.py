@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
+from pyramid.request import Request
 
 from ..application import Application
 from ..messages import show
@@ -28,6 +29,9 @@ class Group(NamedTuple):
     is_conditional: bool
     #: Whether one of them counts by the status of the response.
     by_outcome: bool
+
+    def applying(self, request: Request) -> list[Limit]:
+        return [limit for limit in self.limits if limit.applies(request)]
 
 
 class LimitSet:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyramid.httpexceptions import HTTPTooManyRequests
@@ -14,7 +14,8 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webob.acceptparse import create_accept_header
 
-from .limits import LimitStatus
+from .counting import LimitResult
+from .limits import Limit, LimitStatus, most_restrictive
 
 #: From the IANA registry of problem types; see RFC 9457 and
 #: draft-ietf-httpapi-ratelimit-headers-10.
@@ -96,28 +97,29 @@ def retry_after(violated: Sequence[LimitStatus]) -> int:
 
 
 def add_headers(
-    response: Response,
-    statuses: Sequence[LimitStatus],
-    x_status: LimitStatus | None,
-    request: Request,
+    request: Request, response: Response, by_limit: Mapping[Limit, LimitResult | None]
 ) -> None:
     """Add the header fields to a response, instead of those that a subrequest has added.
 
-    :param x_status: the limit that ``X-RateLimit-*`` describes.
+    :param by_limit: the result of each limit, ``None`` if nobody was counted.
     """
     headers = response.headerlist
-    if not _FIELDS.isdisjoint([name for name, _ in headers]):
-        headers[:] = [header for header in headers if header[0] not in _FIELDS]
-    if x_status is not None:
-        headers += _x_fields(x_status)
-    policies, quotas, violated = [], [], []
-    for status in statuses:
-        if status.is_counted and status.policy.tells_ietf:
-            policies.append(status.policy.policy_field)
-            seconds = math.ceil(status.reset)
-            quotas.append(f"{status.policy.quoted};r={status.remaining};t={seconds}")
-        if not status.allowed:
-            violated.append(status)
+    if not _FIELDS.isdisjoint(dict(headers)):
+        _remove_fields(headers)
+    policies, quotas, x_told, violated = [], [], [], []
+    for limit, result in by_limit.items():
+        if limit.tells_x:
+            x_told.append(limit)
+        if result is None:
+            continue
+        if limit.tells_ietf:
+            policies.append(limit.policy_field)
+            seconds = -(-result.reset_ms // 1000)
+            quotas.append(f"{limit.quoted};r={result.remaining};t={seconds}")
+        if not result.allowed:
+            violated.append(LimitStatus(limit, result))
+    if x_told:
+        headers += _x_fields(x_told, by_limit)
     if policies:
         headers += [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(quotas))]
     if violated and "Retry-After" not in response.headers and _is_refusal(request, response):
@@ -133,8 +135,21 @@ def _is_refusal(request: Request, response: Response) -> bool:
     return isinstance(error, RateLimitError) or response.status_int == RateLimitError.code
 
 
-def _x_fields(status: LimitStatus) -> list[tuple[str, str]]:
-    fields = [status.policy.x_limit, ("X-RateLimit-Remaining", str(status.remaining))]
-    if status.is_counted:
-        fields.append(("X-RateLimit-Reset", str(math.ceil(time.time() + status.reset))))
-    return fields
+def _remove_fields(headers: list[tuple[str, str]]) -> None:
+    headers[:] = [header for header in headers if header[0] not in _FIELDS]
+
+
+def _x_fields(
+    limits: Sequence[Limit], by_limit: Mapping[Limit, LimitResult | None]
+) -> list[tuple[str, str]]:
+    limit = limits[0]
+    if len(limits) > 1:
+        limit = most_restrictive([LimitStatus(one, by_limit[one]) for one in limits]).policy
+    result = by_limit[limit]
+    if result is None:
+        return [limit.x_limit, ("X-RateLimit-Remaining", str(limit.rule.limit))]
+    return [
+        limit.x_limit,
+        ("X-RateLimit-Remaining", str(result.remaining)),
+        ("X-RateLimit-Reset", str(math.ceil(time.time() + result.reset_ms / 1000))),
+    ]

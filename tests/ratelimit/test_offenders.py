@@ -42,7 +42,7 @@ def on_redis(redis_server: RedisServer) -> Iterator[LimitStore]:
 
 def ask(store: LimitStore, *rules: Rule, session_key: str | None = None) -> Hit:
     checks = [LimitCheck(rule, f"k{number}", f"k{number}") for number, rule in enumerate(rules)]
-    hit = outage.count(store, [], checks, session_key).hit
+    hit = outage.count(store, [], checks, session_key)[0]
     assert hit is not None
     return hit
 

@@ -26,7 +26,12 @@ def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> by
     """
     number = len(keys)
     digits = 1 if number < 10 else len(str(number))
-    packed = b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys])
+    if number > 3:
+        packed = pack_words(keys)
+    else:
+        packed = b""
+        for key in keys:
+            packed += b"$%d\r\n%b\r\n" % (len(key), key)
     words = (3 + number + args.number, call, digits, number, packed, args.data)
     return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
 

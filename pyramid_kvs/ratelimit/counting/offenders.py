@@ -39,16 +39,15 @@ class Offenders:
     def __init__(self, clients: int = CLIENTS) -> None:
         self._clients = clients
         self._lock = ProcessLock()
-        self._began = self._last = 0.0
+        self._began = 0.0
+        #: When nobody is refused any more, by the monotonic clock.
+        self.until = 0.0
         self._new: dict[Key, Refusal] = {}
         self._old: dict[Key, Refusal] = {}
 
     def find(self, checks: Sequence[LimitCheck]) -> Hit | None:
         """Return the refusal of a request, or ``None`` to ask the store."""
-        now = monotonic()
-        if now >= self._last:
-            return None
-        key = tuple(checks)
+        now, key = monotonic(), tuple(checks)
         refusal = self._new.get(key) or self._old.get(key)
         if refusal is None or now >= refusal.until:
             return None
@@ -72,12 +71,12 @@ class Offenders:
                 self._new, self._began = {}, now
             if len(self._new) < self._clients:
                 self._new[tuple(checks)] = refusal
-                self._last = max(self._last, refusal.until)
+                self.until = max(self.until, refusal.until)
 
     def forget(self) -> None:
         """Ask the store again about every client, because units were returned."""
         with self._lock:
-            self._new, self._old, self._last = {}, {}, 0.0
+            self._new, self._old, self.until = {}, {}, 0.0
 
 
 def _wait(checks: Sequence[LimitCheck], hit: Hit) -> int | None:

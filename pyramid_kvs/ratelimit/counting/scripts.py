@@ -23,10 +23,14 @@ from ...kvs import (
     Script,
     ScriptCall,
     Stored,
+    new_tuple,
     pack_arguments,
     ttl_word,
 )
 from .rules import COUNT, Hit, LimitCheck, LimitResult, Rule
+
+#: Instead of the only check.
+_NONE = (None, None, None)
 
 #: How many values the reply of several.lua has for each check.
 _RESULTS = 4
@@ -59,19 +63,19 @@ def hit(
     renew: float | None = None,
 ) -> Hit:
     """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
-    if len(checks) != 1 or None in checks[0] or not _is_simple(checks[0].rule):
+    rule, key, unknown_key = checks[0] if len(checks) == 1 else _NONE
+    if rule is None or key is None or unknown_key is None or not _is_simple(rule):
         return _hit_several(driver, checks, session_key, renew)
-    rule, key, unknown_key = checks[0]
-    keys = [driver._get_key(unknown_key)]  # type: ignore[arg-type]
+    keys = [driver._get_key(unknown_key)]
     if session_key is not None:
-        keys = [driver._get_key(session_key), driver._get_key(key), *keys]  # type: ignore[arg-type]
+        keys = [driver._get_key(session_key), driver._get_key(key), *keys]
     args = _arguments_of_one(rule, session_key is not None, renew)
     reply = driver.run_packed(_ONE[rule.strategy], keys, args)
     session, allowed, remaining, reset_ms, retry_ms = reply
     is_known, is_allowed = session is not None, allowed == 1
-    result = LimitResult(is_allowed, remaining, reset_ms, retry_ms)
-    loaded = Stored(session) if is_known else None
-    return Hit([result], loaded, is_known, is_allowed, is_allowed)
+    result = new_tuple(LimitResult, (is_allowed, remaining, reset_ms, retry_ms))
+    loaded = new_tuple(Stored, (session, None, 0)) if is_known else None
+    return new_tuple(Hit, ([result], loaded, is_known, is_allowed, is_allowed))
 
 
 def _is_simple(rule: Rule) -> bool:
@@ -99,7 +103,7 @@ def script_call(
     No other keys are sent than those of the checks and of the session, and no key of a check is
     ``None`` but the one for an unknown session.
     """
-    rule, key, unknown_key = checks[0] if len(checks) == 1 else (None, None, None)
+    rule, key, unknown_key = checks[0] if len(checks) == 1 else _NONE
     has_session = session_key is not None
     if rule is None or not _is_simple(rule) or (has_session and unknown_key is not None):
         return _several(driver, checks, session_key, renew)
