@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import NamedTuple, NoReturn, Protocol
 
 from pyramid.registry import Registry
 from pyramid.request import Request
-from pyramid.response import Response
 
 from ..events import RateLimitExceeded, current_request, notify
 from . import outage
@@ -113,6 +113,8 @@ class RequestLimits:
         """Begin without limits; the request is not kept, so that there is no reference cycle."""
         #: The result of each limit, ``None`` if nobody was counted.
         self.by_limit: dict[Limit, LimitResult | None] = {}
+        #: Adds the header fields to a response; a response callback.
+        self.add_headers = partial(add_headers, self.by_limit)
         self._counters: list[Counters] = []
 
     def __repr__(self) -> str:
@@ -260,8 +262,3 @@ class RequestLimits:
             limit, is_shadow = status.policy, status.policy.shadow is not None
             facts = (limit.name, limit.rule.limit, limit.window, limit.by, status.retry_after)
             notify(registry, RateLimitExceeded(request, *facts, is_shadow))
-
-    def add_headers(self, request: Request, response: Response) -> None:
-        """Add the header fields to a response; a response callback."""
-        if self.by_limit:
-            add_headers(request, response, self.by_limit)

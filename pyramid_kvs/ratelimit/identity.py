@@ -98,7 +98,7 @@ def fallback_of(unknown: str) -> Fallback:
 
 def address(request: Request) -> str:
     """Return the identity of a client by its address; all addresses of an IPv6 /64 share one."""
-    found = getattr(request, "remote_addr", None)  # client_address() without the call
+    found = client_address(request)
     if not found:
         log.warning(
             "requests have no client address (REMOTE_ADDR), as behind a unix socket: all clients "
@@ -149,7 +149,8 @@ def _nobody(request: Request) -> None:
 
 
 def _session_or_address(request: Request, session_key: str | None) -> Identity:
-    where = address(request)
+    found = getattr(request, "remote_addr", None)
+    where = address_of(found) if found else address(request)  # nearly always without one more call
     return where if session_key is None else plain(session_key), where
 
 

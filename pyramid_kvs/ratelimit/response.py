@@ -97,14 +97,14 @@ def retry_after(violated: Sequence[LimitStatus]) -> int:
 
 
 def add_headers(
-    request: Request, response: Response, by_limit: Mapping[Limit, LimitResult | None]
+    by_limit: Mapping[Limit, LimitResult | None], request: Request, response: Response
 ) -> None:
     """Add the header fields to a response, instead of those that a subrequest has added.
 
     :param by_limit: the result of each limit, ``None`` if nobody was counted.
     """
     headers = response.headerlist
-    if not _FIELDS.isdisjoint(dict(headers)):
+    if by_limit and not _FIELDS.isdisjoint(dict(headers)):
         _remove_fields(headers)
     policies, quotas, x_told, violated = [], [], [], []
     for limit, result in by_limit.items():

@@ -64,23 +64,18 @@ def hit(
 ) -> Hit:
     """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
     rule, key, unknown_key = checks[0] if len(checks) == 1 else _NONE
-    if rule is None or key is None or unknown_key is None or not _is_simple(rule):
+    call = None if rule is None else _call_of_one(rule, session_key is not None, renew)
+    if call is None or key is None or unknown_key is None:
         return _hit_several(driver, checks, session_key, renew)
     keys = [driver._get_key(unknown_key)]
     if session_key is not None:
         keys = [driver._get_key(session_key), driver._get_key(key), *keys]
-    args = _arguments_of_one(rule, session_key is not None, renew)
-    reply = driver.run_packed(_ONE[rule.strategy], keys, args)
-    session, allowed, remaining, reset_ms, retry_ms = reply
+    script, args = call
+    session, allowed, remaining, reset_ms, retry_ms = driver.run_packed(script, keys, args)
     is_known, is_allowed = session is not None, allowed == 1
     result = new_tuple(LimitResult, (is_allowed, remaining, reset_ms, retry_ms))
     loaded = new_tuple(Stored, (session, None, 0)) if is_known else None
     return new_tuple(Hit, ([result], loaded, is_known, is_allowed, is_allowed))
-
-
-def _is_simple(rule: Rule) -> bool:
-    """Return whether one.lua counts the rule."""
-    return rule.mode is COUNT and not (rule.is_shadow or rule.age_ms)
 
 
 def _hit_several(
@@ -105,10 +100,11 @@ def script_call(
     """
     rule, key, unknown_key = checks[0] if len(checks) == 1 else _NONE
     has_session = session_key is not None
-    if rule is None or not _is_simple(rule) or (has_session and unknown_key is not None):
+    call = None if rule is None else _call_of_one(rule, has_session, renew)
+    if call is None or (has_session and unknown_key is not None):
         return _several(driver, checks, session_key, renew)
     keys = [driver._get_key(found) for found in (session_key, key) if found is not None]
-    return ScriptCall(_ONE[rule.strategy], keys, _arguments_of_one(rule, has_session, renew))
+    return ScriptCall(call[0], keys, call[1])
 
 
 def hit_in(reply: Sequence[Any], checks: Sequence[LimitCheck]) -> Hit:
@@ -130,9 +126,18 @@ def _several(
 
 
 @functools.lru_cache(maxsize=1024)
-def _arguments_of_one(rule: Rule, has_session: bool, renew: float | None) -> PackedArguments:
+def _call_of_one(
+    rule: Rule, has_session: bool, renew: float | None
+) -> tuple[Script, PackedArguments] | None:
+    """Return the script that counts by a single rule, and its arguments.
+
+    It is ``None`` if one.lua does not count the rule.
+    """
+    if rule.mode is not COUNT or rule.is_shadow or rule.age_ms:
+        return None
     words = [_session_word(has_session, renew), *_rule_words(rule)[1:5]]
-    return pack_arguments(words if rule.strategy == "gcra" else words[:-1])
+    args = pack_arguments(words if rule.strategy == "gcra" else words[:-1])
+    return _ONE[rule.strategy], args
 
 
 def _keys(
