@@ -64,9 +64,12 @@ class JSONCodec:
     _encode = staticmethod(json.JSONEncoder().encode)
     _decode = staticmethod(json.JSONDecoder().decode)
     _write = staticmethod(_writer(json.JSONEncoder()))
+    _escape = staticmethod(json.encoder.encode_basestring_ascii)
     _scan = staticmethod(json.JSONDecoder().scan_once)  # type: ignore[attr-defined]
 
     def dumps(self, value: Any) -> str:
+        if type(value) is str:  # such as a rendered page, and without an encoder
+            return self._escape(value)
         try:
             return "".join(self._write(value, 0))
         except RecursionError:

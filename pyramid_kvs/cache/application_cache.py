@@ -71,7 +71,7 @@ class ApplicationCache:
     def set(self, key: str, value: Any, ttl: TTL = None) -> None:
         """Store a value for ``ttl`` seconds; 0 or less removes the key."""
         try:
-            self.client.set(key, value, ttl_seconds(ttl))
+            self.client.set(key, value, ttl if type(ttl) is int else ttl_seconds(ttl))
         except KVSUnavailable as error:
             self._store.drop(error)
         except Exception:  # a codec may raise anything

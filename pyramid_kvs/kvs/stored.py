@@ -98,11 +98,12 @@ def checked_ttl(ttl: Any) -> float:
     :raises TypeError: it is not a number.
     :raises ValueError: it is NaN.
     """
-    if isinstance(ttl, bool) or not isinstance(ttl, Real):
-        raise TypeError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
-    if ttl != ttl:
-        raise ValueError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
-    return ttl if ttl < LONGEST_TTL else LONGEST_TTL  # type: ignore[return-value]
+    if type(ttl) is not int:  # the usual type, which is neither a bool nor NaN
+        if isinstance(ttl, bool) or not isinstance(ttl, Real):
+            raise TypeError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
+        if ttl != ttl:
+            raise ValueError(f"ttl: found {ttl!r}, expected a number of seconds, or None")
+    return ttl if ttl < LONGEST_TTL else LONGEST_TTL
 
 
 def encode_key(key: str) -> bytes:

@@ -112,7 +112,10 @@ class MemoryKVS(KVS):
         return self._renewed(key, ttl) is not None
 
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
-        data = self.raw_get(key) if renew is None else self._renewed(key, renew)
+        if renew is None:
+            data = self._client.get(self._scope + key)
+        else:
+            data = self._renewed(key, renew)
         return None if data is None else Stored(data)
 
     def _renewed(self, key: str, ttl: float | None) -> Data | None:
@@ -163,6 +166,11 @@ class MemoryKVS(KVS):
             return Claim(data, False, owner, left)
 
     # -- many keys ------------------------------------------------------------------------
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Data]:
+        scope, get = self._scope, self._client.get
+        found = ((key, get(scope + key)) for key in keys)
+        return {key: data for key, data in found if data is not None}
 
     def raw_set_many(self, mapping: Mapping[str, Data], ttl: float | None) -> None:
         now = monotonic()

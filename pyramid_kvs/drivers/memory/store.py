@@ -18,7 +18,7 @@ MAX_BYTES = 64 * 1024 * 1024
 STEP = 128
 SWEPT = 64
 
-#: After this number of writes, or of removals, the part of the last one is measured.
+#: After this number of new entries, or of removals, the part of the last one is measured.
 MEASURED = 16
 
 #: If a part has no more entries than this, all parts may have become few enough for one part.
@@ -47,6 +47,7 @@ class MemoryStore:
         #: Bytes that entries and tables take.
         self.size = 0
         self._writes = 0
+        self._added = 0
         self._removals = 0
         self._evicted_at = 0
         self._swept_at = 0
@@ -99,11 +100,13 @@ class MemoryStore:
         part.deadlines[key] = deadline
         part.used[key] = now
         self.size = size
+        if old is None:
+            self._added += 1
+            if not self._added % MEASURED:
+                self._measure(part)
         self._writes += 1
-        if not self._writes % MEASURED:
-            self._measure(part)
-            if not self._writes % STEP:
-                self._sweep(now)
+        if not self._writes % STEP:
+            self._sweep(now)
 
     def touch(self, key: str, deadline: float, now: float) -> Data | None:
         """Give a live entry a new deadline and return its data."""
