@@ -9,33 +9,40 @@ from typing import Any, NamedTuple
 from ..serializer import Data
 from .stored import Claim, Stored, Swap
 
+#: The driver, and the arguments of its method.
 Args = tuple[Any, ...]
 
 
 class Call:
-    """An operation that is under way.
-
-    :param is_in_hook: whether a hook runs, whose figures include those of the hooks that it runs.
-    """
+    """An operation that is under way. What makes it sets all attributes, without a call."""
 
     __slots__ = (
         *("args", "bytes_received", "bytes_sent", "driver", "hits", "is_in_hook", "is_told"),
         *("misses", "round_trips"),
     )
 
-    def __init__(self, driver: Any, args: Args, is_in_hook: bool) -> None:
-        #: ``None`` when the operation is over.
-        self.driver = driver
-        self.args = args
-        self.is_in_hook = is_in_hook
-        #: Whether listeners are being told. What they do with stores is not observed.
-        self.is_told = False
-        self.hits = self.misses = self.bytes_sent = self.bytes_received = 0
-        self.round_trips = 0
+    #: ``None`` when the operation is over.
+    driver: Any
+    args: Args
+    #: Whether a hook runs, whose figures include those of the hooks that it runs.
+    is_in_hook: bool
+    #: Whether listeners are being told. What they do with stores is not observed.
+    is_told: bool
+    hits: int
+    misses: int
+    bytes_sent: int
+    bytes_received: int
+    round_trips: int
 
 
-#: The operation that this thread or greenlet runs.
+#: The operation that this thread or greenlet runs, or the last one that it ran.
 current: ContextVar[Call | None] = ContextVar("pyramid_kvs_operation", default=None)
+
+
+def is_operation_under_way() -> bool:
+    """Return whether this thread or greenlet runs an operation of an observed driver."""
+    call = current.get()
+    return call is not None and call.driver is not None
 
 
 def note_round_trip() -> None:
@@ -45,13 +52,17 @@ def note_round_trip() -> None:
         call.round_trips += 1
 
 
+#: Adds what a hook did to the figures of an operation: its arguments, and what it returned.
+Note = Callable[[Call, Args, Any], None]
+
+
 class Kind(NamedTuple):
     """How a method of the contract is observed."""
 
     #: How many keys the operation is about, or what returns this from the arguments and the result.
     keys: int | Callable[[Args, Any], int]
     #: Adds what a hook did to the figures of the operation; ``None`` for a method that runs hooks.
-    note: Callable[[Call, Args, Any], None] | None = None
+    note: Note | None = None
     #: Returns the arguments to call the method with.
     prepare: Callable[[Args], Args] | None = None
 
@@ -61,43 +72,50 @@ class Kind(NamedTuple):
 
 def _listed(args: Args) -> Args:
     """Return the arguments with a list of keys: reading them may be another operation."""
-    return args if not args or hasattr(args[0], "__len__") else (list(args[0]), *args[1:])
+    if len(args) < 2 or hasattr(args[1], "__len__"):
+        return args
+    driver, keys, *others = args
+    return (driver, list(keys), *others)
 
 
 def _with_change_outside(args: Args) -> Args:
     """Return the arguments of ``update``; operations in ``change`` do not belong to it."""
-    if len(args) < 2:  # the call is about to raise TypeError
+    if len(args) < 3:  # the call is about to raise TypeError
         return args
-    key, change, *ttl = args
+    driver, key, change, *ttl = args
 
     def outside(value: Any) -> Any:
         call = current.get()
-        current.set(None)
+        if call is None or call.driver is not driver:
+            return change(value)
+        call.driver = None
         try:
             return change(value)
         finally:
-            current.set(call)
+            call.driver = driver
+            if current.get() is not call:
+                current.set(call)
 
-    return (key, outside, *ttl)
+    return (driver, key, outside, *ttl)
 
 
 # -- figures ---------------------------------------------------------------------------------
 
 
 def _many(args: Args, result: Any) -> int:
-    return len(args[0])
+    return len(args[1])
 
 
 def _one_and_others(args: Args, result: Any) -> int:
-    return (args[0] is not None) + len(args[2])
+    return (args[1] is not None) + len(args[3])
 
 
 def _size(data: Data) -> int:
     """Return the bytes of data, which a client may have turned into a number."""
-    if type(data) is bytes:
+    if type(data) is bytes or (type(data) is str and data.isascii()):
         return len(data)
     if isinstance(data, str):
-        return len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+        return len(data.encode("utf-8", "surrogatepass"))
     return len(data) if isinstance(data, (bytes, bytearray, memoryview)) else len(str(data))
 
 
@@ -110,7 +128,7 @@ def _found(call: Call, data: Data | None) -> None:
 
 
 def _got(call: Call, args: Args, data: Data | None) -> None:
-    if data is None or (len(args) > 1 and data is args[1]):
+    if data is None or (len(args) > 2 and data is args[2]):
         call.misses += 1
     else:
         call.hits += 1
@@ -118,8 +136,9 @@ def _got(call: Call, args: Args, data: Data | None) -> None:
 
 
 def _got_many(call: Call, args: Args, found: Mapping[str, Data]) -> None:
-    call.hits += len(found)
-    call.misses += len(args[0]) - len(found)
+    hits = len(found)
+    call.hits += hits
+    call.misses += len(args[1]) - hits
     call.bytes_received += sum(map(_size, found.values()))
 
 
@@ -136,9 +155,10 @@ def _loaded_many(call: Call, args: Args, found: Mapping[str, Stored]) -> None:
 
 
 def _loaded_with(call: Call, args: Args, found: tuple[Any, ...]) -> None:
-    if args[0] is not None:
+    driver, key, _, others = args
+    if key is not None:
         _loaded(call, args, found[0])
-    _loaded_many(call, (args[2],), found[1])
+    _loaded_many(call, (driver, others), found[1])
 
 
 def _claimed(call: Call, args: Args, claim: Claim) -> None:
@@ -146,12 +166,12 @@ def _claimed(call: Call, args: Args, claim: Claim) -> None:
 
 
 def _sent(call: Call, args: Args, result: Any) -> None:
-    data = args[1]
+    data = args[2]
     call.bytes_sent += len(data) if type(data) is bytes else _size(data)
 
 
 def _sent_many(call: Call, args: Args, result: Any) -> None:
-    call.bytes_sent += sum(map(_size, args[0].values()))
+    call.bytes_sent += sum(map(_size, args[1].values()))
 
 
 def _removed(call: Call, args: Args, data: Data | None) -> None:
@@ -160,15 +180,17 @@ def _removed(call: Call, args: Args, data: Data | None) -> None:
 
 
 def _swapped(call: Call, args: Args, swap: Swap) -> None:
-    if args[2] is not None:
-        call.bytes_sent += _size(args[2])
+    data = args[3]
+    if data is not None:
+        call.bytes_sent += _size(data)
     if swap.current is not None:
         call.bytes_received += _size(swap.current.data)
 
 
 def _swapped_many(call: Call, args: Args, swaps: Iterable[Swap]) -> None:
-    for request, swap in zip(args[0], swaps, strict=True):
-        _swapped(call, request, swap)
+    driver, requests = args
+    for request, swap in zip(requests, swaps, strict=True):
+        _swapped(call, (driver, *request), swap)
 
 
 def _ran(call: Call, args: Args, reply: Any) -> None:
@@ -210,6 +232,6 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("raw_incr", "raw_ttl", "raw_expire"), Kind(1, _nothing)),
     **dict.fromkeys(("raw_release", "raw_end_pause"), Kind(1, _nothing)),
     "raw_ttl_many": Kind(_many, _nothing),
-    "run_many": Kind(lambda args, result: sum(len(call.keys) for call in args[0]), _ran_many),
-    **dict.fromkeys(("run_script", "run_packed"), Kind(lambda args, result: len(args[1]), _ran)),
+    "run_many": Kind(lambda args, result: sum(len(call.keys) for call in args[1]), _ran_many),
+    **dict.fromkeys(("run_script", "run_packed"), Kind(lambda args, result: len(args[2]), _ran)),
 }

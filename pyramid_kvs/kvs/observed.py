@@ -18,12 +18,12 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from ..logs import ThrottledLog, fingerprint
-from .figures import KINDS, Args, Call, Kind, current
+from .figures import KINDS, Args, Call, Kind, Note, current
 from .names import canonical_name
 
 log = logging.getLogger("pyramid_kvs.observe")
 
-_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Operation(NamedTuple):
@@ -64,7 +64,7 @@ def key_fingerprints() -> list[str]:
     See :func:`pyramid_kvs.logs.fingerprint`.
     """
     call = current.get()
-    found = call.args[0] if call is not None and call.args else ()
+    found = call.args[1] if call is not None and len(call.args) > 1 else ()
     keys = found if isinstance(found, list) else [found]
     return [fingerprint(key) for key in keys if isinstance(key, str)]
 
@@ -101,8 +101,7 @@ def observe(driver: Any, setting: str, server: str, listeners: list[Listener]) -
     if isinstance(driver, Observed):
         return
     observer = Observer(setting, canonical_name(driver.kvs), server, listeners)
-    object.__setattr__(driver, "_observer", observer)  # the driver may refuse attributes
-    _set_class(driver, observed_class(driver))
+    _set_class(driver, observed_class(driver, observer))
     for pool in driver.connection_pools():
         pool.count_round_trips()
 
@@ -111,15 +110,15 @@ def observe(driver: Any, setting: str, server: str, listeners: list[Listener]) -
 _set_class = vars(object)["__class__"].__set__
 
 
-def observed_class(driver: Any) -> type[Any]:
+def observed_class(driver: Any, observer: Observer) -> type[Any]:
     """Return a class for an observed driver, made of the class that it has.
 
     Methods that are attributes of the driver itself become methods of the class.
     """
     cls = type(driver)
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "_observer": observer}
     methods = {
-        name: Method(name, kind, driver).observed()
+        name: Method(name, kind, driver, observer).observed()
         for name, kind in KINDS.items()
         if hasattr(cls, name) or name in vars(driver)
     }
@@ -132,102 +131,104 @@ def observed_class(driver: Any) -> type[Any]:
 
 
 class Method:
-    """A method of a driver, and how it is observed."""
+    """A method of a driver, and how it is observed.
 
-    def __init__(self, name: str, kind: Kind, driver: Any) -> None:
-        self._parameters = _parameters(getattr(driver, name))
+    What runs in each call is written for speed: the arguments of a method are the tuple that the
+    call has already made, with the driver first.
+    """
+
+    def __init__(self, name: str, kind: Kind, driver: Any, observer: Observer) -> None:
+        self._parameters = ["self", *_parameters(getattr(driver, name))]
         run = _function(driver, name)
         self._operation = "run_script" if name == "run_packed" else name.removeprefix("raw_")
         self._kind = kind
+        self._observer = observer
         self._run = _as_list(run) if name == "get_keys" else run
 
     def observed(self) -> Callable[..., Any]:
         """Return the method to call instead: it is an operation, or belongs to one."""
-        run, prepare, is_hook = self._run, self._kind.prepare, self._kind.note is not None
-        add, end = self._adding(), self._ending()
+        parameters, original, (_, note, prepare) = self._parameters, self._run, self._kind
+        is_hook, tell = note is not None, self._telling()
+        get_current, set_current = current.get, current.set
 
-        @functools.wraps(run)
-        def observed(driver: Any, *args: Any, **kwargs: Any) -> Any:
-            outer = current.get()
-            if outer is not None and (outer.driver is driver or outer.is_told):
-                if is_hook and not outer.is_in_hook:
-                    return add(outer, driver, args, kwargs)
-                return run(driver, *args, **kwargs)
+        @functools.wraps(original)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            run, driver, outer = original, args[0], get_current()
             if kwargs:
-                args = _positional(self._parameters, args, kwargs)
+                args = _positional(parameters, args, kwargs)
+                run = functools.partial(run, **kwargs)
+            if outer is not None and (outer.driver is driver or outer.is_told):
+                if note is None or outer.is_in_hook:
+                    return run(*args)
+                return _add(outer, run, args, note)
             if prepare is not None:
                 args = prepare(args)
-            call = Call(driver, args, is_hook)
-            began = perf_counter()
+            call = Call()
+            call.driver, call.args = driver, args
+            call.is_in_hook, call.is_told = is_hook, False
+            call.hits = call.misses = call.bytes_sent = call.bytes_received = call.round_trips = 0
             try:
-                current.set(call)
-                result = run(driver, *args, **kwargs)
-            except BaseException as error:
-                end(call, outer, perf_counter() - began, type(error).__name__, None)
-                raise
-            end(call, outer, perf_counter() - began, None, result)
-            return result
+                set_current(call)
+                began = perf_counter()
+                try:
+                    result = run(*args)
+                except BaseException as error:
+                    tell(call, perf_counter() - began, type(error).__name__, None)
+                    raise
+                tell(call, perf_counter() - began, None, result)
+                return result
+            finally:
+                # A greenlet that a listener started has the same context.
+                call.driver, call.is_told, call.args = None, False, ()
+                if outer is not None and outer.driver is not None:
+                    set_current(outer)
 
         return observed
 
-    def _ending(self) -> Callable[[Call, Call | None, float, str | None, Any], None]:
-        """Return the function that ends an operation and tells the listeners about it.
+    def _telling(self) -> Callable[[Call, float, str | None, Any], None]:
+        """Return the function that tells the listeners about an operation that has ended.
 
-        It gets the operation, the one of another driver that it ran in, its time, and what it
-        raised or returned.
+        It gets the operation, its time, and what it raised or returned.
         """
-        operation, (keys, note, _) = self._operation, self._kind
+        operation, (keys, note, _), observer = self._operation, self._kind, self._observer
+        setting, name, server = observer.setting, observer.driver, observer.server
         new, fixed = tuple.__new__, keys if isinstance(keys, int) else None  # faster than calls
 
-        def end(
-            call: Call, outer: Call | None, took: float, error: str | None, result: Any
-        ) -> None:
-            observer: Observer = call.driver._observer
+        def tell(call: Call, took: float, error: str | None, result: Any) -> None:
             count = fixed
             try:
-                try:
-                    if count is None:
-                        count = keys(call.args, result)  # type: ignore[operator]
-                    if error is None and note is not None:
-                        note(call, call.args, result)
-                except Exception:  # noqa: BLE001, S110 (what the contract does not know)
-                    pass
-                told = new(Operation, (
-                    operation, observer.setting, observer.driver, observer.server, count or 0,
-                    call.hits, call.bytes_sent, call.bytes_received, took, error,
-                    call.round_trips, call.misses,
-                ))  # fmt: skip
-                call.is_told = call.is_in_hook = True
-                for listener in observer.listeners:
-                    try:
-                        listener(told)
-                    except Exception as raised:  # noqa: BLE001, PERF203 (the operation is done)
-                        observer.log_failure(listener, raised)
-            finally:
-                # A greenlet that a listener started has the same context.
-                call.driver, call.is_told = None, False
-                current.set(outer)
-
-        return end
-
-    def _adding(self) -> Callable[[Call, Any, Args, dict[str, Any]], Any]:
-        """Return the function that runs a hook of an operation, and adds to its figures."""
-        run, parameters, note = self._run, self._parameters, self._kind.note
-
-        def add(call: Call, driver: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-            call.is_in_hook = True
-            try:
-                result = run(driver, *args, **kwargs)
-            finally:
-                call.is_in_hook = False
-            try:
-                given = _positional(parameters, args, dict(kwargs)) if kwargs else args
-                note(call, given, result)  # type: ignore[misc]
+                if count is None:
+                    count = keys(call.args, result)  # type: ignore[operator]
+                if error is None and note is not None:
+                    note(call, call.args, result)
             except Exception:  # noqa: BLE001, S110 (what the contract does not know)
                 pass
-            return result
+            told = new(Operation, (
+                operation, setting, name, server, count or 0, call.hits,
+                call.bytes_sent, call.bytes_received, took, error, call.round_trips, call.misses,
+            ))  # fmt: skip
+            call.is_told = call.is_in_hook = True
+            for listener in observer.listeners:
+                try:
+                    listener(told)
+                except Exception as raised:  # noqa: BLE001, PERF203 (the operation is done)
+                    observer.log_failure(listener, raised)
 
-        return add
+        return tell
+
+
+def _add(call: Call, run: Callable[..., Any], args: Args, note: Note) -> Any:
+    """Run a hook of an operation, and add to its figures."""
+    call.is_in_hook = True
+    try:
+        result = run(*args)
+    finally:
+        call.is_in_hook = False
+    try:  # noqa: SIM105 (faster than suppress)
+        note(call, args, result)
+    except Exception:  # noqa: BLE001, S110 (what the contract does not know)
+        pass
+    return result
 
 
 def _as_list(get_keys: Callable[..., Any]) -> Callable[..., Any]:
@@ -260,7 +261,7 @@ def _parameters(method: Callable[..., Any]) -> list[str]:
         found = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):  # of a function that is not written in Python
         return []
-    return [parameter.name for parameter in found if parameter.kind is _POSITIONAL]
+    return [parameter.name for parameter in found if parameter.kind in _POSITIONAL]
 
 
 def _positional(parameters: list[str], args: Args, kwargs: dict[str, Any]) -> Args:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from pyramid.config import Configurator
@@ -39,7 +40,7 @@ def driver(options: dict[str, Any], listening: bool = False, *observers: str) ->
         config.add_kvs_listener(nothing)
     config.make_wsgi_app()
     (store,) = Application.of(config.registry).stores
-    store.driver.raw_set("key", "value", 600)
+    store.driver.raw_set("key", '"value"', 600)
     return store.driver
 
 
@@ -47,21 +48,34 @@ def getting(found: KVS) -> Get:
     return lambda: found.raw_get("key")
 
 
+#: Calls that have an own cost: a hook, methods that run one, and several hooks in one operation.
+CALLS: dict[str, Callable[[KVS], object]] = {
+    "raw_get": lambda found: found.raw_get("key"),
+    "raw_set": lambda found: found.raw_set("key", '"value"', 600),
+    "get": lambda found: found.get("missing"),
+    "set": lambda found: found.set("other", "value", 600),
+    "incr": lambda found: found.incr("n"),
+    "get_many": lambda found: found.get_many(("key", "missing")),
+    "raw_swap": lambda found: found.raw_swap("missing", None, None, 600),
+    "update": lambda found: found.update("n", lambda value: 1),
+}
+
+
+def telling(name: str, listening: KVS, alone: KVS, loops: int) -> Row:
+    """Return the row of a call with a listener, and without one."""
+    call = CALLS[name]
+    ours, reference = partial(call, listening), partial(call, alone)
+    return Row(f"listening: {name}", ours, "not observed", reference, None, loops)
+
+
 def rows(options: dict[str, Any], loops: int) -> Iterator[Row]:
     alone = KVS(options["kvs"], options.get("kvs_kwargs"))
-    alone.raw_set("key", "value", 600)
+    alone.raw_set("key", '"value"', 600)
     reference = getting(alone)
     yield Row("off", getting(driver(options)), "no application", reference, 1.0, loops)
     listening = driver(options, True)
-    yield Row("one listener, hook", getting(listening), "not observed", reference, None, loops)
-    yield Row(
-        "one listener, get",
-        lambda: listening.get("missing"),
-        "not observed",
-        lambda: alone.get("missing"),
-        None,
-        loops,
-    )
+    for name in CALLS:
+        yield telling(name, listening, alone, loops)
     for name in ("prometheus", "opentelemetry"):
         found = driver(options, False, name)
         yield Row(name, getting(found), "not observed", reference, None, loops)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from pyramid.interfaces import ISessionFactory
 
 from pyramid_kvs.application import Application
+from pyramid_kvs.cache import ApplicationCache
 from pyramid_kvs.drivers.memory import MemoryKVS
 from pyramid_kvs.drivers.pool import Pool
 from pyramid_kvs.kvs import Operation
@@ -84,6 +87,44 @@ def test_without_a_listener_a_call_calls_no_more_functions(redis_server: RedisSe
     before = calls()
     observed = calls(Told())
     assert calls() == before < observed
+
+
+def calls_more(act: Callable[[ApplicationCache], object]) -> int:
+    """Return how many more functions a call calls because of a listener that does nothing."""
+    counts = []
+    for listeners in ([], [lambda operation: None]):
+        found = cache(configured(MEMORY, *listeners))
+        found.set("a", 1)
+        act(found)
+        counts.append(calls_of(lambda found=found: act(found)))  # type: ignore[misc]
+    return counts[1] - counts[0]
+
+
+@pytest.mark.parametrize(
+    ("act", "most"),
+    [
+        (lambda cache: cache.client.raw_get("a"), 15),
+        (lambda cache: cache.client.get("a"), 18),
+        (lambda cache: cache.client.set("a", 1), 16),
+        (lambda cache: cache.client.get_many(["a", "b", "c"]), 29),
+    ],
+)
+def test_a_listener_adds_few_calls(act: Callable[[ApplicationCache], object], most: int) -> None:
+    """They are most of the time that an observed call takes longer."""
+    assert calls_more(act) <= most
+
+
+def test_an_operation_that_is_over_keeps_none_of_its_arguments() -> None:
+    class Key(str):
+        """A string that can be referred to weakly."""
+
+    found = observed_cache(Told(), {"kvs": "memory"})
+    key = Key("a")
+    found.client.raw_get(key)
+    known = weakref.ref(key)
+    del key
+    gc.collect()
+    assert known() is None
 
 
 # -- adding ----------------------------------------------------------------------------------

@@ -73,6 +73,14 @@ class WithAttributes(Plain):
         self.data[key] = value
 
 
+class WithPositionalParameters(Plain):
+    def raw_get(self, key: str, /, default: Any = None) -> Any:
+        return self.data.get(key, default)
+
+    def raw_set(self, key: str, /, value: Any, ttl: float | None) -> None:
+        self.data[key] = value
+
+
 class WithSlots(Plain):
     __slots__ = ("another",)
 
@@ -138,7 +146,7 @@ def results(found: ApplicationCache) -> list[object]:
     "driver_class",
     [
         *(Plain, WithClassMethods, WithStaticMethods, WithProperty, WithAttributes),
-        *(WithSlots, WithoutSubclasses, WithMetaclass, Frozen),
+        *(WithPositionalParameters, WithSlots, WithoutSubclasses, WithMetaclass, Frozen),
     ],
 )
 def test_unusual_drivers_work_as_without_a_listener_and_each_call_is_told(
@@ -154,3 +162,15 @@ def test_unusual_drivers_work_as_without_a_listener_and_each_call_is_told(
         *(("incr", 0, 0), ("delete", 0, 0), ("get", 0, 1)),
     ]
     assert found == results(cache_on(driver_class))
+
+
+def test_arguments_by_name_reach_a_method_with_positional_ones() -> None:
+    told = Told()
+    client = cache_on(WithPositionalParameters, told).client
+    told.clear()
+    client.raw_set("a", ttl=60, value="four")
+    assert client.raw_get("a", default="five") == "four"
+    assert told.figures() == [
+        {"operation": "set", "keys": 1, "bytes_sent": 4},
+        {"operation": "get", "keys": 1, "hits": 1, "bytes_received": 4},
+    ]

@@ -295,6 +295,35 @@ def test_a_driver_that_uses_another_observed_one_adds_nothing_to_it() -> None:
     ]
 
 
+class Copying(WithHooks):
+    """Asks another driver first, during its own operations."""
+
+    inner: KVS
+
+    def raw_get_many(self, keys: list[str]) -> dict[str, Any]:
+        self.inner.raw_get_many(keys)
+        return {key: data for key in keys if (data := self.raw_get(key)) is not None}
+
+
+def test_an_operation_goes_on_after_one_of_another_driver_in_it() -> None:
+    told = Told()
+    registry = configured(
+        {"kvs.cache": {"kvs": "other", "kvs_kwargs": {}}, "kvs.perlsess": {"kvs": "memory"}},
+        told,
+        configure=lambda config: config.add_kvs_driver("other", Copying),
+    )
+    cache = registry["pyramid_kvs"].features["kvs.cache"]
+    cache.client._client = {}
+    cache.client.inner = driver_of(registry, "kvs.perlsess")
+    cache.set("a", 1)
+    told.clear()
+    cache.get_many(["a", "b"])
+    assert [(one.setting, one.keys, one.hits, one.misses) for one in told] == [
+        ("kvs.perlsess", 2, 0, 2),
+        ("kvs.cache", 2, 1, 1),
+    ]
+
+
 # -- round trips -----------------------------------------------------------------------------
 
 
