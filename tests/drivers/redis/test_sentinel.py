@@ -164,6 +164,28 @@ def test_all_sentinels_hang(group: RedisSentinel) -> None:
     assert time.monotonic() - started < SOON
 
 
+def test_nobody_waits_while_no_sentinel_answers(group: RedisSentinel) -> None:
+    """One caller asks them, and the others fail at once. They do not wait for that caller."""
+    driver = driver_of(group, breaker=0)
+    for sentinel in group.sentinels:
+        sentinel.pause()
+    with pytest.raises(KVSUnavailable, match="no sentinel answers"):
+        driver.get("key")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(lambda: driver.get("key"))
+        (lock,) = driver._transport._service._locks.values()
+        wait_until(lock.locked, "the caller that asks")
+        with pytest.raises(KVSUnavailable, match="no sentinel answers"):
+            driver.get("key")
+        assert not asking.done()
+    with pytest.raises(KVSUnavailable):
+        asking.result()
+    for sentinel in group.sentinels:
+        sentinel.resume()
+    wait_until(driver.ping, "an answer")
+    assert driver._transport._service._failure is None
+
+
 def test_all_servers_hang(group: RedisSentinel) -> None:
     """A call that the circuit breaker refuses does not wait for the sentinels each time."""
     driver = driver_of(group)

@@ -156,6 +156,8 @@ class Service:
         #: The service as messages name it.
         self.place = f"redis service {name} at {places}"
         self._latest = Answer(0.0, None, False)
+        #: Why the latest caller got no answer; ``None`` after an answer.
+        self._failure: KVSUnavailable | None = None
         # For each process, because another thread may have held the lock at the fork.
         self._locks: dict[int, threading.Lock] = {}
 
@@ -173,7 +175,7 @@ class Service:
         """Return the address of the primary as a sentinel knows it.
 
         One caller at a time asks. The others take over an answer that was asked for after they
-        began.
+        began. After a time without any answer, they do not wait for the one who asks.
 
         :param since: when the caller began, by ``time.monotonic()``.
         :param avoid: addresses that did not serve. One of these is returned only if no sentinel
@@ -183,8 +185,9 @@ class Service:
         :raises KVSError: they do not know the service.
         """
         lock = self._locks.setdefault(getpid(), threading.Lock())
-        if not lock.acquire(timeout=min(deadline.left(), threading.TIMEOUT_MAX)):
-            raise OutOfTime
+        wait = 0.0 if self._failure else min(deadline.left(), threading.TIMEOUT_MAX)
+        if not lock.acquire(timeout=wait):
+            raise KVSUnavailable(str(self._failure)) if self._failure else OutOfTime
         try:
             latest = self._latest
             is_known = latest.is_of_all or latest.address not in avoid
@@ -204,13 +207,14 @@ class Service:
                 failures.append(error)
                 continue
             avoided = (self._host or host, port)
+            self._failure = None
             if avoided not in avoid:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
                 return Answer(asked_at, avoided, False)
         remembered = self._latest.address
         if avoided is None and (remembered is None or remembered in avoid):
-            raise self._failure(failures)
+            raise self._failed(failures)
         return Answer(asked_at, avoided or remembered, True)
 
     def _shares(self, deadline: Deadline) -> Iterator[tuple[Sentinel, Deadline]]:
@@ -219,8 +223,9 @@ class Service:
         for asked, sentinel in enumerate(self._sentinels.copy()):
             yield sentinel, Deadline(monotonic() + deadline.left() / (number - asked + 1))
 
-    def _failure(self, failures: list[KVSError]) -> KVSError:
+    def _failed(self, failures: list[KVSError]) -> KVSError:
         for failure in failures:
             if not isinstance(failure, KVSUnavailable):
                 return failure
-        return KVSUnavailable(f"no sentinel answers: {'; '.join(map(str, failures))}")
+        self._failure = KVSUnavailable(f"no sentinel answers: {'; '.join(map(str, failures))}")
+        return KVSUnavailable(str(self._failure))
