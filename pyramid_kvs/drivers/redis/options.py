@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ _WITHOUT_EFFECT = {
 }
 #: What ``sentinel_kwargs`` may contain beside the timeouts and the options of TLS.
 _OF_SENTINELS = ("username", "password", "credential_provider", "client_name")
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _PLACES = ("host", "port", "unix_socket_path")
 _FOR_TCP = ("host", "port", "socket_keepalive", "socket_keepalive_options", "ssl")
 
@@ -220,6 +222,10 @@ def check_connection(options: Mapping[str, Any]) -> None:
     host.encode("idna")
     if not isinstance(options.get("retry"), (Retry, type(None))):
         raise TypeError("retry is expected to be a redis.retry.Retry")
+    for name in _FILES:
+        path = options.get(name)
+        if path is not None and not Path(path).exists():
+            raise ValueError(f"{name}: {str(path)!r} does not exist")
 
 
 def _check_host(host: str) -> None:

@@ -117,6 +117,17 @@ def test_options_without_effect(kwargs, why):
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize(
+    "kwargs", [{"host": "h", "ssl": True}, {"url": "rediss://h"}, {"url": "rediss+sentinel://h/s"}]
+)
+def test_a_file_of_tls_that_does_not_exist(tmp_path, kwargs, name):
+    """OpenSSL does not say which file it did not find."""
+    path = str(tmp_path / "missing.pem")
+    with pytest.raises(ValueError, match=f"{name}: '{path}' does not exist"):
+        KVS("redis", {**kwargs, name: path})
+
+
 def test_a_pool_with_a_cache():
     cache = pytest.importorskip("redis.cache")
     pool = redis.ConnectionPool(protocol=3, cache_config=cache.CacheConfig())
