@@ -82,6 +82,7 @@ class StoresPanel(DebugPanel):  # type: ignore[misc]
             "limits": self.limits,
             "prefix": self._prefix,
             "size": size,
+            "printable": printable,
         }
 
     def _hints(self) -> list[str]:
@@ -103,7 +104,7 @@ def prefixes(application: Application) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for store in application.stores:
         place = (store.setting, store.address)
-        prefix = decode_key(store.driver.key_prefix)
+        prefix = printable(decode_key(store.driver.key_prefix))
         found[place] = found[place] + ", " + prefix if place in found else prefix
     return found
 
@@ -111,6 +112,11 @@ def prefixes(application: Application) -> dict[tuple[str, str], str]:
 def size(count: int) -> str:
     """Return a number of bytes in words."""
     return f"{count} B" if count < 1024 else f"{count / 1024:.1f} KiB"
+
+
+def printable(text: str) -> str:
+    """Return text that a page can have, from any string. Names may come from a browser."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _counted(count: int, one: str, several: str = "") -> str:

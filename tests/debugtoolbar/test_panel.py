@@ -197,6 +197,21 @@ def test_names_are_escaped() -> None:
     assert "&lt;b&gt;x" in html
 
 
+def test_names_that_are_not_unicode_are_shown() -> None:
+    """A browser sends a lone surrogate as JSON, for example. No page can have it."""
+
+    def view(request: Any) -> None:
+        request.session["a\ud800"] = 1
+        request.cache.get("b")
+
+    # Alone, because the toolbar's own panel of the session cannot show such a name.
+    panels = {"debugtoolbar.panels": "kvs"}
+    settings = {**SESSION, **panels, "kvs.cache": {"kvs": "memory", "key_prefix": "c\ud800"}}
+    html = panel(site(settings, view))
+    assert "a\\ud800" in html
+    assert "c\\ud800" in html
+
+
 # -- the session -----------------------------------------------------------------------------
 
 
