@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
+from weakref import ref
 
 from ..exceptions import not_sent
 
@@ -63,6 +64,11 @@ class Outage:
         self._since: dict[None, float] = {}
         #: When the server last refused a command, and answered others.
         self._refused_at = float("-inf")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the server is unavailable, as far as the breakers know."""
+        return bool(self._since)
 
     def begin(self, moment: float) -> None:
         """Note a failure at a moment of ``time.monotonic()``."""
@@ -124,13 +130,15 @@ class Breaker:
     :param outage: shared with the other breakers of the server.
     """
 
-    __slots__ = ("_open_until", "_outage", "_tokens", "is_troubled", "seconds", "server")
+    __slots__ = (
+        *("__weakref__", "_open_until", "_outage", "_tokens", "is_troubled", "seconds", "server"),
+    )
 
     def __init__(self, server: str, seconds: float = SECONDS, outage: Outage | None = None) -> None:
         self.server = server
         self.seconds = seconds
         #: Whether the latest call that ended failed; the only thing to look at while all is well.
-        self.is_troubled = False
+        self.is_troubled = outage is not None and outage.is_under_way
         self._open_until = 0.0
         #: Holds the moment that ends the opening. The caller that removes it probes the server.
         self._tokens: list[float] = []
@@ -214,10 +222,14 @@ class Breaker:
 
 
 class Breakers:
-    """The breakers of an application: settings that name the same server share one."""
+    """The breakers of an application: settings that name the same server share one.
+
+    A breaker exists as long as a driver uses its server. A cluster whose nodes get new addresses
+    would otherwise have more and more of them.
+    """
 
     def __init__(self) -> None:
-        self._breakers: dict[tuple[str, float], Breaker] = {}
+        self._breakers: dict[tuple[str, float], ref[Breaker]] = {}
         self._outages: dict[str, Outage] = {}
         #: Told of each outage of a server, once, whichever settings name it.
         self.listeners: list[OutageListener] = []
@@ -225,11 +237,16 @@ class Breakers:
     def get(self, server: str, seconds: float = SECONDS) -> Breaker:
         """Return the breaker of a server."""
         outage = self._outages.setdefault(server, Outage(server, self.listeners))
-        return self._breakers.setdefault((server, seconds), Breaker(server, seconds, outage))
+        new = Breaker(server, seconds, outage)
+        found = self._breakers.setdefault((server, seconds), ref(new))()
+        if found is None:  # the server was not used for a while
+            self._breakers[server, seconds] = ref(new)
+        return found or new
 
     def all(self) -> list[Breaker]:
-        """Return all breakers."""
-        return list(self._breakers.values())
+        """Return the breakers of all servers that drivers use."""
+        known = [breaker() for breaker in self._breakers.copy().values()]
+        return [breaker for breaker in known if breaker is not None]
 
 
 def check_seconds(value: object) -> float:

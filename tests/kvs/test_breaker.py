@@ -112,9 +112,30 @@ def test_the_message_names_the_server(clock: Clock) -> None:
 
 def test_settings_that_name_one_server_share_a_breaker() -> None:
     breakers = Breakers()
-    assert breakers.get("redis at a:1") is breakers.get("redis at a:1")
-    assert breakers.get("redis at a:1") is not breakers.get("redis at a:2")
-    assert len(breakers.all()) == 2
+    first, second = breakers.get("redis at a:1"), breakers.get("redis at a:2")
+    assert breakers.get("redis at a:1") is first is not second
+    assert breakers.all() == [first, second]
+
+
+def test_a_server_that_nobody_uses_has_no_breaker() -> None:
+    """The nodes of a cluster get new addresses again and again."""
+    breakers = Breakers()
+    used = breakers.get("redis at a:1")
+    for number in range(100):
+        breakers.get(f"redis at 10.0.0.{number}:6379").timed_out()
+    assert breakers.all() == [used]
+
+
+def test_the_outage_of_a_server_that_is_used_again_ends(clock: Clock) -> None:
+    breakers, told = Breakers(), []
+    breakers.listeners.append(lambda *event: told.append(event))
+    breakers.get("redis at a:1").timed_out()
+    clock.now += 2
+    again = breakers.get("redis at a:1")
+    assert again.is_troubled
+    again.admit()
+    again.answered()
+    assert told == [("redis at a:1", None), ("redis at a:1", 2)]
 
 
 @pytest.mark.parametrize("value", [True, "1", -1, None, float("nan"), 3601, [1]])

@@ -120,6 +120,18 @@ def test_pools_and_breakers_are_read_when_they_are_scraped(
         server.resume()
 
 
+def test_a_server_that_no_driver_uses_any_more_is_not_a_label(redis_server: RedisServer) -> None:
+    """A node of a cluster or a primary that moved away."""
+    place = {"host": redis_server.host, "port": redis_server.port}
+    registry = configured({**OBSERVED, "kvs.cache": {"kvs": "redis", "kvs_kwargs": place}})
+    gone = Application.of(registry).breakers.get("redis at 10.9.8.7:6379")
+    assert 'kvs_breaker_open{server="10.9.8.7:6379"}' in samples()
+    del gone
+    found = {name for name in samples() if name.startswith("kvs_breaker_open")}
+    assert f'kvs_breaker_open{{server="{redis_server.host}:{redis_server.port}"}}' in found
+    assert 'kvs_breaker_open{server="10.9.8.7:6379"}' not in found
+
+
 def test_several_applications_two_includes_and_reloads_share_the_metrics() -> None:
     first = cache(configured({**OBSERVED, "kvs.cache": {"kvs": "memory"}}))
     config = Configurator(settings={**OBSERVED, "kvs.cache": {"kvs": "memory"}})
