@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -266,6 +267,35 @@ def test_a_change_that_uses_the_cache_again_is_another_operation(store: Options)
     assert told.figures()[1:] == [
         {"operation": "get", "keys": 1, "hits": 1, "bytes_received": 1},
         {"operation": "update", "keys": 1, "misses": 1, "bytes_sent": 1},
+    ]
+
+
+class Switching(WithHooks):
+    """Lets another greenlet run while it stores a value."""
+
+    def run_others(self) -> None:
+        """Run what else is to run now."""
+
+    def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
+        self.run_others()
+        super().raw_set(key, value, ttl)
+
+
+def test_what_a_change_has_started_is_another_operation() -> None:
+    """A greenlet that the change starts has a copy of its context, and may run at any time."""
+    told = Told()
+    cache = others(told, Switching)
+    contexts: list[contextvars.Context] = []
+
+    def change(value: Any) -> Any:
+        contexts.append(contextvars.copy_context())
+        cache.client.run_others = lambda: contexts[0].run(cache.client.raw_get, "b")
+        return 1
+
+    cache.client.update("a", change)
+    assert told.figures() == [
+        {"operation": "get", "keys": 1, "misses": 1},
+        {"operation": "update", "keys": 1, "hits": 1, "bytes_received": 6, "bytes_sent": 1},
     ]
 
 
