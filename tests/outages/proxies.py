@@ -24,6 +24,10 @@ class Proxy:
         self.delay = 0.0
         #: Seconds between two bytes of a reply.
         self.trickle = 0.0
+        #: How many bytes of each piece of a reply are passed on.
+        self.most: int | None = None
+        #: Whether it reads what clients send.
+        self.is_reading = True
         self.connections = 0
         self._forgotten: set[int] = set()
         self._is_closed = False
@@ -74,6 +78,8 @@ class Proxy:
     def _pass(self, number: int, source: socket.socket, to: socket.socket, is_reply: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                while not (is_reply or self.is_reading or self._is_closed):
+                    time.sleep(0.01)
                 if is_reply and number not in self._forgotten:
                     self._wait(self.delay)
                 if number not in self._forgotten:
@@ -83,6 +89,8 @@ class Proxy:
                 to.shutdown(socket.SHUT_WR)
 
     def _send(self, data: bytes, to: socket.socket, is_reply: bool) -> None:
+        if is_reply:
+            data = data[: self.most]
         if not (is_reply and self.trickle):
             to.sendall(data)
             return

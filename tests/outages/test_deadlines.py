@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -129,23 +128,6 @@ def test_a_server_that_falls_silent(frail: Store) -> None:
     drivers = drivers_of(frail.driver, connected=True)
     frail.server.pause()
     assert late_calls(drivers, frail.deadline) == {}
-
-
-def test_a_signal_does_not_restart_the_timeout(frail: Store) -> None:
-    """A handled signal ends the system call that waits, and Python calls it again."""
-    known, new = frail.driver(), frail.driver()
-    known.get("key")
-    frail.server.pause()
-    signals = []
-    previous = signal.signal(signal.SIGALRM, lambda *args: signals.append(args))
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-    try:
-        waits = [seconds(lambda: known.get("key")), seconds(lambda: new.get("key"))]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert len(signals) > 4
-    assert max(waits) < frail.deadline + SLACK
 
 
 # -- names -----------------------------------------------------------------------------------
