@@ -130,7 +130,10 @@ class Limit:
             self.note_failure(error)
             return self.fallback(request)
         if self.shadow is None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # the traceback has this frame
         self._log_failure(error)
         return None
 

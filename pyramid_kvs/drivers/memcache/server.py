@@ -156,12 +156,15 @@ class Server:
         if another is None:
             self.pool.drop(connection)
             self._note(error, spent)
-            raise failure from error
-        if not repeatable:
+        elif repeatable:
+            return another
+        else:
             another.restore_timeout()
             self.pool.give(another)
+        try:
             raise failure from error
-        return another
+        finally:
+            del failure  # the traceback has this frame
 
     def _try_new_connection(self, connection: Connection) -> Connection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
@@ -226,7 +229,10 @@ class Server:
         if isinstance(error, OSError):
             self._note(error, 0)
             raise errors.no_answer(self, error, self._timeout) from error
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # the traceback has this frame
 
     def _note(self, error: OSError, spent: float) -> None:
         """Tell the circuit breaker of a failure, unless the server had too little time."""

@@ -93,7 +93,10 @@ class Server:
         try:
             connection = self._connect(deadline, takes_options=False)
         except psycopg.OperationalError:
-            raise error from None
+            try:
+                raise error from None
+            finally:
+                del error  # the traceback has this frame
         if not REFUSES_OPTIONS.search(str(error)):
             try:
                 with_options = self._connect(deadline, takes_options=True)

@@ -81,7 +81,10 @@ def _open_tcp(connection: Any, deadline: Deadline) -> socket.socket:
             return _connected(_tcp_socket(connection, address), (address, port), share)
         except OSError as error:
             failure = error
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # the traceback has this frame
 
 
 def _look_up(connection: Any, deadline: Deadline) -> list[str]:

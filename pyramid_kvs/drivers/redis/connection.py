@@ -180,7 +180,10 @@ class DirectConnection(RedisConnection):
         if reply is self._nothing:
             reply = self._rest(Deadline(self.taken_at + self._limit))
         if isinstance(reply, Exception):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply  # the traceback has this frame
         return reply
 
     def ask_late(self, packed: bytes, count: int = 0) -> Reply:
@@ -199,13 +202,17 @@ class DirectConnection(RedisConnection):
             raise _as_redis_error(error) from None
 
     def receive(self, deadline: Deadline, count: int) -> list[Reply]:
-        gets, nothing, replies = self._gets, self._nothing, []
+        gets, nothing = self._gets, self._nothing
+        replies: list[Reply] = []
         for _ in range(count):
             reply = gets(False)
             if reply is nothing:
                 reply = self._rest(deadline)
             if isinstance(reply, NoConnection):  # for example LOADING: the server serves nobody
-                raise reply
+                try:
+                    raise reply
+                finally:
+                    del reply, replies  # the traceback has this frame
             replies.append(reply)
         return replies
 
@@ -273,7 +280,10 @@ class LayeredConnection(RedisConnection):
 
 def _without_error(reply: Reply) -> Reply:
     if isinstance(reply, Exception):
-        raise reply
+        try:
+            raise reply
+        finally:
+            del reply  # the traceback has this frame
     return reply
 
 

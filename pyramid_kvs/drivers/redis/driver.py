@@ -340,7 +340,10 @@ def without_errors(replies: list[Reply]) -> list[Reply]:
     """Return the replies of several commands, or raise the first error among them."""
     for reply in replies:
         if isinstance(reply, KVSError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply, replies  # the traceback has this frame
     return replies
 
 

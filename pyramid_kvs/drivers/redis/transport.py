@@ -189,7 +189,10 @@ class Transport:
             if connection is not None:
                 self.pool.drop(connection)
             raise
-        return Begun(connection, failure, sent_at, packed, count, repeatable)
+        try:
+            return Begun(connection, failure, sent_at, packed, count, repeatable)
+        finally:
+            del failure  # the traceback has this frame
 
     def _take(self, began: float) -> RedisConnection:
         if self.breaker.is_troubled:
@@ -209,7 +212,7 @@ class Transport:
         """
         connection = begun.connection
         try:
-            if begun.failure is not None or connection is None:
+            if connection is None or begun.failure is not None:
                 raise begun.failure or AssertionError
             replies = connection.receive(self._patience(connection, begun.sent_at), begun.replies)
         except BaseException as error:  # noqa: BLE001 - a reply may still be under way
@@ -220,6 +223,8 @@ class Transport:
             return self._after_failure(  # type: ignore[no-any-return]
                 error, connection, begun.packed, begun.repeatable, begun.replies
             )
+        finally:
+            del begun  # the traceback of its failure has this frame
         self.pool.give(connection)
         self._note_refusals(replies)
         return replies
@@ -283,7 +288,10 @@ class Transport:
         refusal = errors.wrong_mode(mode, self.server)
         if refusal is not None:
             connection.close()
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # the traceback has this frame
         self._mode_known_in = getpid()
         return connection
 
@@ -318,12 +326,16 @@ class Transport:
 
         :param connection: ``None`` if none could be opened. redis-py has tried that again by then.
         """
-        if connection is None:
-            self._raise(error, packed, may_have_run=False)
-        reply = self._sent_again(error, connection, packed, bool(repeatable), count)
-        if callable(repeatable) and not isinstance(error, ResponseError) and not repeatable(reply):
-            self._raise(error, packed)
-        return reply
+        try:
+            if connection is None:
+                self._raise(error, packed, may_have_run=False)
+            reply = self._sent_again(error, connection, packed, bool(repeatable), count)
+            is_refusal = isinstance(error, ResponseError)
+            if callable(repeatable) and not is_refusal and not repeatable(reply):
+                self._raise(error, packed)
+            return reply
+        finally:
+            del error  # the traceback may have this frame
 
     def _sent_again(
         self,
@@ -340,6 +352,8 @@ class Transport:
             if not repeatable or self._options.retry is None:
                 self._raise(last, packed)
             return self._retry(last, began, packed, count)
+        finally:
+            del error  # the traceback may have this frame
 
     def _another(
         self, connection: RedisConnection, error: BaseException, repeatable: bool
@@ -358,11 +372,14 @@ class Transport:
             self.pool.close_unused_since(connection.used_at)
         if another is None:
             self._let_go(connection, error)
-            raise error
-        if not repeatable:
+        elif repeatable:
+            return another
+        else:
             self.pool.give(another)
+        try:
             raise error
-        return another
+        finally:
+            del error  # the traceback has this frame
 
     def _replace_if_answered(self, connection: RedisConnection) -> RedisConnection | None:
         """Return a new connection instead of a silent one, if the server answers on it soon.
@@ -417,6 +434,8 @@ class Transport:
             self._raise(first, packed)
         except (RedisError, OSError) as last:
             self._raise(last, packed)
+        finally:
+            del first  # the traceback may have this frame
 
     def _let_go(self, connection: RedisConnection, error: BaseException) -> None:
         """Take back a connection after an error, and tell the circuit breaker."""
@@ -452,11 +471,17 @@ class Transport:
     def _raise(self, error: BaseException, packed: bytes, may_have_run: bool = True) -> NoReturn:
         """Raise the package's error for one of redis-py, or any other error as it is."""
         if not isinstance(error, (RedisError, OSError)):
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # the traceback has this frame
         raised = self._kvs_error(error, packed)
         if isinstance(raised, KVSUnavailable):
             raised.may_have_run = may_have_run
-        raise raised from error
+        try:
+            raise raised from error
+        finally:
+            del raised  # the traceback has this frame
 
     def _kvs_error(self, error: Exception, packed: bytes) -> KVSError:
         return self._too_large(error, len(packed)) or errors.as_kvs_error(error, self.server)

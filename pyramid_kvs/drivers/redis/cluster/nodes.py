@@ -51,7 +51,10 @@ class Node(Transport):
         [reply] = self.finish(self.begin(began, _CLUSTER_SLOTS, 1, True))
         found = self.as_result(reply, _CLUSTER_SLOTS)
         if isinstance(found, KVSError):
-            raise found
+            try:
+                raise found
+            finally:
+                del found, reply  # the traceback has this frame
         try:
             return [self._slot_range(*entry) for entry in found]
         except (TypeError, ValueError):
@@ -122,3 +125,5 @@ def _answer(node: Node, sent: Begun) -> list[Reply] | KVSError:
         return node.finish(sent)
     except KVSError as error:
         return error
+    finally:
+        del sent  # the traceback of its failure has this frame

@@ -214,22 +214,34 @@ class Cluster:
         # As slot_of, without the call.
         slot = crc_hqx(full_key, 0) % SLOTS if b"{" not in full_key else slot_of(full_key)
         node = self.topology.slots[slot]
-        failure = None
         if node is not None:
             try:
                 return node.call(full_key, packed, repeatable)
             except KVSError as error:
-                failure = error
-        command = Command(full_key, packed)
-        rounds = Rounds(self.topology, began, repeatable is True)
+                command = Command(full_key, packed)
+                command.node = node
+                return self._run(command, began, repeatable is True, error)
+        return self._run(Command(full_key, packed), began, repeatable is True)
+
+    def _run(
+        self, command: Command, began: float, repeatable: bool, failure: KVSError | None = None
+    ) -> Reply:
+        """Send a command, and again while it can run elsewhere or later.
+
+        :param failure: why the first attempt failed, if there was one.
+        """
+        rounds = Rounds(self.topology, began, repeatable)
         if failure is None:
             rounds.run([command])
         else:
-            command.node, command.reply = node, _refusal(failure)
+            command.reply = _refusal(failure)
             rounds.run(rounds.unfinished([command]))
         reply = command.result()
         if isinstance(reply, KVSError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply, command, failure  # the traceback has this frame
         return reply
 
     def call_many(

@@ -116,9 +116,15 @@ def _ask(nodes: list[Node], commands: list[bytes]) -> list[Reply]:
     for node, packed, _ in questions:
         answer = answers[node]
         if isinstance(answer, KVSError):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer, answers  # the traceback has this frame
         replies.append(node.as_result(answer[0], packed))
     for reply in replies:
         if isinstance(reply, KVSError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply, replies  # the traceback has this frame
     return replies

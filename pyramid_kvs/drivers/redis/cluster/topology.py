@@ -160,7 +160,7 @@ class Topology:
             try:
                 found = node.slot_ranges(self._share(began, len(candidates) - number))
             except KVSError as error:
-                failures.append(error)
+                failures.append(error.with_traceback(None))  # it has this frame
                 continue
             best = max(best, found, key=_known)
             if _known(best) == SLOTS:

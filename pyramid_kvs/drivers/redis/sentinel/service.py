@@ -204,7 +204,7 @@ class Service:
             try:
                 host, port = sentinel.primary_of(self.name, share)
             except KVSError as error:
-                failures.append(error)
+                failures.append(error.with_traceback(None))  # it has this frame
                 continue
             avoided = (self._host or host, port)
             self._failure = None

@@ -166,7 +166,7 @@ class PrimaryTransport(Transport):
         except AuthenticationError:
             raise
         except (NoConnection, NoReply, OSError) as error:
-            failed.setdefault(address, error)
+            failed.setdefault(address, error.with_traceback(None))  # it has this frame
             return None
 
     def _connect_to(self, address: Address, deadline: Deadline) -> RedisConnection:
@@ -202,7 +202,12 @@ class PrimaryTransport(Transport):
             if not _may_repeat(failure.__cause__, repeatable):
                 raise
             last = failure
-        return self._go_on(last, began, packed, repeatable, count)
+        finally:
+            del error  # the traceback may have this frame
+        try:
+            return self._go_on(last, began, packed, repeatable, count)
+        finally:
+            del last
 
     def _go_on(
         self, last: KVSUnavailable, began: float, packed: bytes, repeatable: bool, count: int
@@ -216,7 +221,10 @@ class PrimaryTransport(Transport):
                 if is_done:
                     return reply
         except OutOfTime:
-            raise last from last.__cause__
+            try:
+                raise last from last.__cause__
+            finally:
+                del last  # the traceback has this frame
 
     def _once_more(
         self, began: float, packed: bytes, repeatable: bool, count: int
