@@ -37,7 +37,7 @@ __all__ = [
 
 log = logging.getLogger("pyramid_kvs.events")
 
-#: The key of a registry for its throttled log.
+#: The key of a registry for its throttled logs.
 _REGISTRY_KEY = "pyramid_kvs.events"
 
 #: How many events may be inside each other, because a subscriber of one caused the next.
@@ -184,7 +184,7 @@ def notify(registry: Registry, event: Event) -> None:
     """
     depth = _depth.get()
     if depth >= _DEEPEST:
-        _throttled(registry).error(
+        _throttled(registry, event).error(
             "subscribers cause events in a circle: %s is not notified", type(event).__name__
         )
         return
@@ -192,16 +192,17 @@ def notify(registry: Registry, event: Event) -> None:
     try:
         registry.notify(event)
     except Exception as error:  # noqa: BLE001 (a subscriber may raise anything)
-        _throttled(registry).exception(
+        _throttled(registry, event).exception(
             "a subscriber of %s raised %s", type(event).__name__, type(error).__name__
         )
     finally:
         _depth.reset(token)
 
 
-def _throttled(registry: Registry) -> ThrottledLog:
-    found: ThrottledLog = registry.setdefault(_REGISTRY_KEY, ThrottledLog(log))
-    return found
+def _throttled(registry: Registry, event: Event) -> ThrottledLog:
+    """Return the log of one kind of event, so that those of another do not hide its failures."""
+    logs: dict[type[Event], ThrottledLog] = registry.setdefault(_REGISTRY_KEY, {})
+    return logs.get(type(event)) or logs.setdefault(type(event), ThrottledLog(log))
 
 
 def current_request(registry: Registry) -> Request | None:

@@ -80,11 +80,13 @@ class Observer:
         self.driver = driver
         self.server = server
         self.listeners = listeners
-        self._log = ThrottledLog(log)
+        #: By the names of listeners, so that the failures of one do not hide those of another.
+        self._logs: dict[str, ThrottledLog] = {}
 
     def log_failure(self, listener: Listener, error: Exception) -> None:
         name = getattr(listener, "__qualname__", type(listener).__qualname__)
-        self._log.error("the listener %s raised %s", name, type(error).__name__)
+        throttled = self._logs.get(name) or self._logs.setdefault(name, ThrottledLog(log))
+        throttled.error("the listener %s raised %s", name, type(error).__name__)
 
 
 class Observed:

@@ -259,6 +259,23 @@ def test_the_log_line_names_the_listener_and_the_exception(
     assert line.getMessage().endswith("Broken raised ZeroDivisionError")
 
 
+def test_each_listener_that_raises_has_its_own_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    def one(operation: Operation) -> None:
+        raise ZeroDivisionError
+
+    def another(operation: Operation) -> None:
+        raise LookupError
+
+    found = cache(configured(MEMORY, one, another))
+    for _ in range(3):
+        found.get("a")
+    lines = [record.getMessage() for record in caplog.records if "listener" in record.getMessage()]
+    assert [line.rpartition(".")[2] for line in lines] == [
+        "one raised ZeroDivisionError",
+        "another raised LookupError",
+    ]
+
+
 def test_an_operation_that_raises_is_told_and_still_raises() -> None:
     told = Told()
     found = observed_cache(told, {"kvs": "memory"})
