@@ -24,7 +24,7 @@ from tests.children import fork_in_c
 
 CHILDREN = 4
 ROUNDS = 150
-SECONDS = 30
+SECONDS = 90
 
 
 def use(driver: KVS) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.servers import MemcachedServer, PostgresServer, RedisCluster, RedisServer
+from tests.stores import timeouts
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def fork_and_use(driver: str, **kwargs: Any) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tests.forks.children", driver, json.dumps(kwargs)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -28,7 +29,7 @@ def test_redis(redis_server: RedisServer) -> None:
 
 
 def test_redis_cluster(redis_cluster: RedisCluster) -> None:
-    fork_and_use("redis", url=redis_cluster.url)
+    fork_and_use("redis", url=redis_cluster.url, **timeouts("redis-cluster"))
 
 
 def test_memcached(memcached_server: MemcachedServer) -> None:

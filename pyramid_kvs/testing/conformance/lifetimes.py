@@ -12,21 +12,31 @@ from .base import Base, Make
 
 DAY = 86400
 
+#: A lifetime in seconds, and a pause after which it is over.
+SHORT, PAUSE = 0.2, 0.25
+
+
+class Alive:
+    """What was just stored for a short time. A slow machine may find that it has ended."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def is_over(self) -> bool:
+        return time.monotonic() - self._began >= SHORT
+
 
 class Lifetimes(Base):
     def test_a_ttl_may_be_a_fraction_of_a_second(self, kvs: KVS) -> None:
-        kvs.set("short", 1, 0.2)
-        kvs.set_many({"many": 1}, 0.2)
+        alive = Alive()
+        kvs.set("short", 1, SHORT)
+        kvs.set_many({"many": 1}, SHORT)
         kvs.set("long", 1, 30.5)
-        assert kvs.add("added", 1, 0.2)
-        assert kvs.incr("counter", 5, 0.2) == 5
-        assert kvs.get_many(["short", "many", "added", "counter"]) == {
-            "short": 1,
-            "many": 1,
-            "added": 1,
-            "counter": 5,
-        }
-        time.sleep(0.25)
+        assert kvs.add("added", 1, SHORT)
+        assert kvs.incr("counter", 5, SHORT) == 5
+        found = kvs.get_many(["short", "many", "added", "counter"])
+        assert found == {"short": 1, "many": 1, "added": 1, "counter": 5} or alive.is_over()
+        time.sleep(PAUSE)
         keys = ["short", "many", "long", "added", "counter"]
         assert kvs.get_many(keys) == {"long": 1}
         assert kvs.get("short") is None
@@ -36,10 +46,10 @@ class Lifetimes(Base):
         assert kvs.update("short", lambda old: [old]) == [None]
 
     def test_the_ttl_of_the_driver_is_the_default(self, new: Make) -> None:
-        kvs = new(ttl=0.2)
+        kvs = new(ttl=SHORT)
         kvs.set("key", 1)
         kvs.set("longer", 1, 50)
-        time.sleep(0.25)
+        time.sleep(PAUSE)
         assert kvs.get("key") is None
         assert kvs.get("longer") == 1
 
@@ -135,8 +145,9 @@ class Lifetimes(Base):
     def test_expire_soon(self, kvs: KVS) -> None:
         kvs.set("key", 1, 100)
         kvs.incr("counter", 1, 100)
-        kvs.expire("key", 0.2)
-        kvs.expire("counter", 0.2)
-        assert kvs.get_many(["key", "counter"]) == {"key": 1, "counter": 1}
-        time.sleep(0.25)
+        alive = Alive()
+        kvs.expire("key", SHORT)
+        kvs.expire("counter", SHORT)
+        assert kvs.get_many(["key", "counter"]) == {"key": 1, "counter": 1} or alive.is_over()
+        time.sleep(PAUSE)
         assert kvs.get_many(["key", "counter"]) == {}

@@ -70,11 +70,15 @@ CALLS: list[Callable[[KVS], Any]] = [
 ]
 
 
+#: A second, as documented, and one for a busy machine.
+SOON = 2.0
+
+
 def fails_in_time(kvs: KVS, call: Callable[[KVS], Any]) -> None:
     started = time.monotonic()
     with pytest.raises(KVSUnavailable) as caught:
         call(kvs)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < SOON
     assert isinstance(caught.value.__cause__, OSError)
     assert not isinstance(caught.value.__cause__, KVSError)
 

@@ -91,7 +91,7 @@ def test_app_starts_while_the_server_is_down(own_redis):
 def test_restart_fails_no_call(own_redis):
     """An idle connection is checked before a call that must not run twice uses it."""
     server = own_redis()
-    driver = driver_of(server)
+    driver = driver_of(server, socket_connect_timeout=10, socket_timeout=10)
     for operation in operations(driver).values():
         driver.set("key", 1)
         with holding(driver, 3):
