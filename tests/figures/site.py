@@ -106,6 +106,7 @@ class Client:
     def __init__(self, app: Any) -> None:
         self.app = app
         self.cookie = ""
+        self.address = "127.0.0.1"
 
     def get(self, path: str) -> str:
         """Return the status of the response."""
@@ -113,7 +114,7 @@ class Client:
         environ = {
             "REQUEST_METHOD": "GET", "PATH_INFO": path, "SCRIPT_NAME": "", "QUERY_STRING": "",
             "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
-            "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http",
+            "HTTP_HOST": "localhost", "REMOTE_ADDR": self.address, "wsgi.url_scheme": "http",
             "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr,
             "HTTP_COOKIE": self.cookie,
         }  # fmt: skip
@@ -150,7 +151,7 @@ def forget(request: Request, error: BaseException | None) -> None:
         error.__traceback__, error = None, error.__context__
 
 
-def site(store: dict[str, Any], *, views: dict[str, Any] = VIEWS, is_observed: bool = True) -> Any:
+def site(store: dict[str, Any], *, is_observed: bool = True, **settings: Any) -> Any:
     """Return an application with all features on a store."""
     config = Configurator(
         settings={
@@ -158,6 +159,7 @@ def site(store: dict[str, Any], *, views: dict[str, Any] = VIEWS, is_observed: b
             "kvs.session": {**store, "ttl": 300, "cookie_secure": False},
             "kvs.ratelimit": {**store, "limit": MANY, "window": 60, "by": "address"},
             "retry.attempts": 2,
+            **settings,
         }
     )
     config.include("pyramid_retry")
@@ -168,7 +170,7 @@ def site(store: dict[str, Any], *, views: dict[str, Any] = VIEWS, is_observed: b
         config.add_kvs_listener(lambda operation: None)
     for event in (ISessionStarted, ISessionEnded, ISessionIdRenewed, IStoreBack):
         config.add_subscriber(lambda event: None, event)
-    for name, view in views.items():
+    for name, view in VIEWS.items():
         config.add_route(name, f"/{name}")
         config.add_view(view, route_name=name, renderer="string")
     config.add_route("limited", "/limited", ratelimit={"limit": 1, "window": 600, "by": "address"})
