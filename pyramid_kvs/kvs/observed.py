@@ -26,6 +26,9 @@ log = logging.getLogger("pyramid_kvs.observe")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+_DRIVERS = f"{__package__.rpartition('.')[0]}.drivers."
+
+
 class Operation(NamedTuple):
     """What listeners are told about an operation: no id, no key, no token and no value."""
 
@@ -47,7 +50,7 @@ class Operation(NamedTuple):
     bytes_received: int
     #: The time that it took.
     seconds: float
-    #: The name of the exception's class, or ``None``.
+    #: The name of the exception's class, for example ``KVSUnavailable``, or ``None``.
     error: str | None
     #: How many connections it took from the pool. It is 0 for drivers without a pool.
     round_trips: int
@@ -175,7 +178,7 @@ class Method:
                 try:
                     result = run(*args)
                 except BaseException as error:
-                    tell(call, perf_counter() - began, type(error).__name__, None)
+                    tell(call, perf_counter() - began, _name_of(error), None)
                     raise
                 tell(call, perf_counter() - began, None, result)
                 return result
@@ -231,6 +234,12 @@ def _add(call: Call, run: Callable[..., Any], args: Args, note: Note) -> Any:
     except Exception:  # noqa: BLE001, S110 (what the contract does not know)
         pass
     return result
+
+
+def _name_of(error: BaseException) -> str:
+    """Return the name of an exception's class that is not private to a driver of the library."""
+    classes = type(error).__mro__
+    return next(cls.__name__ for cls in classes if not cls.__module__.startswith(_DRIVERS))
 
 
 def _as_list(get_keys: Callable[..., Any]) -> Callable[..., Any]:

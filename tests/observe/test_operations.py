@@ -410,3 +410,19 @@ def test_an_operation_without_an_answer_has_its_keys_and_no_round_trip(
     assert isinstance(operation, Operation)
     assert (operation.keys, operation.hits, operation.misses) == (2, 0, 0)
     assert (operation.round_trips, operation.error) == (0, "KVSUnavailable")
+
+
+def test_a_hung_memcached_is_unavailable_by_the_documented_name(
+    own_memcached: Any,
+) -> None:
+    told = Told()
+    server = own_memcached()
+    cache = observed_cache(told, {"kvs": "memcache", "kvs_kwargs": {"servers": [server.url]}})
+    cache.get("a")
+    server.pause()
+    try:
+        for _ in range(3):  # a timeout, and then an open breaker
+            cache.get("a")
+    finally:
+        server.resume()
+    assert [operation.error for operation in told] == [None, *["KVSUnavailable"] * 3]
