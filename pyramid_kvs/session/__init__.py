@@ -9,7 +9,7 @@ from pyramid.registry import Registry
 
 from ..application import ORDER_FEATURES, Application, add_feature
 from .factory import SessionFactory
-from .session import AuthTokenSession, CookieSession
+from .kinds import AuthTokenSession, CookieSession
 from .settings import SETTING
 from .users import UserSession
 from .users.functions import end_session, end_sessions, end_user_sessions, list_sessions

@@ -16,7 +16,8 @@ from .backend import SessionBackend
 from .carriers import Carrier, CookieCarrier, HeaderCarrier
 from .codec_check import check_codec
 from .keys import Lookup, SessionKeys
-from .session import AuthTokenSession, CookieSession, Session
+from .kinds import AuthTokenSession, CookieSession
+from .session import Session
 from .settings import OPTIONS, SETTING, refuse_cookie_options
 from .store import SessionStore
 from .users import Users, users_of

@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 import weakref
-from typing import cast
 
 from pyramid.interfaces import ISession
 from pyramid.request import Request
@@ -17,17 +16,15 @@ from pyramid.response import Response
 from zope.interface import implementer
 
 from .. import events
-from ..exceptions import KVSNotSupported, SessionConflict
+from ..exceptions import SessionConflict
 from ..kvs import KVS
 from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
+from ..web.late import is_answered, may_follow
 from .backend import SessionBackend
-from .carriers import HeaderCarrier
-from .csrf import first_token, renew_token_of_policy
+from .csrf import first_token
 from .keys import SessionId, random_id
-from .late import is_answered, may_follow
-from .lifetimes import is_remembered, remembered_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
 from .records import CREATED, EPOCH, META, SENT, USER, Record, created_at
@@ -40,7 +37,7 @@ log = logging.getLogger("pyramid_kvs.session")
 
 @implementer(ISession)
 class Session(SessionMapping):
-    """The session of one request; see :class:`CookieSession` and :class:`AuthTokenSession`.
+    """The session of one request; the subclasses of :mod:`.kinds` can change its id.
 
     Values that are changed in place are found without :meth:`changed`. Nothing is read from the
     store before the first use, and nothing is written before the response.
@@ -429,64 +426,3 @@ class Session(SessionMapping):
         state = self._state
         found = None if state.found is None else state.found.session_id
         return {*self.backend.keys_of(found), *self.backend.keys_of(state.session_id)}
-
-
-class CookieSession(Session):
-    """A session whose id is in a cookie."""
-
-    __slots__ = ()
-
-    def regenerate_id(self) -> None:
-        """Go on under a new id, with a new CSRF token, when the response is sent.
-
-        From then on, the old id is unknown. Slower requests that have it save nothing.
-        """
-        if CSRF_TOKEN in self._use():
-            self.new_csrf_token()
-        renew_token_of_policy(self._request, self)
-        self._move_to(remembered_id() if is_remembered(self._state.session_id) else None)
-
-    def remember(self, on: bool = True) -> None:
-        """Let the session live for ``remember_ttl`` instead of ``ttl``, from the response on.
-
-        This gives it a new id, like :meth:`regenerate_id`. It lasts until ``remember(False)`` or
-        :meth:`invalidate`.
-
-        :raises KVSNotSupported: the setting has no ``remember_ttl``.
-        """
-        if self.backend.store.lifetimes.remember_ttl is None:
-            raise KVSNotSupported(
-                "kvs.session does not say how long a session is remembered: set remember_ttl in "
-                "seconds, for example 2592000 for 30 days"
-            )
-        self._use()
-        if is_remembered(self._state.session_id) != on:
-            self._move_to(remembered_id() if on else None)
-
-
-class AuthTokenSession(Session):
-    """A session whose key is a token that the client sends in a header."""
-
-    __slots__ = ()
-
-    def update_session_token(self, header_name: str, value: str) -> None:
-        """Go on under a new token, to which the data move. The old token has no session then.
-
-        :param header_name: in any case, with ``_`` or ``-``.
-        :raises ValueError: ``key_name`` does not name the header, or the value is not a token.
-        """
-        session_id = cast("HeaderCarrier", self.backend.carrier).session_id(header_name, value)
-        self._use()
-        if session_id != self._state.session_id:
-            self._move_to(session_id)
-
-    def regenerate_id(self) -> None:
-        raise KVSNotSupported(
-            "the client chooses the token of a header session: use update_session_token()"
-        )
-
-    def remember(self, on: bool = True) -> None:
-        raise KVSNotSupported(
-            "a header session cannot be remembered, because its client keeps the token: set ttl in "
-            "kvs.session"
-        )
