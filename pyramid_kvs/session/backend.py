@@ -21,7 +21,7 @@ from .carriers import Carrier
 from .keys import Lookup, SessionId, SessionKeys
 from .merge import Changes
 from .records import USER, Record
-from .state import NEW, StoreState
+from .state import NEW, StoreState, new_tuple
 from .store import Moved, Preloaded, Save, SessionStore, Written
 from .users import Users
 
@@ -52,7 +52,7 @@ class SessionBackend:
         found = []
         for session_id in self.carrier.candidates(request):
             key, ttl = self.keys.key_to_save_under(session_id), self.store.lifetimes.of(session_id)
-            found.append(Lookup(key, ttl, key))
+            found.append(new_tuple(Lookup, (key, ttl, key)))
             if not self.keys.has_one_form:
                 found += [Lookup(other, ttl, key) for other in self.keys.others(session_id, key)]
         return found
@@ -151,7 +151,7 @@ class SessionBackend:
         if isinstance(loaded, Moved):
             return StoreState.away(session_id, loaded.key), {}
         found, record = loaded
-        if self.store.is_over(record):
+        if self.store.absolute_ttl is not None and self.store.is_over(record):
             if self.store.remove(found):
                 request.__dict__["_kvs_expired"] = True
             return StoreState.absent(self.carrier.adopt(session_id), is_removed=True), {}
@@ -239,9 +239,11 @@ class SessionBackend:
         found, ttl = state.found, self.store.lifetimes.of(state.session_id)
         if found is None:
             return self.store.save(Save(state.key, ttl, None, record, changes), None)
-        others = self.keys.others(found.session_id, found.key)
-        save = Save(state.key, ttl, found.data, record, changes, others, self.users.enter)
-        if state.is_moving:
+        others = () if self.keys.has_one_form else self.keys.others(found.session_id, found.key)
+        enter = self.users.enter
+        values = state.key, ttl, found.data, record, changes, others, enter, None, False, False
+        save = new_tuple(Save, values)
+        if found.key != state.key:
             is_new_id = found.session_id != state.session_id
             save = save._replace(
                 user=record.get(USER),

@@ -77,6 +77,4 @@ class SessionKeys:
 
     def others(self, session_id: SessionId, key: str) -> tuple[str, ...]:
         """Return the keys that the session may have besides this one."""
-        if self.has_one_form:
-            return ()
         return tuple(other for other in self.all(session_id) if other != key)

@@ -44,10 +44,15 @@ class SessionMapping(MutableMapping[str, Any]):
     _data: Record
     #: The metadata, which the mapping methods hide.
     _meta: Record
-    _tracker: Tracker
+    #: ``None`` until it is needed: most requests only read values that cannot change in place.
+    _tracker: Tracker | None
 
     def _use(self) -> Record:
         """Return the data, read from the store on first use; changes to them will be saved."""
+        raise NotImplementedError
+
+    def _tracked(self) -> Tracker:
+        """Return what notes the changes; to be called after the first use."""
         raise NotImplementedError
 
     # -- reading --------------------------------------------------------------------------
@@ -87,7 +92,7 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def _hand_out(self, key: str, value: Any) -> None:
         if key in self._data:  # otherwise it is the default of get()
-            self._tracker.watch(key, value)
+            self._tracked().watch(key, value)
 
     def _hand_out_all(self) -> Record:
         for key, value in self._use().items():
@@ -118,7 +123,7 @@ class SessionMapping(MutableMapping[str, Any]):
         if not isinstance(key, str) or key.startswith(META):
             raise _refused(key)
         (self._data if self._phase is OPEN else self._use())[key] = value
-        self._tracker.touched.add(key)
+        self._tracked().touched.add(key)
 
     def __ior__(self, other: Any) -> SessionMapping:
         self.update(other)
@@ -126,7 +131,7 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         del self._use()[key]
-        self._tracker.touched.add(key)
+        self._tracked().touched.add(key)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
         data = self._use()
@@ -134,12 +139,12 @@ class SessionMapping(MutableMapping[str, Any]):
             if default is _REQUIRED:
                 raise KeyError(key)
             return default
-        self._tracker.touched.add(key)
+        self._tracked().touched.add(key)
         return data.pop(key)
 
     def popitem(self) -> tuple[str, Any]:
         key, value = self._use().popitem()
-        self._tracker.touched.add(key)
+        self._tracked().touched.add(key)
         return key, value
 
     def clear(self) -> None:
@@ -147,7 +152,7 @@ class SessionMapping(MutableMapping[str, Any]):
 
         If nothing is added afterwards, the session is removed from the store.
         """
-        data, tracker = self._use(), self._tracker
+        data, tracker = self._use(), self._tracked()
         tracker.is_cleared = True
         tracker.touched.update(data)
         data.clear()
@@ -169,10 +174,10 @@ class SessionMapping(MutableMapping[str, Any]):
         if not isinstance(key, str) or key.startswith(META):
             raise _refused(key)
         value = self.get(key, REMOVED)
-        self._tracker.before_operation(key, value)
+        self._tracked().before_operation(key, value)
         operation = Operation(function, default)
         result = self._data[key] = operation.apply(value)
-        self._tracker.add_operation(key, operation, result)
+        self._tracked().add_operation(key, operation, result)
         return result
 
     def incr(self, key: str, delta: float = 1) -> Any:
@@ -183,7 +188,7 @@ class SessionMapping(MutableMapping[str, Any]):
         :raises TypeError: the value or ``delta`` is not a number.
         """
         self._use()
-        return self.change(key, addition(key, delta, self._tracker.codec), 0)
+        return self.change(key, addition(key, delta, self._tracked().codec), 0)
 
     def changed(self) -> None:
         """Mark the session as changed.
@@ -191,7 +196,7 @@ class SessionMapping(MutableMapping[str, Any]):
         A call is never necessary, because changes inside values are found without it.
         """
         self._use()
-        self._tracker.is_forced = True
+        self._tracked().is_forced = True
 
     # -- flash messages and CSRF tokens ---------------------------------------------------
 
@@ -204,12 +209,12 @@ class SessionMapping(MutableMapping[str, Any]):
         if not allow_duplicate:
             if msg in messages:
                 return
-            self._tracker.unique.setdefault(key, []).append(msg)
-        self._tracker.touched.add(key)
+            self._tracked().add_unique(key, msg)
+        self._tracked().touched.add(key)
         messages.append(msg)
-        if msg in self._tracker.popped.get(key, ()):
+        if msg in self._tracked().popped.get(key, ()):
             self._meta[POPPED + queue] = os.urandom(4).hex()
-            self._tracker.touched.add(POPPED + queue)
+            self._tracked().touched.add(POPPED + queue)
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         key = QUEUE + queue
@@ -217,10 +222,10 @@ class SessionMapping(MutableMapping[str, Any]):
             return []
         found = self._data.pop(key)
         messages: list[Any] = found if isinstance(found, list) else []
-        self._tracker.touched.add(key)
-        self._tracker.popped.setdefault(key, []).extend(messages)
+        self._tracked().touched.add(key)
+        self._tracked().add_popped(key, messages)
         if self._meta.pop(POPPED + queue, None) is not None:
-            self._tracker.touched.add(POPPED + queue)
+            self._tracked().touched.add(POPPED + queue)
         return messages
 
     def peek_flash(self, queue: str = "") -> list[Any]:

@@ -103,6 +103,13 @@ def check_metadata(record: Record) -> None:
         record[key] = METADATA[key](record[key])
 
 
+def take_metadata(record: Record) -> Record:
+    """Remove the metadata from a record, and return them."""
+    if CREATED in record and "\n".join(record).count(META) == 1:
+        return {CREATED: record.pop(CREATED)}  # nearly every record
+    return {key: record.pop(key) for key in list(record) if key[:6] == META}
+
+
 def created_at(record: Record) -> float | None:
     """Return when a session began, in seconds since 1970; ``None`` if the record lacks it."""
     return record.get(CREATED)

@@ -13,6 +13,7 @@ import weakref
 from pyramid.interfaces import ISession
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.threadlocal import manager
 from zope.interface import implementer
 
 from .. import events
@@ -21,13 +22,13 @@ from ..kvs import KVS
 from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
 from ..web.headers import add_vary
-from ..web.late import is_answered, may_follow
+from ..web.late import may_follow
 from .backend import SessionBackend
 from .csrf import first_token
 from .keys import SessionId, random_id
 from .mapping import CSRF_TOKEN, SessionMapping
 from .merge import REMOVED, Changes, Tracker, difference
-from .records import CREATED, EPOCH, META, SENT, USER, Record, created_at
+from .records import CREATED, EPOCH, META, SENT, USER, Record, take_metadata
 from .state import CLOSED, NEW, OPEN, SAVED, UNTOUCHED, StoreState
 from .store import Written
 from .users import user_digest
@@ -45,6 +46,7 @@ class Session(SessionMapping):
 
     __slots__ = (
         "__weakref__",
+        "_has_waited",
         "_is_cookie_due",
         "_is_late",
         "_keys_to_erase",
@@ -118,28 +120,30 @@ class Session(SessionMapping):
 
     def _begin(self, state: StoreState, record: Record) -> None:
         """Go on with a record, which is empty for a new session, and without changes."""
+        backend = self.backend
         self._state = state
         self._data = record
-        self._tracker = Tracker(self.backend.store.codec)
+        self._tracker = None
         #: Whether the response of a session that is known to the store sends the cookie.
         self._is_cookie_due = True
-        if record:
-            self._begin_with_metadata(record)
-        else:
+        if not record:
             self._meta = {CREATED: time.time()}
-
-    def _begin_with_metadata(self, record: Record) -> None:
-        self._meta = meta = {key: record.pop(key) for key in list(record) if key[:6] == META}
-        backend, tracker = self.backend, self._tracker
-        if created_at(meta) is None:
+            return
+        self._meta = meta = take_metadata(record)
+        if CREATED not in meta:
             meta[CREATED] = time.time()
-            tracker.is_forced = backend.store.absolute_ttl is not None
+            if backend.store.absolute_ttl is not None:
+                self._tracked().is_forced = True
         if backend.carrier.refresh is not None:
-            # A time in the future is from a server whose clock was wrong.
-            age = abs(time.time() - meta.get(SENT, 0))
-            is_due = age >= backend.carrier.refresh or backend.was_moved_for(self._request)
-            self._is_cookie_due = is_due and not self._is_late
-            tracker.is_forced |= self._is_cookie_due
+            self._is_cookie_due = not self._is_late and self._needs_cookie(backend.carrier.refresh)
+            if self._is_cookie_due:
+                self._tracked().is_forced = True
+
+    def _needs_cookie(self, refresh: float) -> bool:
+        """Return whether the client was last sent its id too long ago, or has another one."""
+        # A time in the future is from a server whose clock was wrong.
+        age = abs(time.time() - self._meta.get(SENT, 0))
+        return age >= refresh or self.backend.was_moved_for(self._request)
 
     def invalidate(self) -> None:
         """Remove the session from the store immediately, and go on with an empty one.
@@ -224,15 +228,14 @@ class Session(SessionMapping):
     def _save(self) -> bool:
         if self._keys_to_erase:
             self._erase_now()
-        if self._tracker.is_idle and not self._state.is_moving:
+        changes, state = self._unsaved(), self._state
+        if changes is None:
             return False
-        changes = self._tracker.changes(self._data, self._meta)
-        if not self._needs_save(changes):
-            return False
-        if self._state.away_at is not None:
+        if state.away_at is not None:
             self._drop_away()
             return False
-        self._state = state = self.backend.with_key(self._state)
+        if state.key is None:
+            self._state = state = self.backend.with_key(state)
         if state.key is None:
             self._drop_without_id()
             return False
@@ -243,7 +246,8 @@ class Session(SessionMapping):
             self.backend.tell(self._request, events.SessionConflict, False)
             raise
         self._settle(record, written)
-        self.backend.tell_outer_requests(self._request, state, self._state)
+        if len(manager.stack) > 1:  # which is rare: this may be a subrequest
+            self.backend.tell_outer_requests(self._request, state, self._state)
         try:
             registry = self._request.registry
         except (AttributeError, ReferenceError):  # no registry, or the request has ended
@@ -267,30 +271,31 @@ class Session(SessionMapping):
             if written.record is not record:
                 self._take_over(record, written.record)
             self._state = state.saved(written.key, written.data)
-            self._tracker = self._tracker.after_save(written.data)
+            self._tracked().saved = written.data
 
     def _save_with_response(self) -> None:
         request = self._request
+        self._has_waited = False
         try:
-            self._is_late = is_answered(request)
+            # Pyramid's router creates the queue, and has emptied it when the last callback runs.
+            callbacks = request.__dict__.get("response_callbacks")
+            self._is_late = callbacks is not None and not callbacks
             request.add_response_callback(self._save_last)
         except ReferenceError:  # the request has ended
             self._is_late = True
 
     def _save_last(self, request: Request, response: Response) -> None:
-        """Wait for the callbacks that were added since, because they may change the session."""
-        if request.response_callbacks:
-            request.add_response_callback(self._save_finally)
-        else:
-            self._save_finally(request, response)
-
-    def _save_finally(self, request: Request, response: Response) -> None:
+        if request.response_callbacks and not self._has_waited:
+            # Wait once for callbacks that were added since, because they may change the session.
+            self._has_waited = True
+            request.add_response_callback(self._save_last)
+            return
         if is_repeated(request):
             self._phase = CLOSED
         self.save_session(request, response)
         self._is_late = (
             self._phase is SAVED
-            and not self._tracker.is_idle  # otherwise nobody has a value that could change
+            and self._tracker is not None  # otherwise nobody has a value that could change
             and may_follow(request, response)
         )
         # If request and session referred to each other, the garbage collector would have to free
@@ -303,18 +308,20 @@ class Session(SessionMapping):
         If the save fails, the response becomes the response of the exception's view, which is a
         503 if the store is unavailable.
         """
-        carrier = self.backend.carrier
+        carrier, is_done = self.backend.carrier, False
         if self._phase is OPEN or self._phase is SAVED:
             self._phase = SAVED  # before subscribers of events can use the session again
             try:
                 self._save()
+                is_done = True
             except Exception as error:  # noqa: BLE001  # functions of change() raise anything
                 self._phase = CLOSED
                 answer_failed_save(request, response, error, self.backend.failed_saves)
-            else:
-                carrier.add_headers(request, response, self._state, self._is_cookie_due)
+        headers = response.headerlist
+        if is_done:
+            carrier.add_headers(request, headers, self._state, self._is_cookie_due)
         for name in carrier.vary:
-            add_vary(response.headerlist, name)
+            add_vary(headers, name)
 
     def _warn_of_unsaved(self) -> None:
         if self._phase is not UNTOUCHED and self._phase is not CLOSED and self._is_unsaved():
@@ -327,7 +334,7 @@ class Session(SessionMapping):
     def _is_unsaved(self) -> bool:
         if self._state.away_at is not None:  # nothing can be saved
             return False
-        if not self._needs_save(self._tracker.changes(self._data, self._meta)):
+        if self._unsaved() is None:
             return False
         found, codec = self._state.found, self.backend.store.codec
         if self._state.session_id is None or found is None:
@@ -338,16 +345,31 @@ class Session(SessionMapping):
         return is_rebound or bool(difference(values, self._data, codec.dumps).values)
 
     def _first_csrf_token(self) -> str:
-        if CSRF_TOKEN in self._tracker.touched:  # this request has removed another one
+        if CSRF_TOKEN in self._tracked().touched:  # this request has removed another one
             return random_id()
         return first_token(self._state, self.backend.carrier.client_chooses)
 
     # -- saving ---------------------------------------------------------------------------
 
-    def _needs_save(self, changes: Changes) -> bool:
+    def _tracked(self) -> Tracker:
+        tracker = self._tracker
+        if tracker is None:
+            tracker = self._tracker = Tracker(self.backend.store.codec)
+        elif tracker.saved is not None:
+            tracker = self._tracker = tracker.after_save()
+        return tracker
+
+    def _unsaved(self) -> Changes | None:
+        """Return the changes that a save has to store; ``None`` if it has nothing to do."""
         state = self._state
+        if self._tracker is None and not state.is_moving:
+            return None  # nobody has set anything, or got what can change
+        tracker = self._tracked()
+        changes = tracker.changes(self._data, self._meta)
+        if changes.values or tracker.is_forced or state.is_moving:
+            return changes
         is_removal = changes.is_cleared and (state.found or state.away_at) is not None
-        return bool(changes.values) or self._tracker.is_forced or state.is_moving or is_removal
+        return changes if is_removal else None
 
     def _complete(self, changes: Changes, key: str) -> Record:
         """Add metadata to the changes; return the record to store."""
@@ -375,14 +397,14 @@ class Session(SessionMapping):
             if value is REMOVED:
                 del part[key]
             else:
-                part[key] = self._tracker.taken_over(key, part.get(key, REMOVED), value)
+                part[key] = self._tracked().taken_over(key, part.get(key, REMOVED), value)
 
     def _drop_without_id(self) -> None:
         log.warning(
             "a session was changed in a request without the header %s: the change is dropped",
             " or ".join(self.backend.carrier.vary),
         )
-        self._tracker = Tracker(self.backend.store.codec)
+        self._tracker = None
 
     def _drop_away(self) -> None:
         [key, *_] = self.backend.keys_of(self._state.session_id)
@@ -401,7 +423,7 @@ class Session(SessionMapping):
         if self._meta.get(USER) != user:
             self._meta[USER] = user
             self._meta.pop(EPOCH, None)
-            self._tracker.touched.update((USER, EPOCH))
+            self._tracked().touched.update((USER, EPOCH))
 
     def is_bound_to(self, user: str) -> bool:
         """Return whether the session is assigned to the user with this digest."""
@@ -412,7 +434,7 @@ class Session(SessionMapping):
         """Change what the mapping methods hide."""
         self._use()
         self._meta.update(values)
-        self._tracker.touched.update(values)
+        self._tracked().touched.update(values)
 
     def is_stored_as(self, key: str, record: Record) -> bool:
         """Return whether a record in the store is this session, perhaps moved to another key."""

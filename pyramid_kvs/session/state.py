@@ -57,6 +57,9 @@ class Phase(enum.Enum):
 
 UNTOUCHED, OPEN, SAVED, CLOSED = Phase
 
+#: Makes a named tuple in half of the time that its class takes, from the values of all fields.
+new_tuple = tuple.__new__
+
 
 class Found(NamedTuple):
     """A record in the store, as this request last read or wrote it."""
@@ -99,7 +102,7 @@ class StoreState(NamedTuple):
 
         :param key: to save under, which differs from that of ``found`` during a migration.
         """
-        return cls(found.session_id, key, found, False)
+        return new_tuple(cls, (found.session_id, key, found, False, False, False, None))
 
     @classmethod
     def absent(cls, session_id: SessionId | None, is_removed: bool = False) -> StoreState:
@@ -130,8 +133,8 @@ class StoreState(NamedTuple):
         """
         session_id, _, _, is_new, is_removed, _, _ = self
         assert session_id is not None
-        found = Found(session_id, key, data, None)
-        return StoreState(session_id, key, found, is_new, is_removed, True)
+        found = new_tuple(Found, (session_id, key, data, None))
+        return new_tuple(StoreState, (session_id, key, found, is_new, is_removed, True, None))
 
     def removed(self, session_id: SessionId | None) -> StoreState:
         """Return the state after this request removed the session.

@@ -13,15 +13,6 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 
-def is_answered(request: Request) -> bool:
-    """Return whether the response callbacks of a request have run, or the last of them runs.
-
-    Pyramid's router looks at the callbacks first, which creates their queue, and then empties it.
-    """
-    callbacks = request.__dict__.get("response_callbacks")
-    return callbacks is not None and not callbacks
-
-
 def may_follow(request: Request, response: Response) -> bool:
     """Return whether code of the application runs after the response callbacks.
 

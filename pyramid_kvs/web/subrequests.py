@@ -8,8 +8,5 @@ from pyramid.threadlocal import manager
 
 def outer_requests(request: Request) -> list[Request]:
     """Return the requests that wait for the end of this one, which is a subrequest."""
-    stack = manager.stack
-    if len(stack) < 2:
-        return []
-    found = [context.get("request") for context in stack]
+    found = [context.get("request") for context in manager.stack]
     return [outer for outer in found if outer is not None and outer is not request]

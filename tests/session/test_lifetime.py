@@ -94,3 +94,25 @@ def test_a_session_is_saved_again_when_a_later_callback_changes_it(store: Store)
     app = make_app(store.options, add)
     app.get("/change")
     assert app.post("/", GET).json == [2]
+
+
+def test_a_save_waits_for_other_callbacks_only_once(store: Store) -> None:
+    """Otherwise it would never run beside a callback that waits in the same way."""
+    waits = []
+
+    def wait(request: Request, response: Response) -> None:
+        if "Set-Cookie" not in response.headers and len(waits) < 9:
+            waits.append(response)
+            request.add_response_callback(wait)
+
+    def add(config: Configurator) -> None:
+        def view(request: Request) -> Response:
+            request.session["a"] = 1
+            request.add_response_callback(wait)
+            return Response("changed")
+
+        config.add_route("change", "/change")
+        config.add_view(view, route_name="change")
+
+    make_app(store.options, add).get("/change")
+    assert len(waits) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from pyramid.request import Request
-from pyramid.response import Response
 
 from ..keys import SessionId
 from ..state import StoreState
+
+Header: TypeAlias = "tuple[str, str]"
 
 
 class Carrier:
@@ -48,10 +51,11 @@ class Carrier:
         raise NotImplementedError
 
     def add_headers(
-        self, request: Request, response: Response, state: StoreState, is_due: bool
+        self, request: Request, headers: list[Header], state: StoreState, is_due: bool
     ) -> None:
         """Tell the client the id of its session, or that the session was removed.
 
+        :param headers: of the response.
         :param is_due: whether to tell an id that the client knows.
         """
         raise NotImplementedError

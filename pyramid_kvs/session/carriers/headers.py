@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
-from pyramid.response import Response
 
 from ...messages import show
 from ..keys import LOOKS_HASHED, SessionId
 from ..state import StoreState
-from .base import Carrier
+from .base import Carrier, Header
 
 _LONGEST_TOKEN = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -70,7 +69,7 @@ class HeaderCarrier(Carrier):
         return None
 
     def add_headers(
-        self, request: Request, response: Response, state: StoreState, is_due: bool
+        self, request: Request, headers: list[Header], state: StoreState, is_due: bool
     ) -> None:
         """Do nothing: the client has chosen the token and keeps it."""
 

@@ -24,7 +24,7 @@ class Changes:
     #: Whether ``clear()`` was called; the store then does not keep the session if it is empty.
     is_cleared: bool = False
     #: Keys whose values were made by ``change()`` alone, so that it can run again.
-    operations: dict[str, list[Operation]] = field(default_factory=dict)
+    operations: Mapping[str, list[Operation]] = field(default_factory=dict)
     #: Whether another request changed one of the same values, and only one change could be kept.
     has_clashed: bool = False
     #: The changes from which these were made.

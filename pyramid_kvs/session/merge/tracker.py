@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ...serializer import Data
@@ -10,6 +11,9 @@ from ..records import META, Record, RecordCodec, is_same
 from .changes import Changes, difference
 from .operations import Operation
 from .values import PLAIN, REMOVED, Snapshot, identical, is_changed, snapshot, update_in_place
+
+#: Shared by nearly all requests, which pop no messages and call no functions of ``change()``.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Tracker:
@@ -19,7 +23,7 @@ class Tracker:
     application may have got any value before. The next save then compares the whole record with
     the data that the first one wrote.
 
-    :param written: the data that a save wrote; ``None`` after a load. See :meth:`after_save`.
+    :param written: the data that a save wrote; ``None`` after a load.
     """
 
     __slots__ = (
@@ -31,6 +35,7 @@ class Tracker:
         "is_forced",
         "operations",
         "popped",
+        "saved",
         "snapshots",
         "touched",
         "unique",
@@ -40,6 +45,8 @@ class Tracker:
         self.codec = codec
         self._dumps = codec.dumps
         self._written = written
+        #: The data of the save that ended this tracker. See :meth:`after_save`.
+        self.saved: Data | None = None
         #: Keys that were set or deleted before the last save.
         self._assigned: Collection[str] = ()
         #: Keys that were set or deleted.
@@ -47,34 +54,19 @@ class Tracker:
         #: The original state of values that the application has, and may change in place.
         self.snapshots: dict[str, Snapshot] = {}
         #: What ``change()`` did with values that were not set or changed before.
-        self.operations: dict[str, list[Operation]] = {}
+        self.operations: Mapping[str, list[Operation]] = NOTHING
         #: Messages that were popped, by flash queue.
-        self.popped: dict[str, list[Any]] = {}
-        self.unique: dict[str, list[Any]] = {}
+        self.popped: Mapping[str, list[Any]] = NOTHING
+        #: Messages that were pushed with ``allow_duplicate=False``, by flash queue.
+        self.unique: Mapping[str, list[Any]] = NOTHING
         self.is_cleared = False
         #: Whether to save even if nothing changed.
         self.is_forced = False
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing can have changed, because nobody has set or got what can change."""
-        return not (
-            self.touched
-            or self.snapshots
-            or self.operations
-            or self.is_forced
-            or self.is_cleared
-            or self._written is not None
-        )
-
-    def after_save(self, written: Data) -> Tracker:
-        """Return a tracker for the changes after a save.
-
-        :param written: what the save wrote.
-        """
-        later = Tracker(self.codec, written)
-        has_more = self._assigned or self.operations
-        later._assigned = self._all_assigned() if has_more else self.touched
+    def after_save(self) -> Tracker:
+        """Return a tracker for the changes after the save."""
+        later = Tracker(self.codec, self.saved)
+        later._assigned = self._all_assigned()
         return later
 
     def _all_assigned(self) -> set[str]:
@@ -84,6 +76,14 @@ class Tracker:
         """Note the original state of a value before the application gets it."""
         if self._written is None and key not in self.touched and key not in self.snapshots:
             self.snapshots[key] = snapshot(value, self._dumps)
+
+    # -- flash messages -------------------------------------------------------------------
+
+    def add_popped(self, key: str, messages: Iterable[Any]) -> None:
+        self.popped = {**self.popped, key: [*self.popped.get(key, ()), *messages]}
+
+    def add_unique(self, key: str, message: Any) -> None:
+        self.unique = {**self.unique, key: [*self.unique.get(key, ()), message]}
 
     # -- operations -----------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Tracker:
     def add_operation(self, key: str, operation: Operation, result: Any) -> None:
         """Note an operation. On a value that was set before, it is a part of that change."""
         if key not in self.touched:
-            self.operations.setdefault(key, []).append(operation)
+            self.operations = {**self.operations, key: [*self.operations.get(key, ()), operation]}
             self.snapshots.pop(key, None)
             if type(result) not in PLAIN:
                 self.snapshots[key] = snapshot(result, self._dumps)
@@ -122,16 +122,11 @@ class Tracker:
                 values[key] = data[key]
         if self._written is not None:
             self._add_changes_since_save(values, {**data, **meta})
-        changes = Changes(values, self.popped, self.unique, self.is_cleared)
+        operations = NOTHING
         if self.operations:
-            self._add_operations(changes, data)
-        return changes
-
-    def _add_operations(self, changes: Changes, data: Record) -> None:
-        for key, operations in self.operations.items():
-            if key not in changes.values:
-                changes.values[key] = data[key]
-                changes.operations[key] = operations
+            operations = {key: done for key, done in self.operations.items() if key not in values}
+            values.update((key, data[key]) for key in operations)
+        return Changes(values, self.popped, self.unique, self.is_cleared, operations)
 
     # -- after a save ---------------------------------------------------------------------
 

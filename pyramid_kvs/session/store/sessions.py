@@ -13,7 +13,7 @@ from ...logs import ThrottledLog, fingerprint
 from ..keys import SessionId, SessionKeys
 from ..lifetimes import Lifetimes
 from ..records import MOVED, Record, created_at
-from ..state import Found
+from ..state import Found, new_tuple
 from .markers import is_pure, seconds_left, split
 from .moves import Moves
 from .writer import Gone, Place, RecordWriter, Save, Written
@@ -93,7 +93,7 @@ class SessionStore:
             record, target = split(record)
             if record is None:
                 return None if target is None else Moved(target)
-        return Found(session_id, key, stored.data, stored), record
+        return new_tuple(Found, (session_id, key, stored.data, stored)), record
 
     def _limit(self, key: str, stored: Stored, marker: Record) -> None:
         """Give a marker the ttl again that it had before it was read.

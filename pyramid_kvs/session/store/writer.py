@@ -25,6 +25,7 @@ from ..records import (
     is_ended,
     is_same,
 )
+from ..state import new_tuple
 from .markers import split
 
 
@@ -101,15 +102,16 @@ class RecordWriter:
         :param stored: what the key has, as far as is known.
         :raises Gone: the key no longer has the session.
         """
-        is_first = is_same(save.base, stored and stored.data)
-        record = save.record if is_first else self.merged(save, Place(save.key, stored))
+        current, record = stored and stored.data, save.record
+        if current is not save.base and not is_same(save.base, current):
+            record = self.merged(save, Place(save.key, stored))
         for attempt in range(self.driver.update_attempts):
             data = self.encoded(save, stored, record)
             if is_same(data, stored and stored.data):
                 return Written(save.key, data, record, is_same(data, save.base))
             swap = self.swap(save.key, save.ttl, stored, data, record)
             if swap.done:
-                return Written(save.key, data, record, False, stored)
+                return new_tuple(Written, (save.key, data, record, False, stored))
             stored = swap.current
             record = self.merged(save, Place(save.key, stored))
             pause(attempt)
@@ -126,15 +128,16 @@ class RecordWriter:
         self, key: str, ttl: float | None, old: Stored | None, data: Data | None, record: Record
     ) -> Swap:
         try:
-            return self.driver.raw_swap(key, old, data, self._lifetime(ttl, record))
+            left = self._time_left(record) if ttl is None else ttl
+            return self.driver.raw_swap(key, old, data, left)
         except ValueTooLarge as error:
             problem = f"is too large for the store ({error})"
             raise self.codec.too_large(record, problem) from error
 
-    def _lifetime(self, ttl: float | None, record: Record) -> float | None:
-        """Return the ttl of a record; without a ttl, ``absolute_ttl`` ends it."""
-        if ttl is not None or self._absolute_ttl is None:
-            return ttl
+    def _time_left(self, record: Record) -> float | None:
+        """Return the ttl of a record that only ``absolute_ttl`` ends, if that is set."""
+        if self._absolute_ttl is None:
+            return None
         now = time.time()
         return max(1.0, self._absolute_ttl - now + (created_at(record) or now))
 
