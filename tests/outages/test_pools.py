@@ -50,7 +50,7 @@ def test_a_call_waits_for_as_long_as_the_setting_says(frail: Store, proxy: Proxy
 
 
 def test_half_a_second_is_the_default(frail: Store, proxy: Proxy) -> None:
-    patient = {} if frail.kvs == "postgresql" else {"socket_timeout": 2}
+    patient = {"statement_timeout" if frail.kvs == "postgresql" else "socket_timeout": 2}
     driver = frail.pooled(1, proxy.port, **patient)
     with a_busy_connection(driver, proxy, 1.3):
         began = time.monotonic()
