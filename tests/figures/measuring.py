@@ -13,7 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from tests.benchmarks.costs.measures import Tape, python_calls, run_for_strace, system_calls
+from tests.benchmarks.costs.measures import (
+    Tape,
+    python_calls,
+    run_for_strace,
+    system_calls,
+    warm_up,
+)
 
 #: On which the number of all calls depends.
 LIBRARIES = ("pyramid", "webob", "redis")
@@ -76,17 +82,23 @@ def trace(url: str) -> None:
 
 def count(url: str) -> dict[str, tuple[int, int, int]]:
     """Return the calls, all calls, and the round trips of each row."""
-    tape = Tape()
-    tape.install()
-    found = {}
-    for name, run in our_runs(url):
-        found[name] = (python_calls(run, is_ours), python_calls(run), tape.record(run))
-    bare = found["nothing"][1]
+    calls = {name: (python_calls(run, is_ours), python_calls(run)) for name, run in our_runs(url)}
+    bare = calls["nothing"][1]
     requests = {cost.name for cost in our_costs(url) if cost.is_request}
+    trips = round_trips(url)  # last, because the tape makes calls
     return {
-        name: (ours, every - bare * (name in requests), trips)
-        for name, (ours, every, trips) in found.items()
+        name: (ours, every - bare * (name in requests), trips[name])
+        for name, (ours, every) in calls.items()
     }
+
+
+def round_trips(url: str) -> dict[str, int]:
+    tape, found = Tape(), {}
+    tape.install()
+    for name, run in our_runs(url):
+        warm_up(run)
+        found[name] = tape.record(run)
+    return found
 
 
 def our_costs(url: str) -> list[Any]:
