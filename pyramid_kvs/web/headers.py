@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 
+def may_have(headers: list[tuple[str, str]], name: str) -> bool:
+    """Return whether a header may be there, without a loop in Python.
+
+    :param name: in lower case.
+    """
+    return name in " ".join(dict(headers)).lower()
+
+
 def add_vary(headers: list[tuple[str, str]], name: str) -> None:
     """Add a request header to ``Vary``, so that caches tell the responses apart."""
-    for header, value in headers:
-        if len(header) == 4 and header.lower() == "vary":
+    for header, value in headers if may_have(headers, "vary") else ():
+        if header.lower() == "vary":
             named = [item.strip().lower() for item in value.split(",")]
             if name.lower() not in named and "*" not in named:
                 place = headers.index((header, value))

@@ -13,6 +13,7 @@ from pyramid.request import Request
 
 from ...messages import show
 from ...web.cookies import cookie_values
+from ...web.headers import may_have
 from ..keys import SessionId, random_id
 from ..lifetimes import is_remembered
 from ..settings import BROWSER_SESSION
@@ -108,13 +109,11 @@ class CookieCarrier(Carrier):
 
     def _set(self, request: Request, state: StoreState, headers: list[Header], value: str) -> None:
         start = self._start
-        for _, written in headers:  # nearly always without a call for each request
-            if written.startswith(start):
-                others = _without_cookie(headers, start)
-                if len(others) < len(headers) and self._is_older(request, state, headers):
-                    return
-                headers[:] = others
-                break
+        if may_have(headers, "set-cookie"):
+            others = _without_cookie(headers, start)
+            if len(others) < len(headers) and self._is_older(request, state, headers):
+                return
+            headers[:] = others
         headers.append(("Set-Cookie", start + value))
 
     def _is_older(self, request: Request, state: StoreState, headers: list[Header]) -> bool:
