@@ -49,8 +49,11 @@ class SessionBackend:
 
     def lookups(self, request: Request) -> list[Lookup]:
         """Return the keys that the session of a request may have, in the order to try them."""
-        found = []
-        for session_id in self.carrier.candidates(request):
+        found, candidates = [], self.carrier.candidates(request)
+        if not self.carrier.client_chooses:  # the session need not look for the cookie again
+            sent = request.environ.get("HTTP_COOKIE")
+            request.__dict__["_kvs_candidates"] = sent, candidates
+        for session_id in candidates:
             key, ttl = self.keys.key_to_save_under(session_id), self.store.lifetimes.of(session_id)
             found.append(new_tuple(Lookup, (key, ttl, key)))
             if not self.keys.has_one_form:
@@ -92,7 +95,11 @@ class SessionBackend:
         """
         attributes = request.__dict__
         preloaded: Preloaded | None = attributes.pop("_kvs_preloaded", None)
-        candidates = self.carrier.candidates(request)
+        known = attributes.pop("_kvs_candidates", None)
+        if known is not None and known[0] and known[0] is request.environ.get("HTTP_COOKIE"):
+            candidates: list[SessionId] = known[1]
+        else:
+            candidates = self.carrier.candidates(request)
         if "_kvs_moved" in attributes:
             candidates = self._followed(request, candidates)
         if len(candidates) == 1:
