@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn
 
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
@@ -39,8 +39,7 @@ _MOST_SESSIONS = 1_000
 
 
 #: Instead of a look-up, if there is none to do.
-NoLookup: TypeAlias = "tuple[None, None, None]"
-_NO_LOOKUP: NoLookup = (None, None, None)
+_NO_LOOKUP = (None, None, None)
 
 
 class Holder(NamedTuple):
@@ -160,14 +159,20 @@ class Ratelimit:
         self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits
     ) -> None:
         """Count on one store."""
-        limits, store = group.limits, group.store
+        limits, store, holder = group.limits, group.store, None
         if group.is_conditional:
             limits = group.applying(request)
             if not limits:
                 return
+        asked, renew, counted_as = lookups[0] if lookups else _NO_LOOKUP
+        # The store of the counters loads the session with them, if it is the session's store.
+        asked, renew = (asked, renew) if group.by_session else (None, None)
         try:
-            checks, lookup, holder = self._checks(request, group, limits, lookups)
-            asked, renew, _ = lookup
+            if asked is not None and (len(lookups) > 1 or store is not self._session_store):
+                checks, holder = self._checks(request, limits, lookups)
+                asked = renew = None
+            else:
+                checks = [limit.check(request, counted_as) for limit in limits]
             hit, is_of_store = outage.count(store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)
@@ -180,13 +185,11 @@ class Ratelimit:
         decided.note(limits, hit.results)
         if not hit.allowed:
             self._refuse(request, limits, lookups, holder, decided)
-        if not is_of_store:
-            checks = outage.as_counted(checks, hit)
+        checks = checks if is_of_store else outage.as_counted(checks, hit)
         counters = new_tuple(Counters, (store, limits, checks, hit.is_known))
-        if not hit.all_allow:
+        if group.by_outcome or not hit.all_allow:
             counters = counters.without_shadows(hit)
-        if group.by_outcome:
-            counters = await_outcome(request, decided, counters)
+            counters = await_outcome(request, decided, counters) if group.by_outcome else counters
         decided.add_counters(counters)
 
     def _refuse(
@@ -208,20 +211,13 @@ class Ratelimit:
         decided.refuse_request()
 
     def _checks(
-        self, request: Request, group: Group, limits: list[Limit], lookups: Sequence[Lookup]
-    ) -> tuple[list[LimitCheck], Lookup | NoLookup, Holder | None]:
-        """Return what to count, and who looks for the session.
-
-        That is the look-up that the counters' store does with it, or what was found before.
-        """
-        lookup = lookups[0] if lookups else _NO_LOOKUP
-        if not (lookups and group.by_session):
-            return [limit.check(request, lookup[2]) for limit in limits], _NO_LOOKUP, None
-        if group.store is self._session_store and len(lookups) == 1:
-            return [limit.check(request, lookup[2]) for limit in limits], lookup, None
+        self, request: Request, limits: list[Limit], lookups: Sequence[Lookup]
+    ) -> tuple[list[LimitCheck], Holder]:
+        """Return what to count for a session that the store of the counters cannot load."""
         holder = self._holder(request, limits, lookups)
-        checks = [limit.check(request, holder.known or lookup[2]) for limit in limits]
-        return resolved(checks, holder.known is not None), _NO_LOOKUP, holder
+        counted_as = holder.known or lookups[0][2]
+        checks = [limit.check(request, counted_as) for limit in limits]
+        return resolved(checks, holder.known is not None), holder
 
     def _holder(self, request: Request, limits: list[Limit], lookups: Sequence[Lookup]) -> Holder:
         """Return what was found before, or look for the session; none if its store fails.

@@ -13,7 +13,10 @@ def may_have(headers: list[tuple[str, str]], name: str) -> bool:
 
 def add_vary(headers: list[tuple[str, str]], name: str) -> None:
     """Add a request header to ``Vary``, so that caches tell the responses apart."""
-    for header, value in headers if may_have(headers, "vary") else ():
+    if "vary" not in " ".join(dict(headers)).lower():  # as may_have(), without the call
+        headers.append(("Vary", name))
+        return
+    for header, value in headers:
         if header.lower() == "vary":
             named = [item.strip().lower() for item in value.split(",")]
             if name.lower() not in named and "*" not in named:

@@ -30,6 +30,7 @@ from ...kvs import (
     encode_key,
     key_pattern,
     named_parameters,
+    new_tuple,
     pack_arguments,
     ttl_word,
 )
@@ -208,7 +209,7 @@ class RedisKVS(RunsScripts):
             full_key, left = self._get_key(key), ttl_word(renew)
             packed = GETEX_PX % (len(full_key), full_key, len(left), left)
             data = self._call(full_key, packed, repeatable=True)
-        return None if data is None else Stored(data)
+        return None if data is None else new_tuple(Stored, (data, None, 0))
 
     def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
         return {key: Stored(data) for key, data in self.raw_get_many(keys).items()}
