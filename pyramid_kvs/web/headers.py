@@ -16,11 +16,10 @@ def add_vary(headers: list[tuple[str, str]], name: str) -> None:
     if "vary" not in " ".join(dict(headers)).lower():  # as may_have(), without the call
         headers.append(("Vary", name))
         return
-    for header, value in headers:
+    for index, (header, value) in enumerate(headers):
         if header.lower() == "vary":
             named = [item.strip().lower() for item in value.split(",")]
             if name.lower() not in named and "*" not in named:
-                place = headers.index((header, value))
-                headers[place] = (header, f"{value}, {name}" if value.strip() else name)
+                headers[index] = (header, f"{value}, {name}" if value.strip() else name)
             return
     headers.append(("Vary", name))

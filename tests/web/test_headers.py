@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pyramid_kvs.web.headers import add_vary
@@ -23,3 +25,10 @@ def test_a_header_is_added_once(before: str | None, after: str) -> None:
         headers.append(("vary", before))
     add_vary(headers, "Cookie")
     assert [value for name, value in headers if name.lower() == "vary"] == [after]
+
+
+def test_a_header_that_is_a_list() -> None:
+    """Pairs in a response's list of headers are tuples, but WebOb and most servers accept lists."""
+    headers: Any = [["Vary", "Accept"]]
+    add_vary(headers, "Cookie")
+    assert [*map(tuple, headers)] == [("Vary", "Accept, Cookie")]
