@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 from ..logs import ThrottledLog, fingerprint
 from .figures import KINDS, Args, Call, Kind, Note, current
 from .names import canonical_name
+from .stored import new_tuple
 
 log = logging.getLogger("pyramid_kvs.observe")
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-
+#: The drivers of the library, whose own classes of errors are private.
 _DRIVERS = f"{__package__.rpartition('.')[0]}.drivers."
 
 
@@ -197,7 +198,7 @@ class Method:
         """
         operation, (keys, note, _), observer = self._operation, self._kind, self._observer
         setting, name, server = observer.setting, observer.driver, observer.server
-        new, fixed = tuple.__new__, keys if isinstance(keys, int) else None  # faster than calls
+        fixed = keys if isinstance(keys, int) else None  # faster than a call
 
         def tell(call: Call, took: float, error: str | None, result: Any) -> None:
             count = fixed
@@ -208,7 +209,7 @@ class Method:
                     note(call, call.args, result)
             except Exception:  # noqa: BLE001, S110 (what the contract does not know)
                 pass
-            told = new(Operation, (
+            told = new_tuple(Operation, (
                 operation, setting, name, server, count or 0, call.hits,
                 call.bytes_sent, call.bytes_received, took, error, call.round_trips, call.misses,
             ))  # fmt: skip

@@ -15,10 +15,8 @@ from ..serializer import Data, as_bytes
 #: The stored form of a counter.
 COUNT = re.compile(r"-?[0-9]{1,40}")
 
-
 #: 30,000 years, in seconds. The largest time of PostgreSQL is not far behind.
 LONGEST_TTL = 1e12
-
 
 #: Makes a ``NamedTuple`` of the values of all its fields. A call of its class takes twice as long,
 #: because ``NamedTuple`` has a ``__new__`` in Python.

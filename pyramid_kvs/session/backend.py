@@ -13,7 +13,7 @@ from pyramid.request import Request
 
 from ..events import Event, SessionConflict, SessionEnded, SessionIdRenewed, SessionStarted, notify
 from ..exceptions import KVSError
-from ..kvs import KVS, Stored
+from ..kvs import KVS, Stored, new_tuple
 from ..logs import ThrottledLog
 from ..web.failures import FailedSaves
 from ..web.subrequests import outer_requests
@@ -21,7 +21,7 @@ from .carriers import Carrier
 from .keys import Lookup, SessionId, SessionKeys
 from .merge import Changes
 from .records import USER, Record
-from .state import NEW, StoreState, new_tuple
+from .state import NEW, StoreState
 from .store import Moved, Preloaded, Save, SessionStore, Written
 from .users import Users
 

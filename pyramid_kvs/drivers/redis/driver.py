@@ -268,7 +268,7 @@ class RedisKVS(RunsScripts):
                 raise
             return self._claim_by_script(key, *durations)
         if not isinstance(reply, list):
-            return tuple.__new__(Claim, (reply, reply is not None, None, -1.0))  # as Claim(...)
+            return new_tuple(Claim, (reply, reply is not None, None, -1.0))
         data, owner, left = reply
         return Claim(data, False, owner, left / 1000)
 

@@ -11,13 +11,14 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
+from ...kvs import new_tuple
 from ...messages import show
 from ...web.cookies import cookie_values
 from ...web.headers import may_have
 from ..keys import SessionId, random_id
 from ..lifetimes import is_remembered
 from ..settings import BROWSER_SESSION
-from ..state import StoreState, new_tuple
+from ..state import StoreState
 from .base import Carrier, Header
 
 #: A word, because other applications may have made the id. Not a SHA-256, because an attacker

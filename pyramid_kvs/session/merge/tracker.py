@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from ...serializer import Data
 from ..records import META, Record, RecordCodec, is_same
 from .changes import Changes, difference
 from .operations import Operation
 from .values import PLAIN, REMOVED, Snapshot, identical, is_changed, snapshot, update_in_place
+
+T = TypeVar("T")
 
 #: Shared by nearly all requests, which pop no messages and call no functions of ``change()``.
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -80,10 +82,10 @@ class Tracker:
     # -- flash messages -------------------------------------------------------------------
 
     def add_popped(self, key: str, messages: Iterable[Any]) -> None:
-        self.popped = {**self.popped, key: [*self.popped.get(key, ()), *messages]}
+        self.popped = _extended(self.popped, key, messages)
 
     def add_unique(self, key: str, message: Any) -> None:
-        self.unique = {**self.unique, key: [*self.unique.get(key, ()), message]}
+        self.unique = _extended(self.unique, key, [message])
 
     # -- operations -----------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class Tracker:
     def add_operation(self, key: str, operation: Operation, result: Any) -> None:
         """Note an operation. On a value that was set before, it is a part of that change."""
         if key not in self.touched:
-            self.operations = {**self.operations, key: [*self.operations.get(key, ()), operation]}
+            self.operations = _extended(self.operations, key, [operation])
             self.snapshots.pop(key, None)
             if type(result) not in PLAIN:
                 self.snapshots[key] = snapshot(result, self._dumps)
@@ -153,3 +155,10 @@ class Tracker:
 
     def _written_record(self) -> Record:
         return (None if self._written is None else self.codec.decode(self._written)) or {}
+
+
+def _extended(lists: Mapping[str, list[T]], key: str, items: Iterable[T]) -> Mapping[str, list[T]]:
+    """Add items to one of several lists, and return these; :data:`NOTHING` stays as it is."""
+    mine = lists if isinstance(lists, dict) else {}
+    mine.setdefault(key, []).extend(items)
+    return mine

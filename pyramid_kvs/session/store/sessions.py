@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ...kvs import KVS, Stored
+from ...kvs import KVS, Stored, new_tuple
 from ...logs import ThrottledLog, fingerprint
 from ..keys import SessionId, SessionKeys
 from ..lifetimes import Lifetimes
 from ..records import MOVED, Record, created_at
-from ..state import Found, new_tuple
+from ..state import Found
 from .markers import is_pure, seconds_left, split
 from .moves import Moves
 from .writer import Gone, Place, RecordWriter, Save, Written

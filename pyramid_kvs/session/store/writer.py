@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...exceptions import KVSConflict, ValueTooLarge
-from ...kvs import KVS, Stored, Swap, pause
+from ...kvs import KVS, Stored, Swap, new_tuple, pause
 from ...serializer import Data
 from ..merge import Changes, has_clash, merge
 from ..records import (
@@ -25,7 +25,6 @@ from ..records import (
     is_ended,
     is_same,
 )
-from ..state import new_tuple
 from .markers import split
 
 
