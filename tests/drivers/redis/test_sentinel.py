@@ -183,7 +183,40 @@ def test_nobody_waits_while_no_sentinel_answers(group: RedisSentinel) -> None:
     for sentinel in group.sentinels:
         sentinel.resume()
     wait_until(driver.ping, "an answer")
-    assert driver._transport._service._failure is None
+    assert not driver._transport._service._failure
+
+
+def test_an_old_failure_makes_nobody_fail(group: RedisSentinel) -> None:
+    """Two callers come a while after an outage: one asks the sentinels, and the other waits."""
+    driver = driver_of(group, breaker=0)
+    service = driver._transport._service
+    for sentinel in group.sentinels:
+        sentinel.pause()
+    with pytest.raises(KVSUnavailable, match="no sentinel answers"):
+        driver.get("key")
+    service._failed_at = time.monotonic() - 60
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(lambda: driver.get("key"))]
+        (lock,) = service._locks.values()
+        wait_until(lock.locked, "the caller that asks")
+        calls.append(pool.submit(lambda: driver.get("key")))
+        time.sleep(0.05)
+        for sentinel in group.sentinels:
+            sentinel.resume()
+        assert [call.result() for call in calls] == [None, None]
+
+
+def test_a_refusal_ends_the_time_without_answers(group: RedisSentinel) -> None:
+    driver = KVS("redis", {"url": f"redis+sentinel://{group.places}/mian", "breaker": 0})
+    for sentinel in group.sentinels:
+        sentinel.pause()
+    with pytest.raises(KVSUnavailable, match="no sentinel answers"):
+        driver.get("key")
+    for sentinel in group.sentinels:
+        sentinel.resume()
+    with pytest.raises(KVSError, match="unknown service 'mian'"):
+        driver.get("key")
+    assert not driver._transport._service._failure
 
 
 def test_all_servers_hang(group: RedisSentinel) -> None:

@@ -33,6 +33,10 @@ Address = tuple[str, int]
 #: the circuit breaker of the primary is open, no call waits for silent sentinels then.
 ENOUGH = 0.03
 
+#: This number of seconds after their latest failure, the sentinels may answer again. Then callers
+#: wait for the one who asks.
+RECENT = 5.0
+
 
 class Sentinel:
     """One sentinel. One caller at a time may ask it.
@@ -156,8 +160,8 @@ class Service:
         #: The service as messages name it.
         self.place = f"redis service {name} at {places}"
         self._latest = Answer(0.0, None, False)
-        #: Why the latest caller got no answer; ``None`` after an answer.
-        self._failure: KVSUnavailable | None = None
+        #: Why the latest caller got no answer, and when; empty after an answer.
+        self._failure, self._failed_at = "", 0.0
         # For each process, because another thread may have held the lock at the fork.
         self._locks: dict[int, threading.Lock] = {}
 
@@ -175,7 +179,7 @@ class Service:
         """Return the address of the primary as a sentinel knows it.
 
         One caller at a time asks. The others take over an answer that was asked for after they
-        began. After a time without any answer, they do not wait for the one who asks.
+        began. Shortly after a time without any answer, they do not wait for the one who asks.
 
         :param since: when the caller began, by ``time.monotonic()``.
         :param avoid: addresses that did not serve. One of these is returned only if no sentinel
@@ -185,9 +189,10 @@ class Service:
         :raises KVSError: they do not know the service.
         """
         lock = self._locks.setdefault(getpid(), threading.Lock())
-        wait = 0.0 if self._failure else min(deadline.left(), threading.TIMEOUT_MAX)
+        failure = self._failure
+        wait = 0.0 if failure else min(deadline.left(), threading.TIMEOUT_MAX)
         if not lock.acquire(timeout=wait):
-            raise KVSUnavailable(str(self._failure)) if self._failure else OutOfTime
+            raise KVSUnavailable(failure) if failure else OutOfTime
         try:
             latest = self._latest
             is_known = latest.is_of_all or latest.address not in avoid
@@ -200,14 +205,15 @@ class Service:
 
     def _ask(self, avoid: Collection[Address], deadline: Deadline) -> Answer:
         asked_at, failures, avoided = monotonic(), [], None
+        if asked_at - self._failed_at > RECENT:
+            self._failure = ""
         for sentinel, share in self._shares(deadline):
             try:
                 host, port = sentinel.primary_of(self.name, share)
             except KVSError as error:
                 failures.append(error.with_traceback(None))  # it has this frame
                 continue
-            avoided = (self._host or host, port)
-            self._failure = None
+            avoided, self._failure = (self._host or host, port), ""
             if avoided not in avoid:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
@@ -226,6 +232,8 @@ class Service:
     def _failed(self, failures: list[KVSError]) -> KVSError:
         for failure in failures:
             if not isinstance(failure, KVSUnavailable):
+                self._failure = ""
                 return failure
-        self._failure = KVSUnavailable(f"no sentinel answers: {'; '.join(map(str, failures))}")
-        return KVSUnavailable(str(self._failure))
+        self._failed_at = monotonic()
+        self._failure = f"no sentinel answers: {'; '.join(map(str, failures))}"
+        return KVSUnavailable(self._failure)
