@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, NamedTuple
@@ -223,9 +224,15 @@ def check_connection(options: Mapping[str, Any]) -> None:
     if not isinstance(options.get("retry"), (Retry, type(None))):
         raise TypeError("retry is expected to be a redis.retry.Retry")
     for name in _FILES:
-        path = options.get(name)
-        if path is not None and not Path(path).exists():
-            raise ValueError(f"{name}: {str(path)!r} does not exist")
+        _check_file(name, options.get(name))
+
+
+def _check_file(name: str, path: str | PathLike[str] | None) -> None:
+    try:
+        if path is not None:
+            Path(path).stat()
+    except OSError as error:
+        raise ValueError(f"{name}: {str(path)!r}: {error.strerror}") from error
 
 
 def _check_host(host: str) -> None:

@@ -124,8 +124,14 @@ def test_options_without_effect(kwargs, why):
 def test_a_file_of_tls_that_does_not_exist(tmp_path, kwargs, name):
     """OpenSSL does not say which file it did not find."""
     path = str(tmp_path / "missing.pem")
-    with pytest.raises(ValueError, match=f"{name}: '{path}' does not exist"):
+    with pytest.raises(ValueError, match=f"{name}: '{path}': No such file or directory"):
         KVS("redis", {**kwargs, name: path})
+
+
+def test_a_file_of_tls_that_cannot_be_looked_at():
+    """Such as one in a directory that is not readable; the user of the tests may read all."""
+    with pytest.raises(ValueError, match=f"ssl_keyfile: '{'k' * 300}': File name too long"):
+        KVS("redis", {"host": "h", "ssl": True, "ssl_keyfile": "k" * 300})
 
 
 def test_a_pool_with_a_cache():
