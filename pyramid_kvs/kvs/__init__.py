@@ -17,6 +17,7 @@ from .names import (
 from .observed import Listener, Operation, observe
 from .script import (
     PackedArguments,
+    PreparedCall,
     RunsScripts,
     RunsScriptsBySlot,
     Script,
@@ -55,6 +56,7 @@ __all__ = [
     "Listener",
     "Operation",
     "PackedArguments",
+    "PreparedCall",
     "RunsScripts",
     "RunsScriptsBySlot",
     "Script",

@@ -231,5 +231,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("raw_release", "raw_end_pause"), Kind(1, _nothing)),
     "raw_ttl_many": Kind(_many, _nothing),
     "run_many": Kind(lambda args, result: sum(len(call.keys) for call in args[1]), _ran_many),
-    **dict.fromkeys(("run_script", "run_packed"), Kind(lambda args, result: len(args[2]), _ran)),
+    **dict.fromkeys(
+        ("run_script", "run_packed", "run_prepared"), Kind(lambda args, result: len(args[2]), _ran)
+    ),
 }

@@ -146,7 +146,8 @@ class Method:
     def __init__(self, name: str, kind: Kind, driver: Any, observer: Observer) -> None:
         self._parameters = ["self", *_parameters(getattr(driver, name))]
         run = _function(driver, name)
-        self._operation = "run_script" if name == "run_packed" else name.removeprefix("raw_")
+        is_script = name in ("run_packed", "run_prepared")
+        self._operation = "run_script" if is_script else name.removeprefix("raw_")
         self._kind = kind
         self._observer = observer
         self._run = _as_list(run) if name == "get_keys" else run

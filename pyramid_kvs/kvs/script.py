@@ -39,6 +39,26 @@ class ScriptCall(NamedTuple):
     args: PackedArguments
 
 
+class PreparedCall:
+    """The call of a script with its arguments, packed but for its keys.
+
+    :param number: of the keys.
+    """
+
+    __slots__ = ("args", "script", "template")
+
+    def __init__(self, script: Script, number: int, args: PackedArguments) -> None:
+        self.script = script
+        self.args = args
+        words = b"%b%b" % (script.by_hash, pack_words([b"%d" % number]))
+        head, tail = words.replace(b"%", b"%%"), args.data.replace(b"%", b"%%")
+        #: What is left are the length and the bytes of each key.
+        self.template = b"*%d\r\n%b%b%b" % (
+            *(3 + number + args.number, head),
+            *(number * b"$%d\r\n%b\r\n", tail),
+        )
+
+
 class RunsScripts(KVS):
     """A driver whose store runs Lua scripts, each in one atomic step and one round trip."""
 
@@ -54,6 +74,10 @@ class RunsScripts(KVS):
     def run_packed(self, script: Script, keys: Sequence[bytes], args: PackedArguments) -> Any:
         """Run a script whose arguments are packed; see :meth:`run_script`."""
         raise KVSNotSupported(f"the {self.kvs} driver does not define run_packed")
+
+    def run_prepared(self, call: PreparedCall, keys: Sequence[bytes]) -> Any:
+        """Run a script that is often called with the same arguments; see :meth:`run_script`."""
+        return self.run_packed(call.script, keys, call.args)
 
 
 class RunsScriptsBySlot(RunsScripts):

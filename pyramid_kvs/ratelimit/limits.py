@@ -104,11 +104,10 @@ class Limit:
             known = unknown = self._without_identity(request, error)
             session_key = None
         if self.store.companion is None:
-            keys = (
-                None if known is None else known + self.suffix,
-                None if unknown is None else unknown + self.suffix,
-            )
-            return new_tuple(LimitCheck, (self.rule, *keys))
+            suffix = self.suffix
+            known_key = known and known + suffix
+            unknown_key = unknown and unknown + suffix
+            return new_tuple(LimitCheck, (self.rule, known_key, unknown_key))
         key = self.key(known, session_key if self.by == "session" else None)
         return LimitCheck(self.rule, key, key if unknown == known else self.key(unknown))
 

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pyramid_kvs.drivers.redis import RedisKVS
-from pyramid_kvs.kvs import KVS, PackedArguments, Script
+from pyramid_kvs.kvs import KVS, PackedArguments, RunsScripts, Script
 from pyramid_kvs.ratelimit.counting import (
     COUNT,
     FORCE,
@@ -277,6 +277,8 @@ class ClockedRedis(RedisKVS):
         lasting = clocked.replace("'PX', ttl)", "'PX', 3600000)")
         lasting = lasting.replace("'PX', write[3])", "'PX', 3600000)")
         return super().run_packed(Script(lasting), keys, args)
+
+    run_prepared = RunsScripts.run_prepared
 
     def set_clock(self, now: int) -> None:
         self._client.hset("clock", mapping={"s": now // 1000, "us": now % 1000 * 1000})

@@ -25,21 +25,8 @@ def pack_script(call: bytes, keys: Sequence[bytes], args: PackedArguments) -> by
     :param call: ``EVALSHA`` and the hash, or ``EVAL`` and the source, packed.
     """
     number = len(keys)
-    if number == 1:  # a limit
-        (key,) = keys
-        return _ONE_KEY % (4 + args.number, call, len(key), key, args.data)
-    if number == 3:  # a limit with a session
-        one, two, three = keys
-        return _THREE_KEYS % (
-            *(6 + args.number, call),
-            *(len(one), one, len(two), two, len(three), three, args.data),
-        )
     words = (3 + number + args.number, call, len(str(number)), number, pack_words(keys), args.data)
     return b"*%d\r\n%b$%d\r\n%d\r\n%b%b" % words
-
-
-_ONE_KEY = b"*%d\r\n%b$1\r\n1\r\n$%d\r\n%b\r\n%b"
-_THREE_KEYS = b"*%d\r\n%b$1\r\n3\r\n" + 3 * b"$%d\r\n%b\r\n" + b"%b"
 
 
 def by_source(script: Script) -> bytes:

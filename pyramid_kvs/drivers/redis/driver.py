@@ -22,6 +22,7 @@ from ...kvs import (
     Claim,
     Data,
     PackedArguments,
+    PreparedCall,
     RunsScripts,
     Script,
     Stored,
@@ -127,6 +128,17 @@ class RedisKVS(RunsScripts):
             if not is_unknown_script(error.__cause__):
                 raise
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
+
+    def run_prepared(self, call: PreparedCall, keys: Sequence[bytes]) -> Reply:
+        words: list[int | bytes] = []
+        for key in keys:
+            words += len(key), key
+        try:
+            return self._call(keys[0], call.template % tuple(words))
+        except KVSError as error:
+            if not is_unknown_script(error.__cause__):
+                raise
+        return self.run_packed(call.script, keys, call.args)
 
     # -- values -----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...kvs import (
     PackedArguments,
+    PreparedCall,
     RunsScripts,
     Script,
     ScriptCall,
@@ -70,8 +71,7 @@ def hit(
     keys = [driver._get_key(unknown_key)]
     if session_key is not None:
         keys = [driver._get_key(session_key), driver._get_key(key), *keys]
-    script, args = call
-    session, allowed, remaining, reset_ms, retry_ms = driver.run_packed(script, keys, args)
+    session, allowed, remaining, reset_ms, retry_ms = driver.run_prepared(call, keys)
     is_known, is_allowed = session is not None, allowed == 1
     result = new_tuple(LimitResult, (is_allowed, remaining, reset_ms, retry_ms))
     loaded = new_tuple(Stored, (session, None, 0)) if is_known else None
@@ -104,7 +104,7 @@ def script_call(
     if call is None or (has_session and unknown_key is not None):
         return _several(driver, checks, session_key, renew)
     keys = [driver._get_key(found) for found in (session_key, key) if found is not None]
-    return ScriptCall(call[0], keys, call[1])
+    return ScriptCall(call.script, keys, call.args)
 
 
 def hit_in(reply: Sequence[Any], checks: Sequence[LimitCheck]) -> Hit:
@@ -126,10 +126,8 @@ def _several(
 
 
 @functools.lru_cache(maxsize=1024)
-def _call_of_one(
-    rule: Rule, has_session: bool, renew: float | None
-) -> tuple[Script, PackedArguments] | None:
-    """Return the script that counts by a single rule, and its arguments.
+def _call_of_one(rule: Rule, has_session: bool, renew: float | None) -> PreparedCall | None:
+    """Return the call that counts by a single rule, with a key or with three.
 
     It is ``None`` if one.lua does not count the rule.
     """
@@ -137,7 +135,7 @@ def _call_of_one(
         return None
     words = [_session_word(has_session, renew), *_rule_words(rule)[1:5]]
     args = pack_arguments(words if rule.strategy == "gcra" else words[:-1])
-    return _ONE[rule.strategy], args
+    return PreparedCall(_ONE[rule.strategy], 3 if has_session else 1, args)
 
 
 def _keys(
