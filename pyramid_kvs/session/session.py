@@ -290,7 +290,7 @@ class Session(SessionMapping):
             self._has_waited = True
             request.add_response_callback(self._save_last)
             return
-        if is_repeated(request):
+        if getattr(request, "exception", None) is not None and is_repeated(request):
             self._phase = CLOSED
         self.save_session(request, response)
         self._is_late = (
@@ -362,7 +362,7 @@ class Session(SessionMapping):
     def _unsaved(self) -> Changes | None:
         """Return the changes that a save has to store; ``None`` if it has nothing to do."""
         state = self._state
-        if self._tracker is None and not state.is_moving:
+        if self._tracker is None and (state.found is None or state.found.key == state.key):
             return None  # nobody has set anything, or got what can change
         tracker = self._tracked()
         changes = tracker.changes(self._data, self._meta)

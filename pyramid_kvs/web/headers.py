@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 
-def may_have(headers: list[tuple[str, str]], name: str) -> bool:
-    """Return whether a header may be there, without a loop in Python.
-
-    :param name: in lower case.
-    """
-    return name in " ".join(dict(headers)).lower()
-
-
 def add_vary(headers: list[tuple[str, str]], name: str) -> None:
     """Add a request header to ``Vary``, so that caches tell the responses apart."""
-    if "vary" not in " ".join(dict(headers)).lower():  # as may_have(), without the call
+    if "vary" not in " ".join(dict(headers)).lower():  # nearly always, without a loop in Python
         headers.append(("Vary", name))
         return
     for index, (header, value) in enumerate(headers):

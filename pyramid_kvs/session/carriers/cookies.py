@@ -14,7 +14,6 @@ from pyramid.request import Request
 from ...kvs import new_tuple
 from ...messages import show
 from ...web.cookies import cookie_values
-from ...web.headers import may_have
 from ..keys import SessionId, random_id
 from ..lifetimes import is_remembered
 from ..settings import BROWSER_SESSION
@@ -110,7 +109,7 @@ class CookieCarrier(Carrier):
 
     def _set(self, request: Request, state: StoreState, headers: list[Header], value: str) -> None:
         start = self._start
-        if may_have(headers, "set-cookie"):
+        if "set-cookie" in " ".join(dict(headers)).lower():  # seldom; found without a loop
             others = _without_cookie(headers, start)
             if len(others) < len(headers) and self._is_older(request, state, headers):
                 return
