@@ -237,7 +237,9 @@ class RedisKVS(RunsScripts):
         full_key = self._get_key(key)
         if old is None or data is None or ttl is None:
             return self._swap(full_key, old, data, ttl)
-        there, new, left = encoded(old.data), encoded(data), ttl_word(ttl)
+        there, new, left = old.data, encoded(data), ttl_word(ttl)
+        if type(there) is not bytes:  # nearly never, because it comes from redis
+            there = encoded(there)
         packed = SWAP_PX % (
             len(full_key), full_key, len(left), left, len(new), new, len(there), there,
         )  # fmt: skip
