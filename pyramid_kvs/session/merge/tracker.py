@@ -28,42 +28,28 @@ class Tracker:
     :param written: the data that a save wrote; ``None`` after a load.
     """
 
-    __slots__ = (
-        "_assigned",
-        "_dumps",
-        "_written",
-        "codec",
-        "is_cleared",
-        "is_forced",
-        "operations",
-        "popped",
-        "saved",
-        "snapshots",
-        "touched",
-        "unique",
-    )
+    #: The data of the save that ended this tracker. See :meth:`after_save`.
+    saved: Data | None = None
+    #: Keys that were set or deleted before the last save.
+    _assigned: Collection[str] = ()
+    #: What ``change()`` did with values that were not set or changed before.
+    operations: Mapping[str, list[Operation]] = NOTHING
+    #: Messages that were popped, by flash queue.
+    popped: Mapping[str, list[Any]] = NOTHING
+    #: Messages that were pushed with ``allow_duplicate=False``, by flash queue.
+    unique: Mapping[str, list[Any]] = NOTHING
+    is_cleared = False
+    #: Whether to save even if nothing changed.
+    is_forced = False
 
     def __init__(self, codec: RecordCodec, written: Data | None = None) -> None:
         self.codec = codec
         self._dumps = codec.dumps
         self._written = written
-        #: The data of the save that ended this tracker. See :meth:`after_save`.
-        self.saved: Data | None = None
-        #: Keys that were set or deleted before the last save.
-        self._assigned: Collection[str] = ()
         #: Keys that were set or deleted.
         self.touched: set[str] = set()
         #: The original state of values that the application has, and may change in place.
         self.snapshots: dict[str, Snapshot] = {}
-        #: What ``change()`` did with values that were not set or changed before.
-        self.operations: Mapping[str, list[Operation]] = NOTHING
-        #: Messages that were popped, by flash queue.
-        self.popped: Mapping[str, list[Any]] = NOTHING
-        #: Messages that were pushed with ``allow_duplicate=False``, by flash queue.
-        self.unique: Mapping[str, list[Any]] = NOTHING
-        self.is_cleared = False
-        #: Whether to save even if nothing changed.
-        self.is_forced = False
 
     def after_save(self) -> Tracker:
         """Return a tracker for the changes after the save."""
