@@ -8,7 +8,7 @@ connections of the package's own pool. Redis 6.2 or newer (GETEX, GETDEL).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -127,6 +127,17 @@ class RedisKVS(RunsScripts):
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
+        return self._run_source(script, keys, args, repeatable)
+
+    def _run_source(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: PackedArguments,
+        repeatable: Repeatable = False,
+    ) -> Reply:
+        """Run a script that the server does not know; from then on, it knows the script."""
+        first = keys[0] if keys else b""
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
     def run_prepared(self, call: PreparedCall, keys: Sequence[bytes]) -> Reply:
@@ -138,7 +149,7 @@ class RedisKVS(RunsScripts):
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        return self.run_packed(call.script, keys, call.args)
+        return self._run_source(call.script, keys, call.args)
 
     # -- values -----------------------------------------------------------------------------
 
@@ -236,7 +247,7 @@ class RedisKVS(RunsScripts):
     ) -> Swap:
         full_key = self._get_key(key)
         if old is None or data is None or ttl is None:
-            return self._swap(full_key, old, data, ttl)
+            return self._swap(full_key, old, data, ttl, self.run_packed)
         there, new, left = old.data, encoded(data), ttl_word(ttl)
         if type(there) is not bytes:  # nearly never, because it comes from redis
             there = encoded(there)
@@ -248,13 +259,21 @@ class RedisKVS(RunsScripts):
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-            return self._swap(full_key, old, data, ttl)
+            return self._swap(full_key, old, data, ttl, self._run_source)
         return DONE if reply == 1 else _not_done(reply)
 
     def _swap(
-        self, full_key: bytes, old: Stored | None, data: Data | None, ttl: float | None
+        self,
+        full_key: bytes,
+        old: Stored | None,
+        data: Data | None,
+        ttl: float | None,
+        run: Callable[..., Reply],
     ) -> Swap:
-        """Swap what :data:`SWAP_PX` has no form for, or on a server that lacks the script."""
+        """Swap what :data:`SWAP_PX` has no form for, or on a server that lacks the script.
+
+        :param run: runs a script whose arguments are packed.
+        """
         words = [
             b"" if data is None else b"1",
             b"" if ttl is None else ttl_word(ttl),
@@ -262,7 +281,7 @@ class RedisKVS(RunsScripts):
         ]
         if old is not None:
             words.append(encoded(old.data))
-        reply = self.run_packed(SWAP, [full_key], pack_arguments(words), _is_done)
+        reply = run(SWAP, [full_key], pack_arguments(words), _is_done)
         return DONE if reply == 1 else _not_done(reply)
 
     # -- claims -----------------------------------------------------------------------------

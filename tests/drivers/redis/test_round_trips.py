@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pyramid_kvs.drivers.redis import Script
 from pyramid_kvs.kvs import Stored
+from pyramid_kvs.ratelimit.counting import LimitCheck, scripts
+from pyramid_kvs.ratelimit.counting.rules import Rule
 from tests.drivers.redis.support import driver_of
 
 
@@ -101,6 +103,21 @@ def test_lost_script_of_a_swap_is_sent_again(driver, server):
     assert driver.raw_swap("key", lost.current, "4", 60).done
     assert driver.get("key") == 4
     assert server.calls() == {"evalsha": 2, "get": 3, "set": 1}  # two of them in the script
+
+
+def test_a_lost_script_costs_one_more_command(driver, server):
+    rule = Rule("fixed-window", 5, 60_000, 5)
+    calls = {
+        "swap": lambda: driver.raw_swap("key", Stored(b"1"), b"1", 60),
+        "a limit": lambda: scripts.hit(driver, [LimitCheck(rule, "limit", "limit")]),
+    }
+    for name, call in calls.items():
+        driver.set("key", 1)
+        server.command("SCRIPT", "FLUSH")
+        server.reset_calls()
+        call()
+        found = server.calls()
+        assert (found.get("evalsha"), found.get("eval")) == (1, 1), name
 
 
 def test_own_script(driver):
