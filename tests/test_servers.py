@@ -64,7 +64,8 @@ def test_cluster(version: str) -> None:
         assert cluster.calls() == {"set": 1}
         old, new = cluster.primary_of("key"), cluster.primaries()[0]
         assert old is not new
-        with pytest.raises(redis.exceptions.MovedError):
+        # Only newer versions of redis-py have a class for this error.
+        with pytest.raises(redis.ResponseError, match=f"{servers.slot_of('key')} "):
             new.command("GET", "key")
         cluster.move_slots([servers.slot_of("key")], new)
         assert cluster.primary_of("key") is new

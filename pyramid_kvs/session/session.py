@@ -271,8 +271,8 @@ class Session(SessionMapping):
             if written.record is not record:
                 self._take_over(record, written.record)
             self._state = state.saved(written.key, written.data)
-            if self._tracker is not None:  # it is, since there was something to save
-                self._tracker.saved = written.data
+            assert self._tracker is not None  # it has noted what there was to save
+            self._tracker.saved = written.data
 
     def _save_with_response(self) -> None:
         request = self._request

@@ -79,7 +79,7 @@ class RedisConnection(Pooled):
         """As :meth:`ask`, with a deadline for each step, from the first byte that is sent on."""
         self.send(deadline, packed)
         replies = self.receive(deadline, count or 1)
-        return replies if count else _without_error(replies[0])
+        return replies if count else _only(replies)
 
     def send(self, deadline: Deadline, packed: bytes) -> None:
         """Send commands, and do not wait for their replies.
@@ -252,7 +252,7 @@ class LayeredConnection(RedisConnection):
 
     def ask_within(self, deadline: Deadline, packed: bytes, count: int = 0) -> Reply:
         replies = self._exchange(deadline, packed, count or 1)
-        return replies if count else _without_error(replies[0])
+        return replies if count else _only(replies)
 
     def send(self, deadline: Deadline, packed: bytes) -> None:
         self._exchange(deadline, packed, 0)
@@ -278,7 +278,9 @@ class LayeredConnection(RedisConnection):
             return error
 
 
-def _without_error(reply: Reply) -> Reply:
+def _only(replies: list[Reply]) -> Reply:
+    """Return the only reply, or raise it if it is a refusal."""
+    reply = replies.pop()  # the caller's frame keeps the list
     if isinstance(reply, Exception):
         try:
             raise reply
