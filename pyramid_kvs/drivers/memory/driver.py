@@ -113,10 +113,7 @@ class MemoryKVS(KVS):
         return self._renewed(key, ttl) is not None
 
     def raw_load(self, key: str, renew: float | None = None) -> Stored | None:
-        if renew is None:
-            data = self._client.get(self._scope + key)
-        else:
-            data = self._renewed(key, renew)
+        data = self.raw_get(key) if renew is None else self._renewed(key, renew)
         return None if data is None else Stored(data)
 
     def _renewed(self, key: str, ttl: float | None) -> Data | None:
