@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
@@ -23,6 +24,11 @@ from tests.servers import (
 # Pyramid imports pkg_resources, which warns with setuptools 80 and 81. Some tests compare what a
 # program prints.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated:UserWarning")
+
+# A shell lets a command in the background ignore Ctrl-C, and so would the servers that tests start
+# and end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("tests.conformance")
 
