@@ -93,9 +93,10 @@ def test_failing_tests_do_not_hide_the_kinto_tests(checkout: Path) -> None:
     done = run_tests(checkout)
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if not line.startswith("tests/run: running")]
+    parallel = "-m pytest -n logical --maxprocesses 4 --dist loadfile"
     assert lines[-5:] == [
-        "-m pytest",
-        "-m pytest -m valkey_cluster tests/session tests/ratelimit tests/cache",
+        parallel,
+        f"{parallel} -m valkey_cluster tests/session tests/ratelimit tests/cache",
         "Kinto",
         "tests/run: failed: the tests",
         "tests/run: failed: the tests on a cluster of Valkey",
