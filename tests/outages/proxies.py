@@ -29,6 +29,8 @@ class Proxy:
         #: Whether it reads what clients send.
         self.is_reading = True
         self.connections = 0
+        #: Set when a reply begins to wait.
+        self.has_delayed = threading.Event()
         self._forgotten: set[int] = set()
         self._is_closed = False
         self._sockets: list[socket.socket] = []
@@ -100,6 +102,7 @@ class Proxy:
 
     def _wait(self, seconds: float) -> None:
         if seconds and not self._is_closed:
+            self.has_delayed.set()
             time.sleep(seconds)
 
 

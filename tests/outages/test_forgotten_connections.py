@@ -45,7 +45,7 @@ def test_at_most_one_read_fails(frail: Store, proxy: Proxy) -> None:
     proxy.forget()
     assert seconds(lambda: driver.get("key1")) < frail.deadline + SLACK
     assert failures(lambda: driver.get("key1")) == 0
-    assert all(seconds(lambda: driver.get("key1")) < 0.3 for _ in range(5))
+    assert all(seconds(lambda: driver.get("key1")) < 0.5 for _ in range(5))
     assert driver.get("key1") == 1
 
 

@@ -63,7 +63,7 @@ def test_another_database_of_the_same_server(own_redis: Callable[..., RedisServe
     app.get("/visited")
     server.pause()
     assert seconds(lambda: app.get("/")) > 0.3
-    assert seconds(lambda: app.get("/visited", status=503)) < 0.2
+    assert seconds(lambda: app.get("/visited", status=503)) < 0.3
 
 
 def test_two_applications_share_nothing(own_redis: Callable[..., RedisServer]) -> None:
@@ -126,7 +126,7 @@ def test_only_the_hung_one_of_several_memcached_servers(
     began = time.monotonic()
     assert [driver.get(key) for key in first] == first
     assert driver.get_many(first) == {key: key for key in first}
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 0.5  # the timeout
     hung.resume()
     everything = {key: key for key in keys}
     assert until(lambda: outcome(lambda: driver.get_many(keys)) == everything, 5) < 1.5 + SLACK

@@ -15,7 +15,7 @@ from pyramid_kvs.exceptions import KVSUnavailable
 from pyramid_kvs.kvs import KVS
 from tests.outages.proxies import Proxy
 from tests.outages.stores import SLACK, Store, at_once
-from tests.servers import RedisServer
+from tests.servers import PATIENCE, RedisServer
 
 
 @contextmanager
@@ -25,10 +25,15 @@ def a_busy_connection(driver: KVS, proxy: Proxy, delay: float) -> Iterator[None]
     proxy.delay = delay
     with ThreadPoolExecutor(1) as pool:
         busy = pool.submit(driver.get, "busy")
-        time.sleep(0.05)
+        assert proxy.has_delayed.wait(PATIENCE)
         proxy.delay = 0
         yield
         assert busy.result() == 1
+
+
+def patient(frail: Store) -> dict[str, float]:
+    """Return the option that lets a driver wait longer for an answer than for a connection."""
+    return {"statement_timeout" if frail.kvs == "postgresql" else "socket_timeout": 2}
 
 
 def test_a_call_waits_for_a_connection(frail: Store, proxy: Proxy) -> None:
@@ -39,19 +44,18 @@ def test_a_call_waits_for_a_connection(frail: Store, proxy: Proxy) -> None:
 
 
 def test_a_call_waits_for_as_long_as_the_setting_says(frail: Store, proxy: Proxy) -> None:
-    driver = frail.pooled(1, proxy.port, pool_timeout=0.1)
-    with a_busy_connection(driver, proxy, 0.4):
+    driver = frail.pooled(1, proxy.port, pool_timeout=0.1, **patient(frail))
+    with a_busy_connection(driver, proxy, 0.8):
         began = time.monotonic()
         with pytest.raises(KVSUnavailable):
             driver.get("busy")
-        assert 0.08 < time.monotonic() - began < 0.3
+        assert 0.08 < time.monotonic() - began < 0.45
     # The server did answer: the pool was too small, and nobody is refused for it.
     assert driver.get("busy") == 1
 
 
 def test_half_a_second_is_the_default(frail: Store, proxy: Proxy) -> None:
-    patient = {"statement_timeout" if frail.kvs == "postgresql" else "socket_timeout": 2}
-    driver = frail.pooled(1, proxy.port, **patient)
+    driver = frail.pooled(1, proxy.port, **patient(frail))
     with a_busy_connection(driver, proxy, 1.3):
         began = time.monotonic()
         with pytest.raises(KVSUnavailable):
@@ -73,11 +77,11 @@ def test_the_pool_of_redis_py_keeps_its_own_timeout(redis_server: RedisServer) -
             socket_timeout=2, socket_connect_timeout=2,
         )  # fmt: skip
         driver = KVS("redis", {"connection_pool": connections}, "blocking::")
-        with a_busy_connection(driver, proxy, 0.5):
+        with a_busy_connection(driver, proxy, 0.8):
             began = time.monotonic()
             with pytest.raises(KVSUnavailable):
                 driver.get("busy")
-            assert time.monotonic() - began < 0.35
+            assert time.monotonic() - began < 0.45
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -36,7 +36,7 @@ def test_a_hung_server_is_left_alone(
         each.set("key", 1)
     frail.pause()
     assert seconds(lambda: driver.get("key")) < 3
-    assert seconds(lambda: [driver.get("key") for _ in range(50)]) < 0.5
+    assert seconds(lambda: [driver.get("key") for _ in range(50)]) < 1
     with pytest.raises(KVSUnavailable, match=f"^PostgreSQL at {LOOPBACK}:{frail.port} did not"):
         other.get("key")
     assert [breaker.server for breaker in breakers.all()] == [
@@ -55,7 +55,7 @@ def test_a_server_that_hangs_on_an_idle_connection(make: Make, frail: PostgresSe
     time.sleep(LONG)
     frail.pause()
     assert seconds(lambda: driver.get("key")) < 1
-    assert seconds(lambda: driver.get("key")) < 0.1
+    assert seconds(lambda: driver.get("key")) < 0.3  # the timeout
     frail.resume()
     wait_until(driver.ping, "the end of the breaker", 1.5)
 

@@ -303,17 +303,20 @@ def test_moved_without_a_host(node):
 
 
 def test_nodes_that_send_a_call_to_and_fro(node):
-    """The call ends in time, and pauses between the attempts."""
+    """The call ends in time, and pauses between the attempts.
+
+    On a busy machine, the last attempt may begin just before the end, and get no answer.
+    """
     with fake_redis() as other:
         other.answers[b"CLUSTER"] = node.answers[b"CLUSTER"]
         for one, two in ((node, other), (other, node)):
             answer = b"-MOVED 5 127.0.0.1:%d\r\n" % two.port
             one.answers[b"INCRBY"] = lambda *_, answer=answer: answer
         began = time.monotonic()
-        with pytest.raises(KVSUnavailable, match="kept moving"):
+        with pytest.raises(KVSUnavailable, match=r"the key kept moving|no answer in time"):
             cluster_driver(node).incr("count")
         assert time.monotonic() - began < LIMIT
-        assert node.commands.count(b"INCRBY") + other.commands.count(b"INCRBY") < 30
+        assert 2 < node.commands.count(b"INCRBY") + other.commands.count(b"INCRBY") < 30
 
 
 @pytest.mark.parametrize(

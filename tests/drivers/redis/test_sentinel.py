@@ -337,19 +337,23 @@ def test_users(own_redis_sentinel: Callable[..., RedisSentinel]) -> None:
 
 
 def test_servers_that_do_not_tell_their_role() -> None:
-    """A replica shows what it is when it refuses a change. Then other sentinels are asked."""
+    """A replica shows what it is when it refuses a change. Then other sentinels are asked.
+
+    On a busy machine, the last attempt of a call may begin just before its end, and get no answer.
+    """
+    patient = {"socket_timeout": 5, "socket_connect_timeout": 5}
     group = RedisSentinel("--rename-command", "HELLO", "")
     for server in group.servers:
         server._client = redis.Redis(unix_socket_path=server.socket_path, protocol=2)
     replica = group.servers[1]
     with group, SentinelServer(replica) as stale:
         place = f"{stale.host}:{stale.port}"
-        driver = KVS("redis", {"url": url_of(place, *places_of(group))})
+        driver = KVS("redis", {"url": url_of(place, *places_of(group)), **patient})
         assert driver.get("key") is None
         assert driver.incr("count") == 1
         assert group.primary().command("GET", "count") == b"1"
         replica.reset_calls()
-        with pytest.raises(KVSUnavailable, match="read only replica"):
+        with pytest.raises(KVSUnavailable, match=r"read only replica|no answer in time"):
             KVS("redis", {"url": url_of(place)}).incr("count")
         refused = str(replica.command("INFO", "errorstats")["errorstat_READONLY"])
         assert int(re.sub(r"\D", "", refused)) > 2  # redis-py 5 does not parse it

@@ -44,9 +44,9 @@ class Call(NamedTuple):
 class Load:
     """Operations that threads repeat until the end of the ``with`` statement."""
 
-    def __init__(self, group: RedisSentinel) -> None:
-        self.driver = driver_of(group, "load::")
-        store = {"kvs": "redis", "kvs_kwargs": kwargs_of(group)}
+    def __init__(self, group: RedisSentinel, **kwargs: Any) -> None:
+        self.driver = driver_of(group, "load::", **kwargs)
+        store = {"kvs": "redis", "kvs_kwargs": kwargs_of(group, **kwargs)}
         self.app = build(session={**store, "key_prefix": "s::"}, cache={**store}).app
         self.acknowledged: list[str] = []
         self.calls: dict[str, list[Call]] = {name: [] for name in self.operations()}
@@ -126,10 +126,14 @@ def _visit(browser: TestApp) -> None:
 
 @pytest.mark.parametrize("version", ["", "valkey-9.1"])
 def test_a_graceful_failover(own_redis_sentinel: Group, version: str) -> None:
-    """No call fails but counters whose reply was lost, and each ends within its deadline."""
+    """No call fails but counters whose reply was lost, and each ends within its deadline.
+
+    On a busy machine, a failover takes seconds, and a call needs as many.
+    """
     group = own_redis_sentinel(version=version)
     before = group.primary()
-    with Load(group) as load:
+    patience = 3 * TIMEOUT
+    with Load(group, socket_timeout=patience, socket_connect_timeout=patience) as load:
         group.fail_over()
         wait_until(group.is_settled, "the old primary as a replica")
         load.wait_for_calls()
@@ -139,7 +143,7 @@ def test_a_graceful_failover(own_redis_sentinel: Group, version: str) -> None:
     assert {name: load.errors(name) for name in load.calls if name != "incr"} == {
         name: [] for name in load.calls if name != "incr"
     }
-    assert load.slowest() < 2 * TIMEOUT + SLACK
+    assert load.slowest() < 2 * patience + SLACK
     print(f"lost: {load.lost()} of {len(load.acknowledged)}, {len(lost_replies)} replies of incr")
 
 
