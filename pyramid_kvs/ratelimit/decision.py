@@ -191,13 +191,24 @@ class RequestLimits:
         elif charged:
             self._charge(-charged, FORCE)
 
-    def note(self, limits: Sequence[Limit], results: Iterable[LimitResult | None]) -> None:
-        """Keep the results of a store, or that it has counted nobody."""
+    def note(
+        self,
+        limits: Sequence[Limit],
+        results: Iterable[LimitResult | None],
+        counters: Counters | None = None,
+    ) -> None:
+        """Keep the results of a store, or that it has counted nobody.
+
+        :param counters: where the request was counted, without the limits that nothing is charged.
+        """
         for limit, result in zip(limits, results, strict=True):
             if limit.shadow is None:
                 self.by_limit[limit] = result
             else:
                 self._note_shadow(limit, result)
+        if counters is not None and counters.limits:
+            self._counters.append(counters)
+            self._counted_at = monotonic()
 
     def note_uncounted(self, limits: Iterable[Limit]) -> None:
         """Note that no store has counted the request, so that all units of the limits remain."""
@@ -218,12 +229,6 @@ class RequestLimits:
                 limit.window,
                 limit.by,
             )
-
-    def add_counters(self, counters: Counters) -> None:
-        """Keep where the request was counted."""
-        if counters.limits:
-            self._counters.append(counters)
-            self._counted_at = monotonic()
 
     def _note_counted(self) -> None:
         self._counted_at, self._left = monotonic(), None

@@ -33,11 +33,11 @@ _MOST_CLIENTS = 10_000
 #: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
 _EARLIER = "pyramid_kvs.ratelimit"
 
-#: For how many refused clients to remember their sessions. Each has up to eight look-ups.
-_MOST_SESSIONS = 1_000
-
 #: Instead of a look-up, if there is none to do.
 _NO_LOOKUP = (None, None, None)
+
+#: For how many refused clients to remember their sessions. Each has up to eight look-ups.
+_MOST_SESSIONS = 1_000
 
 
 class Holder(NamedTuple):
@@ -157,14 +157,14 @@ class Ratelimit:
         self, request: Request, group: Group, lookups: Sequence[Lookup], decided: RequestLimits
     ) -> None:
         """Count on one store."""
-        limits, store, holder = group.limits, group.store, None
-        if group.is_conditional:
+        store, limits, by_session, is_conditional, by_outcome = group
+        if is_conditional:
             limits = group.applying(request)
             if not limits:
                 return
         asked, renew, counted_as = lookups[0] if lookups else _NO_LOOKUP
         # The store of the counters loads the session with them, if it is the session's store.
-        asked, renew = (asked, renew) if group.by_session else (None, None)
+        asked, renew, holder = (asked, renew, None) if by_session else (None, None, None)
         try:
             if asked is not None and (len(lookups) > 1 or store is not self._session_store):
                 checks, holder = self._checks(request, limits, lookups)
@@ -178,17 +178,19 @@ class Ratelimit:
         if hit is None:
             decided.note_uncounted(limits)
             return
+        results, session, is_known, is_allowed, all_allow = hit
         if asked is not None and is_of_store and self.session is not None:
-            self.session.preload(request, asked, hit.session)
-        decided.note(limits, hit.results)
-        if not hit.allowed:
+            self.session.preload(request, asked, session)
+        if not is_allowed:
+            decided.note(limits, results)
             self._refuse(request, limits, lookups, holder, decided)
         checks = checks if is_of_store else outage.as_counted(checks, hit)
-        counters = new_tuple(Counters, (store, limits, checks, hit.is_known))
-        if group.by_outcome or not hit.all_allow:
+        counters = new_tuple(Counters, (store, limits, checks, is_known))
+        if not all_allow:
             counters = counters.without_shadows(hit)
-            counters = await_outcome(request, decided, counters) if group.by_outcome else counters
-        decided.add_counters(counters)
+        if by_outcome:
+            counters = await_outcome(request, decided, counters)
+        decided.note(limits, results, counters)
 
     def _refuse(
         self,

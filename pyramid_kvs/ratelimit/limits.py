@@ -61,10 +61,10 @@ class Limit:
     tells_x: bool
     tells_ietf: bool
     error_status: int
-    #: The name in header fields.
-    quoted: str
     #: Its part of the header field ``RateLimit-Policy``.
     policy_field: str
+    #: Its part of ``RateLimit``, but for the remaining units and the seconds until the reset.
+    quota_field: str
     #: The header ``X-RateLimit-Limit``.
     x_limit: tuple[str, str]
     options: Options
@@ -206,10 +206,11 @@ def most_restrictive(statuses: Sequence[LimitStatus]) -> LimitStatus:
 
     A limit that has not counted the request comes last.
     """
-    return min(statuses, key=_restriction)
+    return min(statuses, key=restriction)
 
 
-def _restriction(status: LimitStatus) -> tuple[bool, bool, int, float]:
+def restriction(status: LimitStatus) -> tuple[bool, bool, int, float]:
+    """Return what puts the statuses in order, the most restrictive one first."""
     return status.allowed, not status.is_counted, status.remaining, -status.reset
 
 
@@ -245,8 +246,8 @@ def make_limit(
         tells_x="x" in options["headers"],
         tells_ietf="ietf" in options["headers"],
         error_status=options["status"],
-        quoted=_quoted(name),
         policy_field=f"{_quoted(name)};q={limit};w={math.ceil(window)}",
+        quota_field=_quoted(name).replace("%", "%%") + ";r=%d;t=%d",
         x_limit=("X-RateLimit-Limit", str(limit)),
         options=options,
     )

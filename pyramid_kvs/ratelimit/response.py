@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import ceil
+from time import time
+from typing import Any, TypeAlias
 
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.request import Request
@@ -15,7 +15,7 @@ from pyramid.response import Response
 from webob.acceptparse import create_accept_header
 
 from .counting import LimitResult
-from .limits import Limit, LimitStatus, most_restrictive
+from .limits import Limit, LimitStatus, restriction
 
 #: From the IANA registry of problem types; see RFC 9457 and
 #: draft-ietf-httpapi-ratelimit-headers-10.
@@ -34,6 +34,10 @@ _FIELDS = frozenset(
         *("RateLimit-Policy", "RateLimit"),
     }
 )
+
+
+#: A limit and its result, ``None`` if nobody was counted.
+Decided: TypeAlias = "tuple[Limit, LimitResult | None]"
 
 
 class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
@@ -93,7 +97,7 @@ def _prefers_json(environ: dict[str, Any]) -> bool:
 
 def retry_after(violated: Sequence[LimitStatus]) -> int:
     """Return seconds as an integer, at least the ``t`` of each limit that refuses."""
-    return max(1, *(math.ceil(max(one.retry_after, one.reset)) for one in violated))
+    return max(1, *(ceil(max(one.retry_after, one.reset)) for one in violated))
 
 
 def add_headers(
@@ -106,20 +110,22 @@ def add_headers(
     headers = response.headerlist
     if by_limit and not _FIELDS.isdisjoint(dict(headers)):
         _remove_fields(headers)
-    policies, quotas, x_told, violated = [], [], [], []
-    for limit, result in by_limit.items():
-        if limit.tells_x:
-            x_told.append(limit)
+    policies, quotas, violated = [], [], []
+    x_told: Decided | None = None
+    for decided in by_limit.items():
+        limit, result = decided
+        if limit.tells_x and (x_told is None or _is_more_restrictive(decided, x_told)):
+            x_told = decided
         if result is None:
             continue
+        allowed, remaining, reset_ms, _ = result
         if limit.tells_ietf:
             policies.append(limit.policy_field)
-            seconds = -(-result.reset_ms // 1000)
-            quotas.append(f"{limit.quoted};r={result.remaining};t={seconds}")
-        if not result.allowed:
+            quotas.append(limit.quota_field % (remaining, -(-reset_ms // 1000)))
+        if not allowed:
             violated.append(LimitStatus(limit, result))
-    if x_told:
-        headers += _x_fields(x_told, by_limit)
+    if x_told is not None:
+        headers += _x_fields(*x_told)
     if policies:
         headers += [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(quotas))]
     if violated and "Retry-After" not in response.headers and _is_refusal(request, response):
@@ -139,17 +145,16 @@ def _remove_fields(headers: list[tuple[str, str]]) -> None:
     headers[:] = [header for header in headers if header[0] not in _FIELDS]
 
 
-def _x_fields(
-    limits: Sequence[Limit], by_limit: Mapping[Limit, LimitResult | None]
-) -> list[tuple[str, str]]:
-    limit = limits[0]
-    if len(limits) > 1:
-        limit = most_restrictive([LimitStatus(one, by_limit[one]) for one in limits]).policy
-    result = by_limit[limit]
+def _is_more_restrictive(one: Decided, other: Decided) -> bool:
+    return restriction(LimitStatus(*one)) < restriction(LimitStatus(*other))
+
+
+def _x_fields(limit: Limit, result: LimitResult | None) -> list[tuple[str, str]]:
     if result is None:
         return [limit.x_limit, ("X-RateLimit-Remaining", str(limit.rule.limit))]
+    _, remaining, reset_ms, _ = result
     return [
         limit.x_limit,
-        ("X-RateLimit-Remaining", str(result.remaining)),
-        ("X-RateLimit-Reset", str(math.ceil(time.time() + result.reset_ms / 1000))),
+        ("X-RateLimit-Remaining", str(remaining)),
+        ("X-RateLimit-Reset", str(ceil(time() + reset_ms / 1000))),
     ]

@@ -10,12 +10,11 @@ from pyramid.request import Request
 from zope.interface import implementer
 
 from ..application import Application
-from ..kvs import Stored
 from ..stores import build_driver, parse, read_options, warn_of_unsigned_pickle
 from .backend import SessionBackend
 from .carriers import Carrier, CookieCarrier, HeaderCarrier
 from .codec_check import check_codec
-from .keys import Lookup, SessionKeys
+from .keys import SessionKeys
 from .kinds import AuthTokenSession, CookieSession
 from .session import Session
 from .settings import OPTIONS, SETTING, refuse_cookie_options
@@ -65,6 +64,11 @@ class SessionFactory:
             users_of(store),
             application.registry,
         )
+        # For the rate limit, in each request, so without a call in between.
+        #: Returns the reads of which the first that finds something finds the session.
+        self.lookups = self._backend.lookups
+        #: Lets the session of a request use data that were already read.
+        self.preload = self._backend.preload
 
     def __call__(self, request: Request) -> Session:
         """Return the session of a request, which is not read yet."""
@@ -86,10 +90,6 @@ class SessionFactory:
 
     # -- for the rate limit ---------------------------------------------------------------
 
-    def lookups(self, request: Request) -> list[Lookup]:
-        """Return the reads of which the first that finds something finds the session."""
-        return self._backend.lookups(request)
-
     def keys_of(self, session_id: str) -> list[str]:
         """Return all keys that a session with this id or token may have."""
         ids = self._backend.carrier.ids_of(session_id)
@@ -102,15 +102,6 @@ class SessionFactory:
         stored where the counter of another client is.
         """
         self._backend.carrier.reserve(suffix)
-
-    def preload(self, request: Request, key: str, stored: Stored | None) -> bool:
-        """Let the session of a request use data that were already read, instead of reading them.
-
-        :param key: of one of :meth:`lookups`.
-        :param stored: what ``driver.raw_load(key, ttl)`` returned during this request.
-        :returns: whether the store knows the session.
-        """
-        return self._backend.preload(request, key, stored)
 
 
 def _kind(options: Mapping[str, Any], setting: str) -> tuple[type[Session], Carrier]:

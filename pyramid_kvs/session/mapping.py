@@ -44,7 +44,8 @@ class SessionMapping(MutableMapping[str, Any]):
     _data: Record
     #: The metadata, which the mapping methods hide.
     _meta: Record
-    #: ``None`` until it is needed: most requests only read values that cannot change in place.
+    #: ``None`` as long as there is nothing to save: nobody has set anything, or got a value that
+    #: can change in place, and the record stays at its key. So it is in most requests.
     _tracker: Tracker | None
 
     def _use(self) -> Record:

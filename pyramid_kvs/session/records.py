@@ -226,8 +226,9 @@ def _contains(data: Data, key: str) -> bool:
 
 def is_same(one: Data | None, other: Data | None) -> bool:
     """Return whether two data are the same in the store; ``None`` means no data."""
-    if one is other or one is None or other is None:
-        return one is other
     if type(one) is type(other):
         return one == other
-    return as_bytes(one) == other if isinstance(other, bytes) else one == as_bytes(other)
+    if one is None or other is None:
+        return False
+    text, data = (one, other) if isinstance(one, str) else (other, one)
+    return text.encode("utf-8", "surrogatepass") == data  # type: ignore[union-attr]

@@ -21,7 +21,6 @@ from ..exceptions import SessionConflict
 from ..kvs import KVS
 from ..web.attempts import is_repeated, may_repeat, repeats
 from ..web.failures import answer_failed_save
-from ..web.headers import add_vary
 from ..web.late import may_follow
 from .backend import SessionBackend
 from .csrf import first_token
@@ -134,6 +133,8 @@ class Session(SessionMapping):
             meta[CREATED] = time.time()
             if backend.store.absolute_ttl is not None:
                 self._tracked().is_forced = True
+        if backend.keys.are_migrated and state.is_moving:
+            self._tracked()
         if backend.carrier.refresh is not None:
             self._is_cookie_due = not self._is_late and self._needs_cookie(backend.carrier.refresh)
             if self._is_cookie_due:
@@ -205,6 +206,7 @@ class Session(SessionMapping):
         """Go on with another id; ``None`` means a new one. The next save moves the record."""
         self._state = self._state.moving(session_id)
         self._is_cookie_due = True
+        self._tracked()
 
     def save(self) -> bool:
         """Save what changed now, without waiting for the response.
@@ -313,16 +315,14 @@ class Session(SessionMapping):
         if self._phase is OPEN or self._phase is SAVED:
             self._phase = SAVED  # before subscribers of events can use the session again
             try:
-                self._save()
+                if self._tracker is not None or self._keys_to_erase:
+                    self._save()
                 is_done = True
             except Exception as error:  # noqa: BLE001  # functions of change() raise anything
                 self._phase = CLOSED
                 answer_failed_save(request, response, error, self.backend.failed_saves)
-        headers = response.headerlist
-        if is_done:
-            carrier.add_headers(request, headers, self._state, self._is_cookie_due)
-        for name in carrier.vary:
-            add_vary(headers, name)
+        state, is_due = (self._state, self._is_cookie_due) if is_done else (None, False)
+        carrier.add_headers(request, response.headerlist, state, is_due)
 
     def _warn_of_unsaved(self) -> None:
         if self._phase is not UNTOUCHED and self._phase is not CLOSED and self._is_unsaved():
@@ -362,10 +362,11 @@ class Session(SessionMapping):
 
     def _unsaved(self) -> Changes | None:
         """Return the changes that a save has to store; ``None`` if it has nothing to do."""
-        state = self._state
-        if self._tracker is None and (state.found is None or state.found.key == state.key):
-            return None  # nobody has set anything, or got what can change
-        tracker = self._tracked()
+        tracker, state = self._tracker, self._state
+        if tracker is None:
+            return None
+        if tracker.saved is not None:
+            tracker = self._tracked()
         changes = tracker.changes(self._data, self._meta)
         if changes.values or tracker.is_forced or state.is_moving:
             return changes

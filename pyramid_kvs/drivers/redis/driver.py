@@ -140,16 +140,18 @@ class RedisKVS(RunsScripts):
         first = keys[0] if keys else b""
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
-    def run_prepared(self, call: PreparedCall, keys: Sequence[bytes]) -> Reply:
-        words: list[int | bytes] = []
+    def run_prepared(self, call: PreparedCall, keys: Sequence[str]) -> Reply:
+        prefix = self.key_prefix
+        words: list[Any] = []  # the length and the bytes of each key
         for key in keys:
-            words += len(key), key
+            full_key = prefix + key.encode("utf-8", "surrogatepass")  # as _get_key
+            words += len(full_key), full_key
         try:
-            return self._call(keys[0], call.template % tuple(words))
+            return self._call(b"", call.template % tuple(words))
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        return self._run_source(call.script, keys, call.args)
+        return self._run_source(call.script, words[1::2], call.args)
 
     # -- values -----------------------------------------------------------------------------
 
@@ -248,7 +250,9 @@ class RedisKVS(RunsScripts):
         full_key = self._get_key(key)
         if old is None or data is None or ttl is None:
             return self._swap(full_key, old, data, ttl, self.run_packed)
-        there, new, left = old.data, encoded(data), ttl_word(ttl)
+        there, new, left = old.data, data, ttl_word(ttl)
+        if type(new) is str:  # nearly always
+            new = new.encode("utf-8", "surrogatepass")
         if type(there) is not bytes:  # nearly never, because it comes from redis
             there = encoded(there)
         packed = SWAP_PX % (

@@ -68,9 +68,7 @@ def hit(
     call = None if rule is None else _call_of_one(rule, session_key is not None, renew)
     if call is None or key is None or unknown_key is None:
         return _hit_several(driver, checks, session_key, renew)
-    keys = [driver._get_key(unknown_key)]
-    if session_key is not None:
-        keys = [driver._get_key(session_key), driver._get_key(key), *keys]
+    keys = (unknown_key,) if session_key is None else (session_key, key, unknown_key)
     session, allowed, remaining, reset_ms, retry_ms = driver.run_prepared(call, keys)
     is_known, is_allowed = session is not None, allowed == 1
     result = new_tuple(LimitResult, (is_allowed, remaining, reset_ms, retry_ms))

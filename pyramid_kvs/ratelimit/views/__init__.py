@@ -68,10 +68,11 @@ def _counting(view: View, limiter: Ratelimit, limits: LimitSet) -> View:
     rest = limits.without(limiter.registry.application.early.limits)
 
     def counting_view(context: Any, request: Request) -> Response:
-        phase = request.__dict__.get("_kvs_counted")
-        if phase is UNCOUNTED or phase is EARLY:
-            request._kvs_counted = DONE
-            limiter.count(request, limits if phase is UNCOUNTED else rest)
+        if "_kvs_counted" in request.__dict__:
+            phase = request._kvs_counted
+            if phase is UNCOUNTED or phase is EARLY:
+                request._kvs_counted = DONE
+                limiter.count(request, limits if phase is UNCOUNTED else rest)
         return view(context, request)
 
     return counting_view

@@ -51,11 +51,12 @@ class Carrier:
         raise NotImplementedError
 
     def add_headers(
-        self, request: Request, headers: list[Header], state: StoreState, is_due: bool
+        self, request: Request, headers: list[Header], state: StoreState | None, is_due: bool
     ) -> None:
-        """Tell the client the id of its session, or that the session was removed.
+        """Tell the client the id of its session, or that the session was removed, and add ``Vary``.
 
         :param headers: of the response.
+        :param state: ``None`` if there is nothing to tell, because the save has failed.
         :param is_due: whether to tell an id that the client knows.
         """
         raise NotImplementedError

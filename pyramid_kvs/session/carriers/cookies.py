@@ -14,6 +14,7 @@ from pyramid.request import Request
 from ...kvs import new_tuple
 from ...messages import show
 from ...web.cookies import cookie_values
+from ...web.headers import add_vary
 from ..keys import SessionId, random_id
 from ..lifetimes import is_remembered
 from ..settings import BROWSER_SESSION
@@ -90,31 +91,42 @@ class CookieCarrier(Carrier):
         return SessionId(random_id())
 
     def add_headers(
-        self, request: Request, headers: list[Header], state: StoreState, is_due: bool
+        self, request: Request, headers: list[Header], state: StoreState | None, is_due: bool
     ) -> None:
         """Set the cookie, expire it, or leave the cookie of a subrequest, which may be newer."""
-        found = state.found
-        if found is not None:
-            if is_due:
-                written = self._written
-                if self._remembered is not None and is_remembered(found.session_id):
-                    written = self._remembered
-                rest = written[self._secured(request)]
-                self._set(request, state, headers, found.session_id.value + rest)
-        elif state.is_removed:
-            self._set(request, state, headers, self._expired[self._secured(request)])
-        elif state.was_saved and state.session_id is not None:
-            # Another request has ended the session since this one saved it, and set its cookie.
-            headers[:] = _without_cookie(headers, f"{self._start}{state.session_id.value};")
-
-    def _set(self, request: Request, state: StoreState, headers: list[Header], value: str) -> None:
-        start = self._start
-        if "set-cookie" in " ".join(dict(headers)).lower():  # seldom; found without a loop
+        names = " ".join(dict(headers)).lower()  # to find a header without a loop
+        if "vary" in names:
+            add_vary(headers, "Cookie")
+        else:
+            headers.append(("Vary", "Cookie"))
+        if state is None:
+            return
+        found, start = state.found, self._start
+        if found is None:
+            if not state.is_removed:
+                self._take_back(headers, state)
+                return
+            value, attributes = "", self._expired
+        elif is_due:
+            value, attributes = found.session_id.value, self._written
+            if self._remembered is not None and is_remembered(found.session_id):
+                attributes = self._remembered
+        else:
+            return
+        if "set-cookie" in names:
             others = _without_cookie(headers, start)
             if len(others) < len(headers) and self._is_older(request, state, headers):
                 return
             headers[:] = others
-        headers.append(("Set-Cookie", start + value))
+        is_secure = self._secure
+        if is_secure is None:
+            is_secure = getattr(request, "scheme", None) == "https"  # a DummyRequest has none
+        headers.append(("Set-Cookie", f"{start}{value}{attributes[is_secure]}"))
+
+    def _take_back(self, headers: list[Header], state: StoreState) -> None:
+        """Remove the cookie that another save of this request has set, if it has ended since."""
+        if state.was_saved and state.session_id is not None:
+            headers[:] = _without_cookie(headers, f"{self._start}{state.session_id.value};")
 
     def _is_older(self, request: Request, state: StoreState, headers: list[Header]) -> bool:
         """Return whether a state is older than the cookie that a response has already.
@@ -127,11 +139,6 @@ class CookieCarrier(Carrier):
         starts = (f"{self._start}{session_id.value};" for session_id in sent)
         is_sent = any(len(_without_cookie(headers, start)) < len(headers) for start in starts)
         return not state.was_saved and not is_sent
-
-    def _secured(self, request: Request) -> bool:
-        if self._secure is not None:
-            return self._secure
-        return getattr(request, "scheme", None) == "https"  # a DummyRequest has none
 
 
 def _without_cookie(headers: list[Header], start: str) -> list[Header]:

@@ -9,6 +9,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
 from ...messages import show
+from ...web.headers import add_vary
 from ..keys import LOOKS_HASHED, SessionId
 from ..state import StoreState
 from .base import Carrier, Header
@@ -69,9 +70,11 @@ class HeaderCarrier(Carrier):
         return None
 
     def add_headers(
-        self, request: Request, headers: list[Header], state: StoreState, is_due: bool
+        self, request: Request, headers: list[Header], state: StoreState | None, is_due: bool
     ) -> None:
-        """Do nothing: the client has chosen the token and keeps it."""
+        """Add ``Vary``: the client has chosen the token and keeps it."""
+        for name in self.vary:
+            add_vary(headers, name)
 
     def _is_token(self, value: object) -> bool:
         return (

@@ -102,9 +102,9 @@ class Tracker:
 
     def changes(self, data: Record, meta: Record) -> Changes:
         """Return the changes to the keys of the application and to the metadata."""
-        values = {
-            key: (meta if key[:6] == META else data).get(key, REMOVED) for key in self.touched
-        }
+        values: Record = {}
+        for key in self.touched:
+            values[key] = (meta if key[:6] == META else data).get(key, REMOVED)
         for key, before in self.snapshots.items():
             if key not in values and is_changed(data[key], before, self._dumps):
                 values[key] = data[key]
