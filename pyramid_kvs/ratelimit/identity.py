@@ -24,7 +24,8 @@ from .views.phases import is_without_view
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
 
 #: A word that may follow the name of a header. Anything else is hashed.
-_PLAIN = re.compile(r"(?:@?[A-Za-z0-9-]+::)?[A-Za-z0-9._=~+/@-]+", re.ASCII)
+_WORD = r"[A-Za-z0-9._=~+/@-]+"
+_PLAIN = re.compile(rf"{_WORD}|@?[A-Za-z0-9-]+::{_WORD}", re.ASCII)
 _LONGEST = 64
 _ADDRESS = "@address::"
 UNKNOWN_ADDRESS = _ADDRESS + "none"

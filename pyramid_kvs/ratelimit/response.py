@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from time import time
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.request import Request
@@ -100,14 +100,16 @@ def retry_after(violated: Sequence[LimitStatus]) -> int:
     return max(1, *(ceil(max(one.retry_after, one.reset)) for one in violated))
 
 
-def add_headers(
-    by_limit: Mapping[Limit, LimitResult | None], request: Request, response: Response
-) -> None:
-    """Add the header fields to a response, instead of those that a subrequest has added.
+class Results(Protocol):
+    """The results of the limits that apply to a request."""
 
-    :param by_limit: the result of each limit, ``None`` if nobody was counted.
-    """
-    headers = response.headerlist
+    #: ``None`` if nobody was counted.
+    by_limit: dict[Limit, LimitResult | None]
+
+
+def add_headers(results: Results, request: Request, response: Response) -> None:
+    """Add the header fields to a response, instead of those that a subrequest has added."""
+    headers, by_limit = response.headerlist, results.by_limit
     if by_limit and not _FIELDS.isdisjoint(dict(headers)):
         _remove_fields(headers)
     policies, quotas, violated = [], [], []

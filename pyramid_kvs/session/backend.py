@@ -172,7 +172,7 @@ class SessionBackend:
                     found, record, self.store.lifetimes.of(found.session_id)
                 )
         key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
-        return StoreState.loaded(found, key), record
+        return new_tuple(StoreState, (session_id, key, found, False, False, False, None)), record
 
     # -- events ---------------------------------------------------------------------------
 

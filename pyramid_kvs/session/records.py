@@ -6,6 +6,7 @@ A record has the keys of the application, its flash queues, and metadata of the 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -41,7 +42,9 @@ MOVED = META + "moved"
 #: When the marker with the key ends, in seconds since 1970.
 UNTIL = META + "until"
 
-_USER, _MOVED = USER.encode(), MOVED.encode()
+#: Of a record that is bound to a user, or is a marker. One search takes half the time of two.
+_SPECIAL = re.compile(f"{META}(?:{USER[len(META) :]}|{MOVED[len(META) :]})")
+_SPECIAL_IN_BYTES = re.compile(_SPECIAL.pattern.encode())
 
 #: The year 10000, which is the first that ``datetime`` does not know.
 _LATEST = 253402300800
@@ -86,6 +89,7 @@ METADATA: dict[str, Callable[[Any], Any]] = {
     MOVED: _text,
     UNTIL: _time,
 }
+#: Keys that few records have.
 _LESS_COMMON = METADATA.keys() - {CREATED}
 
 
@@ -96,9 +100,6 @@ def check_metadata(record: Record) -> None:
 
     :raises ValueError, TypeError, ArithmeticError: a value cannot be what its key says.
     """
-    created = record.get(CREATED, 0.0)
-    if type(created) is float and 0 <= created < _LATEST and _LESS_COMMON.isdisjoint(record):
-        return  # nearly every record
     for key in METADATA.keys() & record.keys():
         record[key] = METADATA[key](record[key])
 
@@ -157,7 +158,10 @@ class RecordCodec:
                 return None
             if not self._has_string_keys and not all(isinstance(key, str) for key in record):
                 return None
-            check_metadata(record)
+            created = record.get(CREATED, 0.0)
+            is_usual = type(created) is float and 0 <= created < _LATEST
+            if not is_usual or not _LESS_COMMON.isdisjoint(record):
+                check_metadata(record)
         except (CodecError, ValueError, TypeError, ArithmeticError):
             return None
         return record
@@ -165,9 +169,8 @@ class RecordCodec:
     def is_plain(self, stored: Stored) -> bool:
         """Return whether a record cannot be a marker or bound to a user, without decoding it."""
         data = stored.data
-        if isinstance(data, bytes):
-            return self._shows_keys and _USER not in data and _MOVED not in data
-        return self._shows_keys and USER not in data and MOVED not in data
+        special = _SPECIAL if isinstance(data, str) else _SPECIAL_IN_BYTES
+        return self._shows_keys and special.search(data) is None  # type: ignore[arg-type]
 
     def may_have(self, stored: Stored, key: str) -> bool:
         """Return whether a record may have a key, without decoding it."""

@@ -238,9 +238,9 @@ class Session(SessionMapping):
             return False
         if state.key is None:
             self._state = state = self.backend.with_key(state)
-        if state.key is None:
-            self._drop_without_id()
-            return False
+            if state.key is None:
+                self._drop_without_id()
+                return False
         record = self._complete(changes, state.key)
         try:
             written = self.backend.save(state, record, changes)

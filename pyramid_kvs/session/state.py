@@ -94,14 +94,6 @@ class StoreState(NamedTuple):
         return self.found is not None and self.found.key != self.key
 
     @classmethod
-    def loaded(cls, found: Found, key: str) -> StoreState:
-        """Return the state of a session that was read.
-
-        :param key: to save under, which differs from that of ``found`` during a migration.
-        """
-        return new_tuple(cls, (found.session_id, key, found, False, False, False, None))
-
-    @classmethod
     def absent(cls, session_id: SessionId | None, is_removed: bool = False) -> StoreState:
         """Return the state of a new session."""
         return cls(session_id, None, None, True, is_removed)
