@@ -152,7 +152,11 @@ class SessionBackend:
         preloaded: Preloaded | None,
         is_again: bool = False,
     ) -> tuple[StoreState, Record]:
-        loaded = self.store.load(session_id, preloaded)
+        if self.keys.has_one_form:
+            key = self.keys.key_to_save_under(session_id)
+            loaded = self.store.look(session_id, key, preloaded)
+        else:
+            loaded = self.store.load(session_id, preloaded)
         if loaded is None:
             return StoreState.absent(self.carrier.adopt(session_id)), {}
         if isinstance(loaded, Moved):

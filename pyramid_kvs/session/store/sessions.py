@@ -63,20 +63,19 @@ class SessionStore:
         :returns: :class:`Moved` if it got another id. Another key of the id may then have a copy of
             it, which a request that has read it before will remove again.
         """
-        if self._keys.has_one_form:
-            return self._look(session_id, self._keys.key_to_save_under(session_id), preloaded)
         keys = self._keys.all(session_id)
         looks = [(key, preloaded) for key in keys]
         looks.append((keys[0], None))  # a move may have begun after the first key was read
         for key, read in looks:
-            loaded = self._look(session_id, key, read)
+            loaded = self.look(session_id, key, read)
             if isinstance(loaded, tuple) or (loaded is not None and loaded.key not in keys):
                 return loaded
         return None
 
-    def _look(
+    def look(
         self, session_id: SessionId, key: str, preloaded: Preloaded | None
     ) -> tuple[Found, Record] | Moved | None:
+        """Return a session as :meth:`load` does, if it is at this key."""
         if preloaded is not None and key in preloaded:
             stored, is_read = preloaded[key], True
         else:

@@ -101,18 +101,18 @@ class RecordWriter:
         :param stored: what the key has, as far as is known.
         :raises Gone: the key no longer has the session.
         """
-        current, record = stored and stored.data, save.record
-        if current is not save.base and not is_same(save.base, current):
+        there, record = stored and stored.data, save.record
+        if there is not save.base and not is_same(save.base, there):
             record = self.merged(save, Place(save.key, stored))
         for attempt in range(self.driver.update_attempts):
             data = self.encoded(save, stored, record)
-            if is_same(data, stored and stored.data):
+            if is_same(data, there):
                 return Written(save.key, data, record, is_same(data, save.base))
             swap = self.swap(save.key, save.ttl, stored, data, record)
             if swap.done:
                 return new_tuple(Written, (save.key, data, record, False, stored))
             stored = swap.current
-            record = self.merged(save, Place(save.key, stored))
+            there, record = stored and stored.data, self.merged(save, Place(save.key, stored))
             pause(attempt)
         raise KVSConflict("other requests changed the session again and again during one save")
 
