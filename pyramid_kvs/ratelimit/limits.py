@@ -22,6 +22,7 @@ from .counting import COUNT, LOOK, LimitCheck, LimitResult, Rule
 from .identity import (
     Fallback,
     Identify,
+    address_of,
     client_address,
     fallback_of,
     identify_by,
@@ -42,6 +43,9 @@ class Limit:
     window: float
     by: str
     identify: Identify
+    #: Returns what to ask about an address; ``None`` if clients without a session are not counted
+    #: by it.
+    check_of_address: Callable[[str], LimitCheck] | None
     #: Whether only a request that has reached a view can be identified.
     is_late: bool
     #: Returns who is counted for a request that cannot be identified.
@@ -99,6 +103,10 @@ class Limit:
     def check(self, request: Request, session_key: str | None) -> LimitCheck:
         """Return what to ask the store about a request."""
         try:
+            if session_key is None and self.check_of_address is not None:
+                found = getattr(request, "remote_addr", None)
+                if found:
+                    return self.check_of_address(found)
             known, unknown = self.identify(request, session_key)
         except Exception as error:  # noqa: BLE001 (raised again, unless in shadow mode)
             known = unknown = self._without_identity(request, error)
@@ -118,10 +126,7 @@ class Limit:
         :param home: on a cluster, the key whose slot has the counter: that of the session, if it
             is the session's counter.
         """
-        if identity is None:
-            return None
-        key, companion = identity + self.suffix, self.store.companion
-        return key if companion is None else companion(home or identity, key)
+        return None if identity is None else _key(identity, self.suffix, self.store, home)
 
     def _without_identity(self, request: Request, error: Exception) -> str | None:
         """Return who is counted if the application fails to tell."""
@@ -234,6 +239,7 @@ def make_limit(
         window=window,
         by=options["by"],
         identify=_identify(options, place, resolve),
+        check_of_address=_check_of_address(options, suffix, store),
         is_late=is_late(options["by"]),
         fallback=fallback_of(options["unknown"]),
         suffix=suffix,
@@ -270,6 +276,28 @@ def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Id
         return identify_by(options["by"], options["unknown"], resolve)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{place}: by: {reason(error)}") from error
+
+
+def _key(identity: str, suffix: str, store: LimitStore, home: str | None = None) -> str:
+    key = identity + suffix
+    return key if store.companion is None else store.companion(home or identity, key)
+
+
+def _check_of_address(
+    options: Options, suffix: str, store: LimitStore
+) -> Callable[[str], LimitCheck] | None:
+    """Return a function that remembers what to ask about the last 1024 addresses."""
+    by, unknown = options["by"], options["unknown"]
+    if by != "address" and (by, unknown) != ("session", "address"):
+        return None
+    rule = _rule(options)
+
+    @functools.lru_cache(maxsize=1024)
+    def check(found: str) -> LimitCheck:
+        key = _key(address_of(found), suffix, store)
+        return LimitCheck(rule, key, key)
+
+    return check
 
 
 def _methods(names: list[str] | None) -> frozenset[str] | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from math import ceil
 from time import time
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.request import Request
@@ -34,10 +34,6 @@ _FIELDS = frozenset(
         *("RateLimit-Policy", "RateLimit"),
     }
 )
-
-
-#: A limit and its result, ``None`` if nobody was counted.
-Decided: TypeAlias = "tuple[Limit, LimitResult | None]"
 
 
 class RateLimitError(HTTPTooManyRequests):  # type: ignore[misc]
@@ -113,11 +109,12 @@ def add_headers(results: Results, request: Request, response: Response) -> None:
     if by_limit and not _FIELDS.isdisjoint(dict(headers)):
         _remove_fields(headers)
     policies, quotas, violated = [], [], []
-    x_told: Decided | None = None
-    for decided in by_limit.items():
-        limit, result = decided
-        if limit.tells_x and (x_told is None or _is_more_restrictive(decided, x_told)):
-            x_told = decided
+    x_limit = x_result = None
+    for limit, result in by_limit.items():
+        if limit.tells_x and (
+            x_limit is None or _is_more_restrictive(limit, result, x_limit, x_result)
+        ):
+            x_limit, x_result = limit, result
         if result is None:
             continue
         allowed, remaining, reset_ms, _ = result
@@ -126,8 +123,8 @@ def add_headers(results: Results, request: Request, response: Response) -> None:
             quotas.append(limit.quota_field % (remaining, -(-reset_ms // 1000)))
         if not allowed:
             violated.append(LimitStatus(limit, result))
-    if x_told is not None:
-        headers += _x_fields(*x_told)
+    if x_limit is not None:
+        headers += _x_fields(x_limit, x_result)
     if policies:
         headers += [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(quotas))]
     if violated and "Retry-After" not in response.headers and _is_refusal(request, response):
@@ -147,8 +144,11 @@ def _remove_fields(headers: list[tuple[str, str]]) -> None:
     headers[:] = [header for header in headers if header[0] not in _FIELDS]
 
 
-def _is_more_restrictive(one: Decided, other: Decided) -> bool:
-    return restriction(LimitStatus(*one)) < restriction(LimitStatus(*other))
+def _is_more_restrictive(
+    limit: Limit, result: LimitResult | None, other: Limit, other_result: LimitResult | None
+) -> bool:
+    status, other_status = LimitStatus(limit, result), LimitStatus(other, other_result)
+    return restriction(status) < restriction(other_status)
 
 
 def _x_fields(limit: Limit, result: LimitResult | None) -> list[tuple[str, str]]:

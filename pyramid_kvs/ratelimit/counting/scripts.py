@@ -64,8 +64,10 @@ def hit(
     renew: float | None = None,
 ) -> Hit:
     """Count one request; see :class:`~pyramid_kvs.ratelimit.counting.RequestCounter`."""
-    rule, key, unknown_key = checks[0] if len(checks) == 1 else _NONE
-    call = None if rule is None else _call_of_one(rule, session_key is not None, renew)
+    if len(checks) != 1:
+        return _hit_several(driver, checks, session_key, renew)
+    [(rule, key, unknown_key)] = checks
+    call = _call_of_one(rule, session_key is not None, renew)
     if call is None or key is None or unknown_key is None:
         return _hit_several(driver, checks, session_key, renew)
     keys = (unknown_key,) if session_key is None else (session_key, key, unknown_key)
