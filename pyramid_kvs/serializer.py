@@ -105,8 +105,9 @@ class FastJSONCodec(JSONCodec):
         self._refusals = (msgspec.DecodeError, UnicodeError, RecursionError)
 
     def loads(self, data: Data) -> Any:
+        read = self._read
         try:
-            return self._read(data)
+            return read(data)
         except self._refusals:
             return self._exact(data)
 

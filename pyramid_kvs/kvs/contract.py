@@ -93,7 +93,8 @@ class KVS(Hooks):
         :raises TypeError: the codec cannot write the value.
         :raises ValueTooLarge: the store cannot take it.
         """
-        data = self._dumps(value)
+        dumps = self._dumps
+        data = dumps(value)
         ttl = self.ttl if ttl is None else checked_ttl(ttl)
         if ttl is not None and ttl <= 0:
             self.raw_delete(key)

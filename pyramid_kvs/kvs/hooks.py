@@ -380,8 +380,9 @@ class Hooks:
         """
         if isinstance(data, int):  # from a client that has numbers
             return data
+        loads = self._loads
         try:
-            return self._loads(data)
+            return loads(data)
         except UnsignedData:
             raise
         except CodecError:

@@ -75,12 +75,13 @@ class RunsScripts(KVS):
         """Run a script whose arguments are packed; see :meth:`run_script`."""
         raise KVSNotSupported(f"the {self.kvs} driver does not define run_packed")
 
-    def run_prepared(self, call: PreparedCall, keys: Sequence[str]) -> Any:
+    def run_prepared(self, prepared: PreparedCall, keys: Sequence[str]) -> Any:
         """Run a script that is often called with the same arguments; see :meth:`run_script`.
 
         :param keys: without the prefix.
         """
-        return self.run_packed(call.script, [self._get_key(key) for key in keys], call.args)
+        full_keys = [self._get_key(key) for key in keys]
+        return self.run_packed(prepared.script, full_keys, prepared.args)
 
 
 class RunsScriptsBySlot(RunsScripts):

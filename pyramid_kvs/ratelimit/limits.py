@@ -103,10 +103,11 @@ class Limit:
     def check(self, request: Request, session_key: str | None) -> LimitCheck:
         """Return what to ask the store about a request."""
         try:
-            if session_key is None and self.check_of_address is not None:
+            check_of_address = self.check_of_address
+            if session_key is None and check_of_address is not None:
                 found = getattr(request, "remote_addr", None)
                 if found:
-                    return self.check_of_address(found)
+                    return check_of_address(found)
             known, unknown = self.identify(request, session_key)
         except Exception as error:  # noqa: BLE001 (raised again, unless in shadow mode)
             known = unknown = self._without_identity(request, error)

@@ -41,7 +41,8 @@ def count(
         if known is not None:
             return known, False
     try:
-        hit = store.count(checks, session_key, renew)
+        count_on_store = store.count
+        hit = count_on_store(checks, session_key, renew)
     except KVSUnavailable as error:
         return _count_without(store, limits, checks, error), False
     except KVSError as error:

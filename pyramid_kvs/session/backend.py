@@ -53,8 +53,9 @@ class SessionBackend:
         if not self.carrier.client_chooses:  # the session need not look for the cookie again
             sent = request.environ.get("HTTP_COOKIE")
             request.__dict__["_kvs_candidates"] = sent, candidates
+        key_of = self.keys.key_to_save_under
         for session_id in candidates:
-            key, ttl = self.keys.key_to_save_under(session_id), self.store.lifetimes.of(session_id)
+            key, ttl = key_of(session_id), self.store.lifetimes.of(session_id)
             found.append(new_tuple(Lookup, (key, ttl, key)))
             if not self.keys.has_one_form:
                 found += [Lookup(other, ttl, key) for other in self.keys.others(session_id, key)]
@@ -153,8 +154,8 @@ class SessionBackend:
         is_again: bool = False,
     ) -> tuple[StoreState, Record]:
         if self.keys.has_one_form:
-            key = self.keys.key_to_save_under(session_id)
-            loaded = self.store.look(session_id, key, preloaded)
+            key_of = self.keys.key_to_save_under
+            loaded = self.store.look(session_id, key_of(session_id), preloaded)
         else:
             loaded = self.store.load(session_id, preloaded)
         if loaded is None:

@@ -72,7 +72,8 @@ class SessionFactory:
 
     def __call__(self, request: Request) -> Session:
         """Return the session of a request, which is not read yet."""
-        return self.session_class(request, self._backend)
+        session_class = self.session_class
+        return session_class(request, self._backend)
 
     def session_key(self, request: Request) -> str | None:
         """Return the key that the session of a request would have in the store.

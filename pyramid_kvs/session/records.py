@@ -152,8 +152,9 @@ class RecordCodec:
 
         A session is a dict with strings as keys, whose metadata can be read.
         """
+        loads = self._loads
         try:
-            record = self._loads(data)
+            record = loads(data)
             if not isinstance(record, dict):
                 return None
             if not self._has_string_keys and not all(isinstance(key, str) for key in record):
@@ -189,8 +190,9 @@ class RecordCodec:
         :raises TypeError: the codec cannot write a value. The message names the value's key.
         :raises SessionTooLarge: the session is larger than ``max_bytes``.
         """
+        dumps = self.dumps
         try:
-            data = self.dumps(record)
+            data = dumps(record)
         except Exception as error:
             raise self._unwritable(record, error) from error
         size = len(data) if isinstance(data, bytes) or data.isascii() else len(as_bytes(data))

@@ -111,7 +111,8 @@ class Session(SessionMapping):
         if phase is not OPEN and phase is not CLOSED:
             self._save_with_response()
             if phase is UNTOUCHED:
-                self._begin(*self.backend.load(self._request))
+                state, record = self.backend.load(self._request)
+                self._begin(state, record)
             self._phase = OPEN
             if phase is UNTOUCHED and "_kvs_expired" in self._request.__dict__:
                 self.backend.tell_expired(self._request)

@@ -161,22 +161,23 @@ class DirectConnection(RedisConnection):
             return self.ask_within(Deadline(self.taken_at + self._limit), packed, count)
         # The usual case: all is sent at once, and the whole reply comes at once. The socket has
         # the right timeout.
-        buffer = self._buffer
+        buffer, fileno, receive = self._buffer, self._fileno, self._receive
+        feed, gets = self._feed, self._gets
         try:
             # A socket with a timeout asks the system, before it sends, whether it can.
             try:
-                sent = write(self._fileno(), packed)
+                sent = write(fileno(), packed)
             except BlockingIOError:
                 sent = 0
             if sent < len(packed):
                 self._send(packed[sent:])
-            size = self._receive(buffer)
+            size = receive(buffer)
         except OSError as error:
             raise _as_redis_error(error) from None
         if not size:
             raise NoConnection("Connection closed by server.")
-        self._feed(buffer, 0, size)
-        reply = self._gets(False)
+        feed(buffer, 0, size)
+        reply = gets(False)
         if reply is self._nothing:
             reply = self._rest(Deadline(self.taken_at + self._limit))
         if isinstance(reply, Exception):

@@ -140,29 +140,32 @@ class RedisKVS(RunsScripts):
         first = keys[0] if keys else b""
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
-    def run_prepared(self, call: PreparedCall, keys: Sequence[str]) -> Reply:
-        prefix = self.key_prefix
+    def run_prepared(self, prepared: PreparedCall, keys: Sequence[str]) -> Reply:
+        prefix, call = self.key_prefix, self._call
         words: list[Any] = []  # the length and the bytes of each key
         for key in keys:
             full_key = prefix + key.encode("utf-8", "surrogatepass")  # as _get_key
             words += len(full_key), full_key
         try:
-            return self._call(b"", call.template % tuple(words))
+            return call(b"", prepared.template % tuple(words))
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise
-        return self._run_source(call.script, words[1::2], call.args)
+        return self._run_source(prepared.script, words[1::2], prepared.args)
+
+    # Where each request comes by, what an attribute has is called as a local variable, which is
+    # faster in Python.
 
     # -- values -----------------------------------------------------------------------------
 
     def raw_get(self, key: str, default: Any = None) -> Any:
-        full_key = self._get_key(key)
-        data = self._call(full_key, GET % (len(full_key), full_key), True)
+        full_key, call = self._get_key(key), self._call
+        data = call(full_key, GET % (len(full_key), full_key), True)
         return default if data is None else data
 
     def raw_set(self, key: str, value: Any, ttl: float | None) -> None:
-        full_key = self._get_key(key)
-        self._call(full_key, self._set_command(full_key, value, ttl), True)
+        full_key, call = self._get_key(key), self._call
+        call(full_key, self._set_command(full_key, value, ttl), True)
 
     def _set_command(self, full_key: bytes, data: Data, ttl: float | None) -> bytes:
         data = encoded(data)
@@ -231,9 +234,9 @@ class RedisKVS(RunsScripts):
         if renew is None:
             data = self.raw_get(key)
         else:
-            full_key, left = self._get_key(key), ttl_word(renew)
+            full_key, left, call = self._get_key(key), ttl_word(renew), self._call
             packed = GETEX_PX % (len(full_key), full_key, len(left), left)
-            data = self._call(full_key, packed, repeatable=True)
+            data = call(full_key, packed, True)
         return None if data is None else new_tuple(Stored, (data, None, 0))
 
     def raw_load_many(self, keys: list[str]) -> dict[str, Stored]:
@@ -247,7 +250,7 @@ class RedisKVS(RunsScripts):
         ttl: float | None,
         flags: int | None = None,
     ) -> Swap:
-        full_key = self._get_key(key)
+        full_key, call = self._get_key(key), self._call
         if old is None or data is None or ttl is None:
             return self._swap(full_key, old, data, ttl, self.run_packed)
         there, new, left = old.data, data, ttl_word(ttl)
@@ -259,7 +262,7 @@ class RedisKVS(RunsScripts):
             len(full_key), full_key, len(left), left, len(new), new, len(there), there,
         )  # fmt: skip
         try:
-            reply = self._call(full_key, packed, _is_done)
+            reply = call(full_key, packed, _is_done)
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise

@@ -8,7 +8,7 @@ and ``scripts.py`` calls them. A change of a strategy is a change of both; a tes
 
 from __future__ import annotations
 
-import functools
+import types
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -60,5 +60,5 @@ def request_counter(driver: KVS) -> RequestCounter:
     if isinstance(driver, RunsScriptsBySlot):
         return SlotCounter(driver)
     if isinstance(driver, RunsScripts):
-        return functools.partial(scripts.hit, driver)
+        return types.MethodType(scripts.hit, driver)  # faster than a partial
     return SwapCounter(driver)
