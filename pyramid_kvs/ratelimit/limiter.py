@@ -33,11 +33,11 @@ _MOST_CLIENTS = 10_000
 #: The key of a WSGI environment for what an earlier attempt of pyramid_retry has decided.
 _EARLIER = "pyramid_kvs.ratelimit"
 
-#: Instead of a look-up, if there is none to do.
-_NO_LOOKUP = (None, None, None)
-
 #: For how many refused clients to remember their sessions. Each has up to eight look-ups.
 _MOST_SESSIONS = 1_000
+
+#: Instead of a look-up, if there is none to do.
+_NO_LOOKUP = (None, None, None)
 
 
 class Holder(NamedTuple):

@@ -177,6 +177,7 @@ class SessionBackend:
                     found, record, self.store.lifetimes.of(found.session_id)
                 )
         key = self.keys.key_to_save_under(found.session_id) if self.keys.are_migrated else found.key
+        # The state ``loaded``; see the table of the module state.
         return new_tuple(StoreState, (session_id, key, found, False, False, False, None)), record
 
     # -- events ---------------------------------------------------------------------------

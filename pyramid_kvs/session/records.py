@@ -235,5 +235,6 @@ def is_same(one: Data | None, other: Data | None) -> bool:
         return one == other
     if one is None or other is None:
         return False
-    text, data = (one, other) if isinstance(one, str) else (other, one)
-    return text.encode("utf-8", "surrogatepass") == data  # type: ignore[union-attr]
+    if isinstance(one, str):  # what is to be saved, without a call of as_bytes
+        return one.encode("utf-8", "surrogatepass") == other
+    return one == as_bytes(other)

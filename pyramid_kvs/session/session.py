@@ -135,7 +135,7 @@ class Session(SessionMapping):
             if backend.store.absolute_ttl is not None:
                 self._tracked().is_forced = True
         if backend.keys.are_migrated and state.is_moving:
-            self._tracked()
+            self._tracked()  # so that a save moves the record
         if backend.carrier.refresh is not None:
             self._is_cookie_due = not self._is_late and self._needs_cookie(backend.carrier.refresh)
             if self._is_cookie_due:
@@ -207,7 +207,7 @@ class Session(SessionMapping):
         """Go on with another id; ``None`` means a new one. The next save moves the record."""
         self._state = self._state.moving(session_id)
         self._is_cookie_due = True
-        self._tracked()
+        self._tracked()  # so that a save moves the record
 
     def save(self) -> bool:
         """Save what changed now, without waiting for the response.

@@ -29,7 +29,7 @@ class RequestAttribute:
             self.make = make
 
     def __get__(self, request: Any, owner: type | None = None) -> Any:
-        make = self.make  # Python calls what a local variable has faster than an attribute
+        make = self.make  # Python is faster at a call of a local variable than of an attribute
         return make(request)
 
 
