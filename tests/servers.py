@@ -847,7 +847,7 @@ class RedisCluster(Closing):
         :param together: how many move at the same time.
         :param pause: seconds after each group.
         """
-        owners = {slot: self.primary_of(slot) for slot in slots}
+        owners = self._owners(slots)
         groups = itertools.groupby(
             (slot for slot in owners if owners[slot] is not target), owners.__getitem__
         )
@@ -857,6 +857,15 @@ class RedisCluster(Closing):
                 self.move_keys(some, source, target)
                 self.end_move(some, target)
                 time.sleep(pause)
+
+    def _owners(self, slots: Iterable[int]) -> dict[int, ClusterNode]:
+        """Return the primary of each slot, by what each says of itself: others may be late."""
+        owners = {}
+        for node in self.primaries():
+            for low, high, ports in node.slots():
+                if ports[0] == node.public_port:
+                    owners.update(dict.fromkeys(range(low, high + 1), node))
+        return {slot: owners[slot] for slot in slots}
 
     def begin_move(self, slots: list[int], source: ClusterNode, target: ClusterNode) -> None:
         """Declare that slots move.
@@ -880,7 +889,16 @@ class RedisCluster(Closing):
                 source.command("MIGRATE", *place, "", 0, 5000, *auth, "KEYS", *keys)
 
     def end_move(self, slots: list[int], target: ClusterNode) -> None:
-        """Give slots to their new primary: from now on the old one answers ``MOVED``."""
+        """Give slots to their new primary: from now on the old one answers ``MOVED``.
+
+        The new one takes an epoch above those that it has heard of. So it has to hear of all, or
+        another primary, with a higher one, could take slots back, and their keys would be lost.
+        """
+        epochs = [int(node.state()["cluster_my_epoch"]) for node in self.primaries()]
+        wait_until(
+            lambda: int(target.state()["cluster_current_epoch"]) >= max(epochs),
+            "news of the latest epoch",
+        )
         for node in (target, *(node for node in self.primaries() if node is not target)):
             _set_slots(node, slots, "NODE", target.node_id)
 
