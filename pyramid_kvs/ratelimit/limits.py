@@ -43,9 +43,8 @@ class Limit:
     window: float
     by: str
     identify: Identify
-    #: Returns what to ask about an address; ``None`` if clients without a session are not counted
-    #: by it.
-    check_of_address: Callable[[str], LimitCheck] | None
+    #: Whether a client without a session is counted by its address.
+    is_address_enough: bool
     #: Whether only a request that has reached a view can be identified.
     is_late: bool
     #: Returns who is counted for a request that cannot be identified.
@@ -102,20 +101,22 @@ class Limit:
 
     def check(self, request: Request, session_key: str | None) -> LimitCheck:
         """Return what to ask the store about a request."""
+        known: str | None
+        unknown: str | None
         try:
-            check_of_address = self.check_of_address
-            if session_key is None and check_of_address is not None:
+            found = None
+            if session_key is None and self.is_address_enough:
                 found = getattr(request, "remote_addr", None)
-                if found:
-                    return check_of_address(found)
-            known, unknown = self.identify(request, session_key)
+            if found:  # as identify, without the call
+                known = unknown = address_of(found)
+            else:
+                known, unknown = self.identify(request, session_key)
         except Exception as error:  # noqa: BLE001 (raised again, unless in shadow mode)
             known = unknown = self._without_identity(request, error)
             session_key = None
         if self.store.companion is None:
-            suffix = self.suffix
-            known_key = known and known + suffix
-            unknown_key = unknown and unknown + suffix
+            known_key = known and known + self.suffix
+            unknown_key = known_key if unknown is known else unknown and unknown + self.suffix
             return new_tuple(LimitCheck, (self.rule, known_key, unknown_key))
         key = self.key(known, session_key if self.by == "session" else None)
         return LimitCheck(self.rule, key, key if unknown == known else self.key(unknown))
@@ -127,7 +128,10 @@ class Limit:
         :param home: on a cluster, the key whose slot has the counter: that of the session, if it
             is the session's counter.
         """
-        return None if identity is None else _key(identity, self.suffix, self.store, home)
+        if identity is None:
+            return None
+        key, companion = identity + self.suffix, self.store.companion
+        return key if companion is None else companion(home or identity, key)
 
     def _without_identity(self, request: Request, error: Exception) -> str | None:
         """Return who is counted if the application fails to tell."""
@@ -240,7 +244,7 @@ def make_limit(
         window=window,
         by=options["by"],
         identify=_identify(options, place, resolve),
-        check_of_address=_check_of_address(options, suffix, store),
+        is_address_enough=_is_address_enough(options),
         is_late=is_late(options["by"]),
         fallback=fallback_of(options["unknown"]),
         suffix=suffix,
@@ -279,26 +283,9 @@ def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Id
         raise ConfigurationError(f"{place}: by: {reason(error)}") from error
 
 
-def _key(identity: str, suffix: str, store: LimitStore, home: str | None = None) -> str:
-    key = identity + suffix
-    return key if store.companion is None else store.companion(home or identity, key)
-
-
-def _check_of_address(
-    options: Options, suffix: str, store: LimitStore
-) -> Callable[[str], LimitCheck] | None:
-    """Return a function that remembers what to ask about the last 1024 addresses."""
+def _is_address_enough(options: Options) -> bool:
     by, unknown = options["by"], options["unknown"]
-    if by != "address" and (by, unknown) != ("session", "address"):
-        return None
-    rule = _rule(options)
-
-    @functools.lru_cache(maxsize=1024)
-    def check(found: str) -> LimitCheck:
-        key = _key(address_of(found), suffix, store)
-        return LimitCheck(rule, key, key)
-
-    return check
+    return bool(by == "address" or (by, unknown) == ("session", "address"))
 
 
 def _methods(names: list[str] | None) -> frozenset[str] | None:
