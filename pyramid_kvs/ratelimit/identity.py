@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -18,7 +19,7 @@ from pyramid.request import Request
 
 from ..kvs import KVS, Stored
 from ..logs import ThrottledLog
-from ..messages import quoted
+from ..messages import closest, quoted, reason
 from .views.phases import is_without_view
 
 log = ThrottledLog(logging.getLogger("pyramid_kvs.ratelimit"), interval=3600)
@@ -204,7 +205,10 @@ def _header(name: str) -> Callable[[Request], str | None]:
 
 
 def _callable(by: str, resolve: Callable[[str], Any]) -> Identify:
-    found = resolve(by)
+    try:
+        found = resolve(by)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{quoted(by)} cannot be imported: {_missing(by, error)}") from error
     if not callable(found):
         raise ValueError(f"{by} is {quoted(found)}, which cannot be called")
 
@@ -217,3 +221,14 @@ def _callable(by: str, resolve: Callable[[str], Any]) -> Identify:
         return _only(plain(f"@by::{identity}"))
 
     return identify
+
+
+def _missing(by: str, error: Exception) -> str:
+    """Return what a dotted name names that does not exist, and the closest match."""
+    module, _, name = by.replace(":", ".").rpartition(".")
+    if module in sys.modules:
+        names = [known for known in dir(sys.modules[module]) if not known.startswith("_")]
+        return f"the module {module} has no {quoted(name)}{closest(name, names)}"
+    kind, colon, header = by.partition(":")
+    is_header = colon and closest(kind, ["header"])
+    return reason(error) + (f"; did you mean {quoted(f'header:{header}')}?" if is_header else "")

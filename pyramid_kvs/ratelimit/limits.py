@@ -279,7 +279,7 @@ def _rule(options: Options) -> Rule:
 def _identify(options: Options, place: str, resolve: Callable[[str], Any]) -> Identify:
     try:
         return identify_by(options["by"], options["unknown"], resolve)
-    except (ImportError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"{place}: by: {reason(error)}") from error
 
 

@@ -317,7 +317,10 @@ def test_by_callable() -> None:
         ("adress", "did you mean 'address'"),
         ("header:", "'' is not the name of a header"),
         ("header:X Y", "'X Y' is not the name of a header"),
-        ("no.such.module", "by: .*no"),
+        ("no.such.module", "by: 'no.such.module' cannot be imported: No module named 'no'\n"),
+        ("json.dums", "by: 'json.dums' .*: the module json has no 'dums'; did you mean 'dumps'"),
+        ("headr:Authorization", "No module named 'headr'; did you mean 'header:Authorization'"),
+        ("module:header", "by: 'module:header' cannot be imported: No module named 'module'\n"),
         (f"{__name__}.LIMIT", "cannot be called"),
     ],
 )
