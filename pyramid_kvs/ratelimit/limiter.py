@@ -189,6 +189,8 @@ class Ratelimit:
         if not all_allow:
             counters = counters.without_shadows(hit)
         if by_outcome:
+            decided.note(limits, results)  # subscribers may add callbacks, which go first
+            limits, results = [], []
             counters = await_outcome(request, decided, counters)
         decided.note(limits, results, counters)
 

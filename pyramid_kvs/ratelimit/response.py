@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from math import ceil
-from time import time
 from typing import Any, Protocol
 
 from pyramid.httpexceptions import HTTPTooManyRequests
@@ -158,5 +158,5 @@ def _x_fields(limit: Limit, result: LimitResult | None) -> list[tuple[str, str]]
     return [
         limit.x_limit,
         ("X-RateLimit-Remaining", str(remaining)),
-        ("X-RateLimit-Reset", str(ceil(time() + reset_ms / 1000))),
+        ("X-RateLimit-Reset", str(ceil(time.time() + reset_ms / 1000))),
     ]

@@ -126,6 +126,8 @@ class Session(SessionMapping):
         self._tracker = None
         #: Whether the response of a session that is known to the store sends the cookie.
         self._is_cookie_due = True
+        if backend.keys.are_migrated and state.is_moving:
+            self._tracked()  # so that a save moves the record
         if not record:
             self._meta = {CREATED: time.time()}
             return
@@ -134,8 +136,6 @@ class Session(SessionMapping):
             meta[CREATED] = time.time()
             if backend.store.absolute_ttl is not None:
                 self._tracked().is_forced = True
-        if backend.keys.are_migrated and state.is_moving:
-            self._tracked()  # so that a save moves the record
         if backend.carrier.refresh is not None:
             self._is_cookie_due = not self._is_late and self._needs_cookie(backend.carrier.refresh)
             if self._is_cookie_due:

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
 from webtest import TestApp
 
+from pyramid_kvs.drivers.redis import RedisKVS
 from pyramid_kvs.kvs import KVS, Stored, Swap
 from pyramid_kvs.testing import MockCache
 from tests.ratelimit.stores import STRATEGY_NAMES, hello, statuses, visit
+from tests.servers import RedisServer
 
 
 class DictClient(dict[bytes, Any]):
@@ -73,3 +77,31 @@ def test_a_counter_that_others_change_all_the_time_refuses() -> None:
     config.add_view(hello, route_name="hello")
     response = TestApp(config.make_wsgi_app()).get("/", status=429)
     assert response.headers["Retry-After"] == "1"
+
+
+class TenantRedis(RedisKVS):
+    """A driver that makes full keys in another way."""
+
+    def _get_key(self, key: str) -> bytes:
+        return super()._get_key(f"tenant:{key}")
+
+
+def count_visits(request: Request) -> Response:
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return Response(str(request.session["visits"]))
+
+
+def test_a_limit_finds_the_session_at_the_keys_of_a_driver(redis_server: RedisServer) -> None:
+    store = {"kvs": "tenant", "kvs_kwargs": {"url": redis_server.url}, "cookie_secure": False}
+    config = Configurator(
+        settings={"kvs.session": store, "kvs.ratelimit": {"limit": 9, "window": 600}}
+    )
+    config.include("pyramid_kvs")
+    config.add_kvs_driver("tenant", TenantRedis)
+    config.add_route("visits", "/")
+    config.add_view(count_visits, route_name="visits")
+    app = TestApp(config.make_wsgi_app())
+    assert [app.get("/").text for _ in range(3)] == ["1", "2", "3"]
+    keys = redis_server.command("KEYS", "*")
+    assert keys, "they are those of the session and of the counters"
+    assert all(b"tenant:" in key for key in keys)

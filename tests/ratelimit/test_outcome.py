@@ -13,6 +13,7 @@ from pyramid.response import Response
 from pyramid_retry import RetryableException
 from webtest import TestApp
 
+from pyramid_kvs.events import RateLimitExceeded
 from pyramid_kvs.exceptions import KVSUnavailable
 from tests.ratelimit.stores import STRATEGY_NAMES, Settings, make_app, mock_keys, policies
 from tests.servers import RedisServer
@@ -227,6 +228,32 @@ def test_a_store_that_fails_after_the_view_does_not_change_the_response(
     response = app.get("/kill", status=404)
     assert response.text == "answer"
     assert response.headers["X-RateLimit-Limit"] == "2"
+
+
+def test_callbacks_of_subscribers_come_before_the_count() -> None:
+    """A subscriber of an event of another limit adds one, which sets the status."""
+
+    def fail(event: RateLimitExceeded) -> None:
+        turns = iter(range(4))
+
+        def set_status(request: Request, response: Response) -> None:
+            response.status_int = 500
+            if next(turns) < 3:  # it gives way to others as often as they do
+                response.status_int = 200
+                request.add_response_callback(set_status)
+
+        event.request.add_response_callback(set_status)
+
+    def configure(config: Configurator) -> None:
+        config.add_route("answer", "/answer")
+        config.add_view(answer, route_name="answer")
+        config.add_subscriber(fail, RateLimitExceeded)
+
+    shadow = {**ALL, "limit": 1, "mode": "shadow", "name": "shadow"}
+    app = make_app([shadow, {**FAILURES, "limit": 50}], configure=configure)
+    assert found(app, "") == [200]
+    assert found(app, "", "") == [500, 500]
+    assert app.get("/answer", status=500).headers["X-RateLimit-Remaining"] == "47"
 
 
 # -- attempts ----------------------------------------------------------------------------------

@@ -90,6 +90,20 @@ def test_migrate_moves_a_session_that_is_read(store: Store) -> None:
     assert Visit(store.factory(hash_keys=True), session_id).session["a"] == 1
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "saved"])
+def test_migrate_moves_an_empty_record(store: Store, reads: bool) -> None:
+    """A logout of 1.0 has left one."""
+    session_id = new_session(store.factory(), a=1)
+    store.factory().driver.raw_set(session_id, "{}", 600)
+    visit = Visit(store.factory(hash_keys="migrate"), session_id)
+    assert dict(visit.session) == {}
+    if not reads:
+        assert visit.session.save()
+    visit.end()
+    assert not store.has_session(session_id)
+    assert set(store.record(sha256(session_id))) == {"__kvs_created"}
+
+
 def test_two_requests_that_move_one_session(store: Store) -> None:
     session_id = new_session(store.factory(), a=1)
     factory = store.factory(hash_keys="migrate")

@@ -144,13 +144,13 @@ class RedisKVS(RunsScripts):
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
     def run_prepared(self, prepared: PreparedCall, keys: Sequence[str]) -> Reply:
-        prefix, call = self.key_prefix, self._call
+        call = self._call
         words: list[Any] = []  # the length and the bytes of each key
         for key in keys:
-            full_key = prefix + key.encode("utf-8", "surrogatepass")  # as _get_key
+            full_key = self._get_key(key)
             words += len(full_key), full_key
         try:
-            return call(b"", prepared.template % tuple(words))
+            return call(words[1], prepared.template % tuple(words))
         except KVSError as error:
             if not is_unknown_script(error.__cause__):
                 raise

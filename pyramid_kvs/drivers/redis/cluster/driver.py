@@ -14,7 +14,6 @@ from ....kvs import (
     CLAIM_KEY,
     Claim,
     Data,
-    RunsScripts,
     RunsScriptsBySlot,
     ScriptCall,
     decode_key,
@@ -73,8 +72,6 @@ class RedisClusterKVS(RedisKVS, RunsScriptsBySlot):
     def _remove_all(self, full_keys: list[bytes]) -> None:
         commands = [(full_key, pack(b"UNLINK", full_key)) for full_key in full_keys]
         without_errors(self._call_many(commands, True))
-
-    run_prepared = RunsScripts.run_prepared  # which knows companions
 
     def run_many(self, calls: Sequence[ScriptCall]) -> list[Reply]:
         commands = [
