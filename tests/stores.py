@@ -42,15 +42,13 @@ def settings_of(store: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if store == "memory":
         return {"kvs": "memory", "kvs_kwargs": {"name": uuid.uuid4().hex}}
     url = server_of(store, request).url
-    if store == "memcache":
-        return {"kvs": "memcache", "kvs_kwargs": {"servers": [url]}}
-    if store == "postgresql":
-        return {"kvs": "postgresql", "kvs_kwargs": {"url": url}}
-    return {"kvs": "redis", "kvs_kwargs": {"url": url, **timeouts(store)}}
+    place = {"servers": [url]} if store == "memcache" else {"url": url}
+    kvs = store if store in SINGLE_SERVERS else "redis"
+    return {"kvs": kvs, "kvs_kwargs": {**place, **timeouts(store)}}
 
 
 def timeouts(store: str) -> dict[str, float]:
-    """Return the timeouts for a store. A busy machine can keep one of many nodes waiting."""
-    if store not in ("redis-cluster", "valkey-cluster"):
-        return {}
+    """Return timeouts for a store, since a busy machine can keep a call waiting for long."""
+    if store == "postgresql":
+        return {"statement_timeout": 10}
     return {"socket_connect_timeout": 10, "socket_timeout": 10}
