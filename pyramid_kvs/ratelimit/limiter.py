@@ -158,10 +158,9 @@ class Ratelimit:
     ) -> None:
         """Count on one store."""
         store, limits, by_session, is_conditional, by_outcome = group
-        if is_conditional:
-            limits = group.applying(request)
-            if not limits:
-                return
+        limits = group.applying(request) if is_conditional else limits
+        if not limits:
+            return
         asked, renew, counted_as = lookups[0] if lookups else _NO_LOOKUP
         # The store of the counters loads the session with them, if it is the session's store.
         asked, renew, holder = (asked, renew, None) if by_session else (None, None, None)
@@ -170,7 +169,9 @@ class Ratelimit:
                 checks, holder = self._checks(request, limits, lookups)
                 asked = renew = None
             else:
-                checks = [limit.check(request, counted_as) for limit in limits]
+                checks = []
+                for limit in limits:  # in Python 3.11, faster than a comprehension
+                    checks.append(limit.check(request, counted_as))
             hit, is_of_store = outage.count(store, limits, checks, asked, renew)
         except KVSUnavailable:
             decided.note_uncounted(limits)

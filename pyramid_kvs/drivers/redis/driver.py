@@ -94,6 +94,8 @@ class RedisKVS(RunsScripts):
         options = Options.of(client.connection_pool, sample, given, retries)
         self._transport = self._new_transport(connections, options, kwargs.get("url"))
         self._call, self._call_many = self._transport.call, self._transport.call_many
+        #: Whether no subclass makes full keys in another way.
+        self._has_usual_keys = type(self)._get_key is RedisKVS._get_key
         self._claim_calls: dict[tuple[float, float, bool], bytes] = {}
         self._claim_key_size = 0
         return client
@@ -144,10 +146,12 @@ class RedisKVS(RunsScripts):
         return self._call(first, pack_script(by_source(script), keys, args), repeatable)
 
     def run_prepared(self, prepared: PreparedCall, keys: Sequence[str]) -> Reply:
-        call = self._call
+        if not self._has_usual_keys:
+            return super().run_prepared(prepared, keys)
+        prefix, call = self.key_prefix, self._call
         words: list[Any] = []  # the length and the bytes of each key
         for key in keys:
-            full_key = self._get_key(key)
+            full_key = prefix + key.encode("utf-8", "surrogatepass")
             words += len(full_key), full_key
         try:
             return call(words[1], prepared.template % tuple(words))
