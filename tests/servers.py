@@ -860,12 +860,13 @@ class RedisCluster(Closing):
 
     def _owners(self, slots: Iterable[int]) -> dict[int, ClusterNode]:
         """Return the primary of each slot, by what each says of itself: others may be late."""
-        owners = {}
-        for node in self.primaries():
-            for low, high, ports in node.slots():
-                if ports[0] == node.public_port:
-                    owners.update(dict.fromkeys(range(low, high + 1), node))
-        return {slot: owners[slot] for slot in slots}
+        ranges = [
+            (range(low, high + 1), node)
+            for node in self.primaries()
+            for low, high, ports in node.slots()
+            if ports[0] == node.public_port
+        ]
+        return {slot: next(node for own, node in ranges if slot in own) for slot in slots}
 
     def begin_move(self, slots: list[int], source: ClusterNode, target: ClusterNode) -> None:
         """Declare that slots move.
@@ -894,9 +895,9 @@ class RedisCluster(Closing):
         The new one takes an epoch above those that it has heard of. So it has to hear of all, or
         another primary, with a higher one, could take slots back, and their keys would be lost.
         """
-        epochs = [int(node.state()["cluster_my_epoch"]) for node in self.primaries()]
+        latest = max(int(node.state()["cluster_my_epoch"]) for node in self.primaries())
         wait_until(
-            lambda: int(target.state()["cluster_current_epoch"]) >= max(epochs),
+            lambda: int(target.state()["cluster_current_epoch"]) >= latest,
             "news of the latest epoch",
         )
         for node in (target, *(node for node in self.primaries() if node is not target)):

@@ -158,12 +158,12 @@ class Ratelimit:
     ) -> None:
         """Count on one store."""
         store, limits, by_session, is_conditional, by_outcome = group
-        limits = group.applying(request) if is_conditional else limits
+        limits, holder = (group.applying(request) if is_conditional else limits), None
         if not limits:
             return
         asked, renew, counted_as = lookups[0] if lookups else _NO_LOOKUP
         # The store of the counters loads the session with them, if it is the session's store.
-        asked, renew, holder = (asked, renew, None) if by_session else (None, None, None)
+        asked, renew = (asked, renew) if by_session else (None, None)
         try:
             if asked is not None and (len(lookups) > 1 or store is not self._session_store):
                 checks, holder = self._checks(request, limits, lookups)
@@ -191,9 +191,9 @@ class Ratelimit:
             counters = counters.without_shadows(hit)
         if by_outcome:
             decided.note(limits, results)  # subscribers may add callbacks, which go first
-            limits, results = [], []
-            counters = await_outcome(request, decided, counters)
-        decided.note(limits, results, counters)
+            decided.note([], [], await_outcome(request, decided, counters))
+        else:
+            decided.note(limits, results, counters)
 
     def _refuse(
         self,

@@ -316,7 +316,7 @@ class Session(SessionMapping):
         if self._phase is OPEN or self._phase is SAVED:
             self._phase = SAVED  # before subscribers of events can use the session again
             try:
-                if self._tracker is not None or self._keys_to_erase:
+                if self._tracker is not None or self._keys_to_erase:  # else there is nothing to do
                     self._save()
                 is_done = True
             except Exception as error:  # noqa: BLE001  # functions of change() raise anything

@@ -151,7 +151,7 @@ class RedisKVS(RunsScripts):
         prefix, call = self.key_prefix, self._call
         words: list[Any] = []  # the length and the bytes of each key
         for key in keys:
-            full_key = prefix + key.encode("utf-8", "surrogatepass")
+            full_key = prefix + key.encode("utf-8", "surrogatepass")  # as _get_key, without a call
             words += len(full_key), full_key
         try:
             return call(words[1], prepared.template % tuple(words))
@@ -258,7 +258,7 @@ class RedisKVS(RunsScripts):
         if old is None or data is None or ttl is None:
             return self._swap(full_key, old, data, ttl, self.run_packed)
         there, new, left = old.data, data, ttl_word(ttl)
-        if isinstance(new, str):
+        if isinstance(new, str):  # as encoded(), without a call
             new = new.encode("utf-8", "surrogatepass")
         if type(there) is not bytes:  # nearly never, because it comes from redis
             there = encoded(there)
